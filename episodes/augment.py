@@ -1,0 +1,248 @@
+"""Batched image augmentation, driven by random numbers that the caller gives.
+
+Every augmentation is called `augment(images, uniforms)`: images [B, C, H, W] float32 in [0, 1], uniforms
+[B, U] in [0, 1) (a tensor or an array) with U = `augment.num_uniforms`; it returns images of the same shape.
+Row b of the result depends on row b of the arguments alone. Nothing here draws random numbers of its own, so
+whoever owns the numbers owns the reproducibility.
+"""
+
+import math
+
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from episodes.errors import EpisodesError
+from episodes.sampler import Augment
+
+# Rec. 601 luma, what PIL's "L" and torchvision's `rgb_to_grayscale` use.
+LUMA = (0.299, 0.587, 0.114)
+
+
+class Identity:
+    """Returns the images as they are."""
+
+    num_uniforms = 0
+
+    def __call__(self, images: Tensor, uniforms: Tensor | NDArray) -> Tensor:
+        """images [B, C, H, W], uniforms [B, 0] -> the same images."""
+        return images
+
+
+class Shift:
+    """Moves each image by a whole number of pixels in each direction; what comes in is black.
+
+    pixels: the farthest move; None takes a tenth of the shorter side (2 at 28x28, 8 at 84x84).
+    """
+
+    num_uniforms = 2
+
+    def __init__(self, pixels: int | None = None) -> None:
+        self.pixels = _check_padding(pixels, "Shift(pixels)")
+
+    def __call__(self, images: Tensor, uniforms: Tensor | NDArray) -> Tensor:
+        """images [B, C, H, W], uniforms [B, 2] (down, right) -> [B, C, H, W]."""
+        uniforms = _check(images, uniforms, self.num_uniforms)
+        return _crop(images, uniforms[:, 0], uniforms[:, 1], _margin(self.pixels, images), "constant")
+
+
+class CropFlip:
+    """A random crop of the padded image, and a mirror image (left for right) half of the time.
+
+    padding: pixels added on each side before cropping to the old size; None takes a tenth of the shorter side
+    (8 at 84x84, as MetaOptNet does). mode: what fills them, "constant" (black) or "reflect".
+    """
+
+    num_uniforms = 3
+
+    def __init__(self, padding: int | None = None, mode: str = "constant") -> None:
+        self.padding = _check_padding(padding, "CropFlip(padding)")
+        if mode not in ("constant", "reflect"):
+            raise EpisodesError(f'CropFlip(mode) is {mode!r}: choose "constant" or "reflect"')
+        self.mode = mode
+
+    def __call__(self, images: Tensor, uniforms: Tensor | NDArray) -> Tensor:
+        """images [B, C, H, W], uniforms [B, 3] (down, right, mirror) -> [B, C, H, W]."""
+        uniforms = _check(images, uniforms, self.num_uniforms)
+        cropped = _crop(images, uniforms[:, 0], uniforms[:, 1], _margin(self.padding, images), self.mode)
+        mirrored = (uniforms[:, 2] >= 0.5).nonzero().squeeze(1)
+        cropped[mirrored] = cropped[mirrored].flip(-1)
+        return cropped
+
+
+class ColorJitter:
+    """Brightness, contrast and saturation, each scaled by a factor in [1 - strength, 1 + strength].
+
+    In this order, as torchvision's ColorJitter defines them, but clamped to [0, 1] once at the end: the three
+    together are then one affine map of a pixel's channels, one matrix product for the batch. Grey images have
+    no saturation.
+    """
+
+    num_uniforms = 3
+
+    def __init__(self, strength: float = 0.4) -> None:
+        if not 0 <= strength <= 1:
+            raise EpisodesError(f"ColorJitter(strength) is {strength}: choose a number from 0 to 1")
+        self.strength = strength
+
+    def __call__(self, images: Tensor, uniforms: Tensor | NDArray) -> Tensor:
+        """images [B, 1 or 3, H, W], uniforms [B, 3] (brightness, contrast, saturation) -> like images."""
+        uniforms = _check(images, uniforms, self.num_uniforms)
+        batch, channels = images.shape[:2]
+        if channels not in (1, 3):
+            raise EpisodesError(
+                f"ColorJitter got images with {channels} channels: it knows grey (1) and RGB (3)"
+            )
+        factors = (1 + self.strength * (2 * uniforms - 1)).to(images.dtype)
+        brightness, contrast, saturation = factors[:, :, None, None].unbind(1)  # each [B, 1, 1]
+        luma = images.new_tensor(LUMA if channels == 3 else (1.0,)).expand(
+            channels, -1
+        )  # each row makes grey
+        flat = images.reshape(batch, channels, -1)
+        mean_grey = luma @ flat.mean(dim=2, keepdim=True) * brightness  # [B, C, 1]
+        # Saturation blends with the grey image, which leaves the (grey) offset of the contrast as it is.
+        matrix = torch.eye(channels, dtype=images.dtype, device=images.device) * saturation + luma * (
+            1 - saturation
+        )
+        jittered = torch.baddbmm(mean_grey * (1 - contrast), matrix * (contrast * brightness), flat)
+        return jittered.clamp_(0, 1).reshape(images.shape)
+
+
+class Affine:
+    """A random rotation, scaling, shear and translation about the centre, bilinear; what comes in is black.
+
+    degrees: the largest rotation either way. translate: the largest move as a fraction of the side.
+    scale: sizes from 1 - scale to 1 + scale. shear: the largest shear angle in degrees.
+    """
+
+    num_uniforms = 5
+
+    def __init__(
+        self, degrees: float = 10.0, translate: float = 0.1, scale: float = 0.1, shear: float = 10.0
+    ) -> None:
+        if not 0 <= scale < 1:
+            raise EpisodesError(f"Affine(scale) is {scale}: choose a number from 0 up to 1, 1 excluded")
+        if min(degrees, translate, shear) < 0 or shear >= 90:
+            raise EpisodesError(
+                f"Affine got degrees {degrees}, translate {translate}, shear {shear}: none may be negative, "
+                "shear must be below 90"
+            )
+        self.degrees, self.translate, self.scale, self.shear = degrees, translate, scale, shear
+
+    def matrices(self, uniforms: Tensor) -> Tensor:
+        """The map from output to input places, in coordinates from -1 to 1: [B, 2, 3] for uniforms [B, 5].
+
+        Columns of `uniforms`: rotation, move right, move down, scale, shear.
+        """
+        signed = 2 * uniforms - 1
+        angle, shear = (
+            math.radians(a) * u for a, u in ((self.degrees, signed[:, 0]), (self.shear, signed[:, 4]))
+        )
+        # A coordinate step of 2 is the whole side, hence the factor.
+        right, down = 2 * self.translate * signed[:, 1], 2 * self.translate * signed[:, 2]
+        cos, sin, tan, size = angle.cos(), angle.sin(), shear.tan(), 1 + self.scale * signed[:, 3]
+        # Output = move o rotate o shear o scale (input); the inverse, written out, is what sampling needs.
+        a, b = (cos + tan * sin) / size, (sin - tan * cos) / size
+        c, d = -sin / size, cos / size
+        rows = [a, b, -(a * right + b * down), c, d, -(c * right + d * down)]
+        return torch.stack(rows, dim=1).reshape(-1, 2, 3)
+
+    def __call__(self, images: Tensor, uniforms: Tensor | NDArray) -> Tensor:
+        """images [B, C, H, W], uniforms [B, 5] -> [B, C, H, W]. The move is a fraction of each side."""
+        uniforms = _check(images, uniforms, self.num_uniforms)
+        matrices = self.matrices(uniforms).to(images.dtype)
+        grid = F.affine_grid(matrices, list(images.shape), align_corners=False)
+        return F.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+
+
+class Compose:
+    """Several augmentations, one after another, each with its own columns of the uniforms."""
+
+    def __init__(self, *augments: Augment) -> None:
+        self.augments = augments
+        self.num_uniforms = sum(augment.num_uniforms for augment in augments)
+
+    def __call__(self, images: Tensor, uniforms: Tensor | NDArray) -> Tensor:
+        """images [B, C, H, W], uniforms [B, U] with U the sum over the parts -> [B, C, H, W]."""
+        uniforms = _check(images, uniforms, self.num_uniforms)
+        first = 0
+        for augment in self.augments:
+            last = first + augment.num_uniforms
+            images = augment(images, uniforms[:, first:last])
+            first = last
+        return images
+
+
+BY_NAME = {
+    "none": lambda: None,
+    "shift": Shift,
+    "crop-flip": CropFlip,
+    "crop-flip-jitter": lambda: Compose(CropFlip(), ColorJitter()),
+    "affine": Affine,
+}
+
+
+def by_name(name: str) -> Augment | None:
+    """The augmentation of that name with its default strength; None for "none".
+
+    Names: "none", "shift", "crop-flip", "crop-flip-jitter", "affine". Raises EpisodesError for any other.
+    """
+    if name not in BY_NAME:
+        raise EpisodesError(f"no augmentation is called {name!r}: choose one of {', '.join(BY_NAME)}")
+    return BY_NAME[name]()
+
+
+def rotate90(images: Tensor, quarter_turns: Tensor | NDArray) -> Tensor:
+    """Turns each image counter-clockwise by its number of quarter turns, as `torch.rot90` would.
+
+    images: [B, C, H, H] of any dtype. quarter_turns: [B] integers (taken modulo 4). Returns [B, C, H, H].
+    Raises EpisodesError when the images aren't square or the counts don't match.
+    """
+    if images.dim() != 4 or images.shape[-1] != images.shape[-2]:
+        raise EpisodesError(f"rotate90 needs square images [B, C, H, H], got {list(images.shape)}")
+    turns = torch.as_tensor(quarter_turns, device=images.device).remainder(4)
+    if turns.shape != images.shape[:1]:
+        raise EpisodesError(
+            f"rotate90 needs one number of quarter turns an image: got {list(turns.shape)} for {len(images)}"
+        )
+    turned = images.clone()
+    for count in (1, 2, 3):
+        rows = (turns == count).nonzero().squeeze(1)
+        if len(rows):
+            turned[rows] = images[rows].rot90(count, (-2, -1))
+    return turned
+
+
+def _check(images: Tensor, uniforms: Tensor | NDArray, columns: int) -> Tensor:
+    """The uniforms as a tensor beside the images, or an EpisodesError."""
+    uniforms = torch.as_tensor(uniforms, device=images.device)
+    if images.dim() != 4 or uniforms.shape != (len(images), columns):
+        raise EpisodesError(
+            f"expected images [B, C, H, W] and uniforms [B, {columns}], "
+            f"got {list(images.shape)} and {list(uniforms.shape)}"
+        )
+    return uniforms
+
+
+def _check_padding(pixels: int | None, name: str) -> int | None:
+    if pixels is not None and pixels < 0:
+        raise EpisodesError(f"{name} is {pixels}: choose 0 or more, or None for a tenth of the side")
+    return pixels
+
+
+def _margin(pixels: int | None, images: Tensor) -> int:
+    return min(images.shape[-2:]) // 10 if pixels is None else pixels
+
+
+def _crop(images: Tensor, down: Tensor, right: Tensor, margin: int, mode: str) -> Tensor:
+    """Crops of the images padded by `margin`, at offsets that the uniforms `down` and `right` [B] choose."""
+    batch, _, height, width = images.shape
+    if mode == "reflect" and margin >= min(height, width):
+        raise EpisodesError(f"reflecting {margin} pixels needs images larger than that, got {height}x{width}")
+    padded = F.pad(images, [margin] * 4, mode=mode)
+    offsets = 2 * margin + 1
+    top, left = (offsets - 1 - (u * offsets).long().clamp(0, offsets - 1) for u in (down, right))
+    # All crops exist as one strided view; picking one an image is a single copy without an index per pixel.
+    windows = padded.unfold(2, height, 1).unfold(3, width, 1)  # [B, C, offsets, offsets, H, W]
+    return windows[torch.arange(batch, device=images.device), :, top, left]

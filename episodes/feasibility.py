@@ -1,0 +1,83 @@
+"""Whether pools can serve the episodes asked of them, said before the first one is drawn."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from episodes.errors import EpisodesError
+from episodes.pool import ClassPool
+
+Range = int | tuple[int, int]
+
+
+def as_range(name: str, value: Range) -> tuple[int, int]:
+    """(low, high) of a number or an inclusive range. Raises EpisodesError unless 1 <= low <= high."""
+    pair = (value, value) if isinstance(value, int) else tuple(value)
+    if len(pair) != 2 or not 1 <= pair[0] <= pair[1]:
+        raise EpisodesError(
+            f"{name}={value!r}: give a number of at least 1, or a range (low, high) with low <= high"
+        )
+    return int(pair[0]), int(pair[1])
+
+
+def check_pools(
+    pools: Sequence[ClassPool],
+    ways: int,
+    shots: int,
+    queries: int,
+    within_group: Sequence[bool],
+    weights: Sequence[float] | None,
+) -> None:
+    """EpisodesError unless every pool has classes and images enough and all fit together.
+
+    ways, shots: the most that will be asked. within_group: one per pool.
+    """
+    if not pools:
+        raise EpisodesError("an EpisodeSampler needs at least one pool")
+    if queries < 0:
+        raise EpisodesError(f"queries={queries}: it can't be negative")
+    if len({pool.image_shape for pool in pools}) > 1:
+        listed = "; ".join(f"{pool.name or p}: {pool.image_shape}" for p, pool in enumerate(pools))
+        raise EpisodesError(
+            f"pools of a mixture must have one image shape (C, H, W), got {listed}: "
+            "load them with one image_size, and use .with_channels()"
+        )
+    if len(within_group) != len(pools):
+        raise EpisodesError(f"within_group has {len(within_group)} values for {len(pools)} pools")
+    if weights is not None and (
+        len(weights) != len(pools) or not np.isfinite(weights).all() or min(weights) < 0 or sum(weights) <= 0
+    ):
+        raise EpisodesError(
+            f"weights={list(weights)} for {len(pools)} pools: one non-negative number each, not all zero"
+        )
+    for pool, grouped in zip(pools, within_group, strict=True):
+        _check_pool(pool, ways, shots, queries, grouped)
+
+
+def _check_pool(pool: ClassPool, ways: int, shots: int, queries: int, within_group: bool) -> None:
+    title = " ".join(part for part in (pool.name, pool.split) if part) or "the pool"
+    fewest = int(pool.counts.argmin())
+    if (count := int(pool.counts[fewest])) < shots + queries:
+        raise EpisodesError(
+            f"class {pool.class_names[fewest]!r} of {title} has {count} images, but {shots} shots + "
+            f"{queries} queries need {shots + queries}: ask for fewer, or leave it out with pool.subset"
+        )
+    if pool.num_classes < ways:
+        raise EpisodesError(
+            f"{title} has {pool.num_classes} classes, but {ways} ways need as many: "
+            "ask for fewer ways or another split"
+        )
+    if not within_group:
+        return
+    if pool.groups is None:
+        raise EpisodesError(
+            f"within_group needs groups of classes, but {title} has none: set within_group to False"
+        )
+    sizes = torch.bincount(pool.groups, minlength=len(pool.group_names))
+    if int(sizes.max()) < ways:
+        largest = pool.group_names[int(sizes.argmax())]
+        raise EpisodesError(
+            f"no group of {title} has {ways} classes; the largest, {largest!r}, has {int(sizes.max())}: "
+            "ask for fewer ways or set within_group to False"
+        )

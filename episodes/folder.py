@@ -1,0 +1,168 @@
+"""Your own pictures: a folder per class, any size and mode."""
+
+import hashlib
+import os
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from episodes.cache import cached_pool, fingerprint
+from episodes.errors import EpisodesError
+from episodes.images import read_image
+from episodes.pool import ClassPool
+from episodes.progress import track
+from episodes.root import data_root
+from episodes.splits import seeded_split
+
+__all__ = ["SUFFIXES", "load_folder", "read_class_folders", "read_image"]
+
+SPLITS = ("train", "val", "test")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
+FRACTIONS = {"train": 0.64, "val": 0.16, "test": 0.20}  # miniImageNet's proportions
+
+
+def load_folder(
+    path: str | os.PathLike,
+    split: str = "train",
+    *,
+    root: str | os.PathLike | None = None,
+    image_size: int | None = None,
+    scheme: str | None = None,
+    in_memory: bool = True,
+    channels: int = 3,
+    invert: bool = False,
+) -> ClassPool:
+    """One split of a folder of pictures: uint8 [N, channels, size, size].
+
+    PATH/{train,val,test}/<class>/ when PATH/train and the split's folder are there; otherwise PATH/<class>/,
+    and the classes are divided 64/16/20 % by seed. image_size: 84 by default; see `read_image` for how
+    pictures are brought to it. scheme: "split:SEED" chooses another division than seed 0's, "all" gives every
+    class of PATH/<class>/ whatever the split. Unreadable pictures are named in a warning and skipped. Raises
+    EpisodesError when there is nothing to read, or when a class is in two split folders.
+    """
+    base = Path(path).expanduser().absolute()
+    if not base.is_dir():
+        raise EpisodesError(f"no folder {base}: give folder:PATH with a folder of pictures per class in PATH")
+    if split not in SPLITS:
+        raise EpisodesError(f"split {split!r} of {base}: choose one of {', '.join(SPLITS)}")
+    kind, colon, seed = (scheme or "split").partition(":")
+    if kind not in ("split", "all") or (colon and (kind != "split" or not seed.isdecimal())):
+        raise EpisodesError(f'scheme {scheme!r} of a folder: choose "split", "split:SEED" or "all"')
+    listed, home = _choose(base, split, kind, int(seed or 0))
+    size = 84 if image_size is None else int(image_size)
+    if size < 1:
+        raise EpisodesError(f"image_size is {image_size}: give the side in pixels, 84 for instance")
+    files = [file for _, members in listed for file in members]
+    key = {
+        "name": base.name,
+        # In the file's name, so that two folders of one name don't take each other's cache for outdated.
+        "place": hashlib.sha256(os.fsencode(base)).hexdigest()[:8],
+        "split": split,
+        "size": size,
+        "channels": channels,
+        "invert": invert,
+        "fingerprint": fingerprint(files, home),
+    }
+
+    def build() -> ClassPool:
+        images, labels, names, _, _ = _read(listed, channels, size, invert)
+        return ClassPool.from_arrays(images, labels, names, None, base.name, split)
+
+    return cached_pool(data_root(root), key, build, in_memory)
+
+
+def read_class_folders(
+    directory: str | os.PathLike, channels: int = 3, size: int = 84, invert: bool = False
+) -> tuple[torch.Tensor, torch.Tensor, tuple[str, ...], list[Path], list[tuple[Path, str]]]:
+    """All pictures of directory/<class>/: (images, labels, class_names, paths, skipped).
+
+    images: uint8 [N, channels, size, size], class by class in the order of the sorted names. labels: int64
+    [N]. paths: their N files. skipped: (file, reason) of the unreadable ones, which are also named in a
+    warning. Raises EpisodesError when there are no class folders or a class has no readable picture.
+    """
+    base = Path(directory).expanduser()
+    if not base.is_dir():
+        raise EpisodesError(f"no folder {base}: give one that holds a folder of pictures per class")
+    images, labels, names, paths, skipped = _read(_list(base), channels, size, invert)
+    return torch.from_numpy(images), torch.from_numpy(labels), names, paths, skipped
+
+
+def _choose(base: Path, split: str, kind: str, seed: int) -> tuple[list[tuple[str, list[Path]]], Path]:
+    """The classes of a split with their files, and the folder their names are relative to."""
+    if (base / "train").is_dir() and kind == "split":
+        homes: dict[str, str] = {}
+        for part in (part for part in SPLITS if (base / part).is_dir()):
+            for name, _ in _list(base / part):
+                if name in homes:
+                    raise EpisodesError(
+                        f"class {name!r} is in both {base / homes[name]} and {base / part}: keep it in one"
+                    )
+                homes[name] = part
+        if not (base / split).is_dir():
+            raise EpisodesError(
+                f"{base} has a folder train but none named {split}: add it, or choose another split"
+            )
+        return _list(base / split), base
+    listed = _list(base)
+    if kind == "all":
+        return listed, base
+    sizes = {part: round(fraction * len(listed)) for part, fraction in FRACTIONS.items() if part != "train"}
+    sizes = {"train": len(listed) - sum(sizes.values()), **sizes}
+    chosen = set(seeded_split([name for name, _ in listed], sizes, seed)[split])
+    if not chosen:
+        raise EpisodesError(
+            f"{base} has {len(listed)} classes, too few for a {split} split of their own: "
+            f'make {base}/train, val and test yourself, or choose scheme="all"'
+        )
+    return [(name, files) for name, files in listed if name in chosen], base
+
+
+def _list(base: Path) -> list[tuple[str, list[Path]]]:
+    """(class, its picture files), sorted; folders without pictures are left out."""
+    classes = []
+    for folder in sorted(path for path in base.iterdir() if path.is_dir() and not path.name.startswith(".")):
+        files = sorted(
+            path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.name[0] != "."
+        )
+        if files:
+            classes.append((folder.name, files))
+    if not classes:
+        raise EpisodesError(
+            f"{base} holds no folders of pictures ({', '.join(SUFFIXES)}): make one per class, "
+            f"{base}/cat/1.jpg and so on"
+        )
+    return classes
+
+
+def _read(
+    listed: list[tuple[str, list[Path]]], channels: int, size: int, invert: bool
+) -> tuple[np.ndarray, np.ndarray, tuple[str, ...], list[Path], list[tuple[Path, str]]]:
+    images, labels, paths = [], [], []
+    skipped: list[tuple[Path, str]] = []
+    every = [(label, file) for label, (_, files) in enumerate(listed) for file in files]
+    for label, file in track(every, "reading pictures"):
+        try:
+            images.append(read_image(file, channels, size, invert))
+        except EpisodesError:
+            raise
+        except (
+            Exception
+        ) as error:  # decoders raise whatever they like on a damaged file; the next one may be fine
+            skipped.append((file, f"{type(error).__name__}: {error}"))
+            continue
+        labels.append(label)
+        paths.append(file)
+    if skipped:
+        named = "\n  ".join(f"{file}: {reason}" for file, reason in skipped[:10])
+        more = f"\n  and {len(skipped) - 10} more" if len(skipped) > 10 else ""
+        warnings.warn(f"{len(skipped)} unreadable pictures were skipped:\n  {named}{more}", stacklevel=3)
+    names = tuple(name for name, _ in listed)
+    readable = set(labels)
+    for label, name in enumerate(names):
+        if label not in readable:
+            raise EpisodesError(
+                f"class {name!r} has no readable picture: replace its files or take the folder away"
+            )
+    return np.stack(images), np.array(labels, np.int64), names, paths, skipped

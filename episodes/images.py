@@ -1,0 +1,116 @@
+"""From picture files to uint8 arrays."""
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from episodes.errors import EpisodesError
+from episodes.progress import Progress
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+
+def read_images(
+    paths: Sequence[Path], read: Callable[[Path], np.ndarray], description: str = "reading images"
+) -> np.ndarray:
+    """All files as one array: uint8 [N, C, H, W], read by several threads (decoders let go of Python's lock).
+
+    read: path -> uint8 [C, H, W]. Raises EpisodesError naming the first file that can't be read or has
+    another shape.
+    """
+    if not paths:
+        raise EpisodesError(f"{description}: there are no files")
+
+    def checked(path: Path) -> np.ndarray:
+        try:
+            return read(path)
+        except (OSError, ValueError, SyntaxError) as error:
+            if isinstance(error, EpisodesError):
+                raise
+            raise EpisodesError(f"can't read {path}: {error}; replace it by a good copy") from error
+
+    first = checked(paths[0])
+    images = np.empty((len(paths), *first.shape), np.uint8)
+
+    def fill(start: int) -> int:
+        part = paths[start : start + 64]
+        for row, path in enumerate(part, start):
+            image = checked(path)
+            if image.shape != first.shape:
+                raise EpisodesError(
+                    f"{path} has shape {image.shape}, but {paths[0]} has {first.shape}: all must have one"
+                )
+            images[row] = image
+        return len(part)
+
+    with (
+        Progress(description, len(paths)) as progress,
+        ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as workers,
+    ):
+        try:
+            for done in workers.map(fill, range(0, len(paths), 64)):
+                progress.advance(done)
+        except BaseException:
+            workers.shutdown(wait=False, cancel_futures=True)
+            raise
+    return images
+
+
+def read_image(path: Path, channels: int = 3, size: int = 84, invert: bool = False) -> np.ndarray:
+    """A picture of any size and mode as uint8 [channels, size, size].
+
+    channels: 3 (RGB) or 1 (grey). Turned as its EXIF orientation says; transparency lies on white; 16-bit and
+    float pictures are brought to 8 bits; the shorter side is resized to `size` (antialiased, bilinear), the
+    centre cropped. invert: 255 - value, for ink on paper where ink on black is expected (Omniglot). Raises
+    OSError when it is no picture.
+    """
+    from PIL import Image, ImageOps
+
+    if channels not in (1, 3):
+        raise EpisodesError(f"pictures have 1 (grey) or 3 (RGB) channels, not {channels}")
+    with Image.open(path) as opened:
+        opened.load()
+        picture = ImageOps.exif_transpose(opened)
+    picture = _eight_bit(picture)
+    if picture.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in picture.info:
+        picture = picture.convert("RGBA")
+        picture = Image.alpha_composite(Image.new("RGBA", picture.size, (255, 255, 255, 255)), picture)
+    # Before resizing: Pillow silently falls back to nearest neighbour on modes "1" and "P".
+    picture = picture.convert("L" if channels == 1 else "RGB")
+    picture = fit(picture, size)
+    pixels = np.asarray(picture, np.uint8).reshape(size, size, channels).transpose(2, 0, 1)
+    return 255 - pixels if invert else np.ascontiguousarray(pixels)
+
+
+def fit(picture: "Image.Image", size: int) -> "Image.Image":
+    """Shorter side to `size` (antialiased, bilinear), then the centre size x size. For modes "L" and
+    "RGB"."""
+    from PIL import Image
+
+    if picture.size == (size, size):
+        return picture
+    scale = size / min(picture.size)
+    width, height = (max(size, round(side * scale)) for side in picture.size)
+    if (width, height) != picture.size:
+        picture = picture.resize((width, height), Image.Resampling.BILINEAR)
+    left, top = (width - size) // 2, (height - size) // 2
+    return picture.crop((left, top, left + size, top + size))
+
+
+def _eight_bit(picture: "Image.Image") -> "Image.Image":
+    """Modes with more than 8 bits, which Pillow's own conversion clips at 255, scaled to "L"."""
+    from PIL import Image
+
+    if not picture.mode.startswith(("I", "F")):
+        return picture
+    values = np.asarray(picture).astype(np.float64)
+    if picture.mode.startswith("I;16") or (picture.mode == "I" and values.max(initial=0) > 255):
+        values = values / 257  # 16 bits: 65535 is white
+    elif picture.mode == "F" and values.max(initial=0) <= 1:
+        values = values * 255  # a float picture in [0, 1]
+    return Image.fromarray(np.rint(np.clip(np.nan_to_num(values), 0, 255)).astype(np.uint8), "L")

@@ -1,0 +1,287 @@
+"""EpisodeSampler: episode i of a pool is a pure function of (seed, i)."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Literal, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from episodes.counter import Stream, first_of_shuffled, integers, uniforms, words
+from episodes.episode import Episode
+from episodes.errors import EpisodesError
+from episodes.feasibility import Range, as_range, check_pools
+from episodes.pool import ClassPool, require_square
+from episodes.prefetch import in_batches, prefetch
+
+__all__ = ["Augment", "EpisodeSampler", "Transform", "in_batches", "prefetch"]
+
+
+class Augment(Protocol):
+    """Per image: images [B, C, H, W] float32 in [0, 1], uniforms [B, num_uniforms] float64 in [0, 1) ->
+    images."""
+
+    num_uniforms: int
+
+    def __call__(self, images: Tensor, uniforms: Tensor, /) -> Tensor: ...
+
+
+class Transform(Protocol):
+    """Per task: images [T, n, C, H, W] float32 in [0, 1], uniforms [T, num_uniforms] float64 in [0, 1) ->
+    images."""
+
+    num_uniforms: int
+
+    def __call__(self, images: Tensor, uniforms: Tensor, /) -> Tensor: ...
+
+
+class EpisodeSampler:
+    """Draws few-shot episodes from one pool, or from a mixture of pools.
+
+    pools: a ClassPool or several of one image shape. ways, shots: a number, or an inclusive range (low, high)
+    drawn per episode. queries: query images per class. within_group: draw an episode's classes from one group
+    (an alphabet, a superclass), chosen in proportion to its number of classes among groups with enough of
+    them; one value, or one per pool. rotation: "per-class" turns each class of each episode by 0, 90, 180 or
+    270 degrees, all its images alike. transform: one draw per episode, for all its images. augment: one draw
+    per image of support and query. views: V copies of each support image through view_augment, made after
+    transform and augment. weights: how often each pool of a mixture is drawn, equally by default.
+
+    The order is rows, rotation, transform, augment, views. Episode i depends on (seed, i) and these settings
+    alone: not on the batch it is in, nor on who asked before. Its classes and images don't depend on how many
+    are asked for: with fewer ways it has the first of them.
+
+    Raises EpisodesError when a pool can't serve the request, naming the class or group that falls short.
+    """
+
+    def __init__(
+        self,
+        pools: ClassPool | Sequence[ClassPool],
+        ways: Range,
+        shots: Range,
+        queries: int,
+        seed: int = 0,
+        *,
+        within_group: bool | Sequence[bool] = False,
+        rotation: Literal["none", "per-class"] = "none",
+        augment: Augment | None = None,
+        views: int = 0,
+        view_augment: Augment | None = None,
+        transform: Transform | None = None,
+        weights: Sequence[float] | None = None,
+    ) -> None:
+        self.pools = (pools,) if isinstance(pools, ClassPool) else tuple(pools)
+        self.ways, self.shots, self.queries, self.seed = ways, shots, int(queries), int(seed)
+        self.within_group = (
+            (within_group,) * len(self.pools) if isinstance(within_group, bool) else tuple(within_group)
+        )
+        self.rotation, self.augment, self.transform = rotation, augment, transform
+        self.views, self.view_augment = int(views), view_augment
+        self._ways, self._shots = as_range("ways", ways), as_range("shots", shots)
+        if self.rotation not in ("none", "per-class"):
+            raise EpisodesError(f'rotation is {self.rotation!r}: choose "none" or "per-class"')
+        if self.views < 0 or (self.views > 0) != (self.view_augment is not None):
+            raise EpisodesError(
+                f"views={self.views} and view_augment={self.view_augment!r}: give both (views >= 1) or "
+                "neither"
+            )
+        check_pools(self.pools, self._ways[1], self._shots[1], self.queries, self.within_group, weights)
+        if self.rotation == "per-class":
+            require_square(self.image_shape)
+        share = np.ones(len(self.pools)) if weights is None else np.asarray(weights, np.float64)
+        self._shares = np.cumsum(share / share.sum())
+        self._tables = [_Table(pool) for pool in self.pools]
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of every image."""
+        return self.pools[0].image_shape
+
+    def __repr__(self) -> str:
+        pools = ", ".join(map(repr, self.pools))
+        shape = f"ways={self.ways}, shots={self.shots}, queries={self.queries}"
+        return f"EpisodeSampler({pools}; {shape}, seed={self.seed})"
+
+    def shapes(self, indices: Sequence[int] | NDArray[np.int64]) -> list[tuple[int, int]]:
+        """(ways, shots) of each episode."""
+        draws = uniforms(self.seed, _numbers(indices), Stream.SHAPE, (2,))
+        columns = []
+        for column, (low, high) in enumerate((self._ways, self._shots)):
+            columns.append(low + np.floor(draws[:, column] * (high - low + 1)).astype(int))
+        return list(zip(*(column.tolist() for column in columns), strict=True))
+
+    def __getitem__(self, index: int) -> Episode:
+        """Episode number `index`, an Episode of one task."""
+        return self.batch([index])
+
+    def __iter__(self) -> Iterator[Episode]:
+        """Episodes 0, 1, 2, ... without end."""
+        index = 0
+        while True:
+            yield self[index]
+            index += 1
+
+    def batches(self, indices: Sequence[int], max_tasks: int | None = None) -> Iterator[Episode]:
+        """Episodes grouped by shape (stable) into rectangular Episodes of at most `max_tasks` tasks."""
+        return in_batches(self, indices, max_tasks)
+
+    def prefetch(
+        self, batches_of_indices: Iterable[Sequence[int]], max_tasks: int | None = None, depth: int = 2
+    ) -> Iterator[list[Episode]]:
+        """For each entry the list of its `batches`, built in a background thread, at most `depth` entries
+        ahead."""
+        return prefetch(self, batches_of_indices, max_tasks, depth)
+
+    def batch(self, indices: Sequence[int]) -> Episode:
+        """The episodes of these numbers as one Episode of T = len(indices) tasks.
+
+        Raises EpisodesError when their drawn ways or shots differ: use `batches` then.
+        """
+        numbers = _numbers(indices)
+        shapes = self.shapes(numbers)
+        if len(set(shapes)) != 1:
+            raise EpisodesError(
+                f"episodes of one batch must have one shape, these have (ways, shots) {sorted(set(shapes))}: "
+                "use `batches`, which groups them by shape"
+            )
+        ways, shots = shapes[0]
+        which = np.searchsorted(self._shares, uniforms(self.seed, numbers, Stream.POOL), side="right")
+        which = np.minimum(which, len(self.pools) - 1)  # the shares may sum to a hair less than one
+        classes = np.empty((len(numbers), ways), np.int64)
+        rows = np.empty((len(numbers), ways, shots + self.queries), np.int64)
+        for p, table in enumerate(self._tables):
+            if (mine := which == p).any():
+                classes[mine] = self._draw_classes(table, self.within_group[p], numbers[mine], ways)
+                rows[mine] = self._draw_rows(table, numbers[mine], classes[mine], shots + self.queries)
+        support_ids = torch.from_numpy(rows[:, :, :shots].reshape(len(numbers), -1))
+        query_ids = torch.from_numpy(rows[:, :, shots:].reshape(len(numbers), -1))
+        support, query = self._images(numbers, which, support_ids, query_ids, ways)
+        labels = torch.arange(ways).expand(len(numbers), ways)
+        return Episode(
+            support_images=support,
+            support_labels=labels.repeat_interleave(shots, 1),
+            query_images=query,
+            query_labels=labels.repeat_interleave(self.queries, 1),
+            ways=ways,
+            index=torch.from_numpy(numbers),
+            class_ids=torch.from_numpy(classes),
+            support_ids=support_ids,
+            query_ids=query_ids,
+            support_views=self._views(numbers, support),
+            pool_ids=torch.from_numpy(which.astype(np.int64)) if len(self.pools) > 1 else None,
+        )
+
+    def _draw_classes(
+        self, table: "_Table", within_group: bool, numbers: NDArray[np.int64], ways: int
+    ) -> NDArray[np.int64]:
+        """int64 [T, ways]: distinct classes in the order of their labels."""
+        if not within_group:
+            keys = words(self.seed, numbers, Stream.CLASSES, (table.num_classes,))
+            return first_of_shuffled(keys, ways)
+        able = np.flatnonzero(table.group_sizes >= ways)
+        share = np.cumsum(table.group_sizes[able])
+        groups = able[
+            np.searchsorted(share, integers(self.seed, numbers, Stream.GROUP, share[-1]), side="right")
+        ]
+        sizes = table.group_sizes[groups]
+        keys = words(self.seed, numbers, Stream.CLASSES, (int(sizes.max()),))
+        return table.members[groups[:, None], first_of_shuffled(keys, ways, sizes)]
+
+    def _draw_rows(
+        self, table: "_Table", numbers: NDArray[np.int64], classes: NDArray[np.int64], images: int
+    ) -> NDArray[np.int64]:
+        """int64 [T, ways, images]: distinct rows of each class, the support's first."""
+        counts = table.counts[classes]
+        keys = words(self.seed, numbers, Stream.IMAGES, (classes.shape[1], int(counts.max())))
+        return table.offsets[classes][..., None] + first_of_shuffled(keys, images, counts)
+
+    def _images(
+        self,
+        numbers: NDArray[np.int64],
+        which: NDArray[np.int64],
+        support_ids: Tensor,
+        query_ids: Tensor,
+        ways: int,
+    ) -> tuple[Tensor, Tensor]:
+        """Support and query images, float32 in [0, 1]: gather, rotation, transform and augment."""
+        turns = None
+        if self.rotation == "per-class":
+            turns = torch.from_numpy(integers(self.seed, numbers, Stream.ROTATION, 4, (ways,)))
+        support, query = (
+            self._gather(which, rows, turns).to(torch.float32).div_(255) for rows in (support_ids, query_ids)
+        )
+        if self.transform is not None:
+            # In one piece, so that what a transform measures on a task's images it measures once.
+            joined = self.transform(
+                torch.cat([support, query], 1), self._uniforms(numbers, Stream.TRANSFORM, self.transform)
+            )
+            support, query = (
+                part.contiguous() for part in joined.split([support.shape[1], query.shape[1]], 1)
+            )
+        if self.augment is not None:
+            support = self._augmented(numbers, Stream.AUGMENT_SUPPORT, self.augment, support)
+            query = self._augmented(numbers, Stream.AUGMENT_QUERY, self.augment, query)
+        return support, query
+
+    def _gather(self, which: NDArray[np.int64], rows: Tensor, turns: Tensor | None) -> Tensor:
+        """Rows [T, n] of the tasks' pools, turned by turns [T, ways] quarters: uint8 [T, n, C, H, W]."""
+        shape = (*rows.shape, *self.image_shape)
+        if len(self.pools) == 1:
+            pixels = self.pools[0].images.index_select(0, rows.flatten()).view(shape)
+        else:
+            pixels = torch.empty(shape, dtype=torch.uint8)
+            for p in np.unique(which):
+                mine = torch.from_numpy(np.flatnonzero(which == p))
+                pixels[mine] = self.pools[p].images.index_select(0, rows[mine].flatten()).view(-1, *shape[1:])
+        if turns is None:
+            return pixels
+        quarters = turns.repeat_interleave(rows.shape[1] // turns.shape[1], 1)
+        turned = pixels.clone()
+        for quarter in (1, 2, 3):
+            chosen = quarters == quarter
+            turned[chosen] = torch.rot90(pixels[chosen], quarter, (-2, -1))
+        return turned
+
+    def _views(self, numbers: NDArray[np.int64], support: Tensor) -> Tensor | None:
+        """[T, V, S, C, H, W], or None when no views are asked for."""
+        if self.views == 0 or self.view_augment is None:
+            return None
+        copies = (
+            support[:, None].expand(-1, self.views, *support.shape[1:]).flatten(1, 2)
+        )  # [T, V * S, C, H, W]
+        views = self._augmented(numbers, Stream.VIEWS, self.view_augment, copies)
+        return views.view(len(numbers), self.views, *support.shape[1:])
+
+    def _augmented(
+        self, numbers: NDArray[np.int64], stream: Stream, augment: Augment, images: Tensor
+    ) -> Tensor:
+        draws = self._uniforms(numbers, stream, augment, images.shape[1]).flatten(0, 1)
+        return augment(images.flatten(0, 1), draws).view(images.shape)
+
+    def _uniforms(
+        self, numbers: NDArray[np.int64], stream: Stream, chance: Augment | Transform, *shape: int
+    ) -> Tensor:
+        return torch.from_numpy(uniforms(self.seed, numbers, stream, (*shape, chance.num_uniforms)))
+
+
+class _Table:
+    """A pool's class boundaries in numpy, and its classes by group."""
+
+    def __init__(self, pool: ClassPool) -> None:
+        self.num_classes = pool.num_classes
+        self.offsets = pool.offsets.numpy()
+        self.counts = pool.counts.numpy()
+        if pool.groups is None:
+            return
+        groups = pool.groups.numpy()
+        self.group_sizes = np.bincount(groups, minlength=len(pool.group_names))
+        self.members = np.zeros((len(self.group_sizes), int(self.group_sizes.max())), np.int64)
+        for group, size in enumerate(self.group_sizes):
+            self.members[group, :size] = np.flatnonzero(groups == group)
+
+
+def _numbers(indices: Sequence[int] | NDArray[np.int64]) -> NDArray[np.int64]:
+    numbers = np.asarray(indices, np.int64)
+    if numbers.ndim != 1 or len(numbers) == 0 or numbers.min() < 0:
+        raise EpisodesError(f"episode numbers are a non-empty list of integers from 0, got {indices!r}")
+    return numbers

@@ -1,0 +1,57 @@
+"""ResNet-12 in the form of TADAM and MetaOptNet (Oreshkin et al. 2018; Lee et al. 2019): four residual blocks of three
+convolutions, leaky ReLU 0.1, max-pooling after each, global average pooling."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from metafilm.norms import Norm
+
+
+class Block(nn.Module):
+    """Three 3×3 convolutions with norms, a 1×1 shortcut, then leaky ReLU and 2×2 max-pooling."""
+
+    def __init__(self, in_channels: int, width: int, norm: str) -> None:
+        super().__init__()
+        channels = (in_channels, width, width, width)
+        self.convs = nn.ModuleList(nn.Conv2d(channels[i], channels[i + 1], 3, padding=1, bias=False) for i in range(3))
+        self.norms = nn.ModuleList(Norm(width, norm) for _ in range(3))
+        self.shortcut = nn.Sequential(nn.Conv2d(in_channels, width, 1, bias=False), Norm(width, norm))
+        self.relu = nn.LeakyReLU(0.1)
+        self.pool = nn.MaxPool2d(2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = x
+        for i, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
+            y = norm(conv(y))
+            if i < 2:
+                y = self.relu(y)
+        return self.pool(self.relu(y + self.shortcut(x)))
+
+
+class ResNet12(nn.Module):
+    """Four blocks of ``width``, 2·, 4· and 8·``width`` maps (64 gives 64-128-256-512, TADAM's; MetaOptNet's are wider).
+
+    Args:
+        image_shape: ``(C, H, W)``; at least 16×16.
+        width: feature maps of the first block.
+        norm: norm mode (:mod:`metafilm.norms`).
+
+    ``[B, C, H, W]`` in, ``[B, 8·width]`` out.
+    """
+
+    def __init__(self, image_shape: tuple[int, int, int], width: int = 64, norm: str = "running") -> None:
+        super().__init__()
+        widths = [width * 2**i for i in range(4)]
+        self.blocks = nn.Sequential(
+            *(Block(image_shape[0] if i == 0 else widths[i - 1], widths[i], norm) for i in range(4))
+        )
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.out_features = widths[-1]
+        self.film_sites = tuple(f"blocks.{i}.norms.{j}" for i in range(4) for j in range(3))
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", a=0.1, nonlinearity="leaky_relu")
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.pool(self.blocks(x)).flatten(1)

@@ -1,0 +1,51 @@
+"""`metafilm train`: a run from its start or from its checkpoint to its end."""
+
+import sys
+from pathlib import Path
+
+from metafilm.config import Config
+from metafilm.outer_loop import train
+from metafilm.rundir import RunDirectory
+from metafilm.tracking import Tracker
+
+
+def train_or_resume(config: Config, run_dir: Path | None, data_root: Path | None) -> int:
+    """Train and say where everything is; 130 after Ctrl-C, once the checkpoint is written.
+
+    Raises MetafilmError, see `RunDirectory.open` and `metafilm.outer_loop.train`.
+    """
+    path = run_dir or Path("runs") / config.name
+    with RunDirectory.open(path, config) as run:
+        state = run.load_checkpoint() if run.resumed else None
+        if state is not None:
+            print(f"resuming {path} at iteration {state['iteration']} of {config.outer.iterations}")
+            del state
+        else:
+            print(f"training {config.name} in {path}")
+        try:
+            with Tracker(run, config) as tracker:
+                results = train(config, run, tracker, data_root)
+                tracker.finish(results)
+        except KeyboardInterrupt:
+            saved = run.load_checkpoint()
+            if saved is None:
+                print(f"\ninterrupted before the first checkpoint of {path}", file=sys.stderr)
+            else:
+                print(
+                    f"\ninterrupted; iteration {saved['iteration']} is saved in {path}. "
+                    "The same command goes on from there.",
+                    file=sys.stderr,
+                )
+            return 130
+    print(summary(results, path))
+    return 0
+
+
+def summary(results: dict, path: Path) -> str:
+    """What came out, in two lines."""
+    best, iteration = results.get("best_validation"), results.get("best_iteration")
+    score = (
+        "no validation took place" if best is None else f"best validation {best:.4g} at iteration {iteration}"
+    )
+    minutes = results.get("training_seconds", 0.0) / 60
+    return f"{score}, {minutes:.1f} minutes of training\nscore it on test classes: metafilm eval {path}"

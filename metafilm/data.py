@@ -1,0 +1,157 @@
+"""From a configuration to samplers of episodes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+import episodes
+from episodes import ClassPool, Episode, EpisodeSampler, augment
+from episodes.prefetch import Sampler
+from metafilm.config import Config
+from metafilm.settings import REGRESSION_DATA
+
+
+@dataclass(frozen=True)
+class Source:
+    """A split's episodes, and what a learner must know of the data.
+
+    ``build``: keyword arguments of :func:`metafilm.build.build_learner`; ``pools``: none for functions.
+    """
+
+    sampler: Sampler
+    pools: tuple[ClassPool, ...]
+
+    @property
+    def classes(self) -> int:
+        """Classes of all pools together."""
+        return sum(pool.num_classes for pool in self.pools)
+
+    @property
+    def build(self) -> dict[str, object]:
+        if not self.pools:
+            return {"image_shape": [1], "train_classes": 0, "mean": None, "std": None}
+        mean, std = statistics(self.pools)
+        return {"image_shape": list(self.pools[0].image_shape), "train_classes": self.classes, "mean": mean, "std": std}
+
+    def global_classes(self, episode: Episode) -> Episode:
+        """The episode with class ids counted through all pools of a mixture."""
+        if episode.pool_ids is None or episode.class_ids is None:
+            return episode
+        from dataclasses import replace
+
+        counts = torch.tensor([0] + [pool.num_classes for pool in self.pools[:-1]]).cumsum(0)
+        return replace(episode, class_ids=episode.class_ids + counts[episode.pool_ids].unsqueeze(1))
+
+
+def statistics(pools: tuple[ClassPool, ...]) -> tuple[list[float], list[float]]:
+    """Per-channel mean and standard deviation in [0, 1], the average over pools."""
+    found = [pool.mean_std() for pool in pools]
+    means, stds = (torch.stack([torch.as_tensor(pair[i], dtype=torch.float64) for pair in found]).mean(0) for i in (0, 1))
+    return means.tolist(), _positive(stds)
+
+
+def _positive(stds: Tensor) -> list[float]:
+    return [value if value > 0 else 1.0 for value in stds.tolist()]
+
+
+def load_pools(config: Config, split: str, root: str | Path | None = None) -> tuple[ClassPool, ...]:
+    """The pools of a split, one per data set named; none for functions."""
+    if config.data.name in REGRESSION_DATA:
+        return ()
+    names = (config.data.name,) if isinstance(config.data.name, str) else config.data.name
+    return tuple(
+        episodes.load(
+            name,
+            split,
+            root=root,
+            image_size=config.data.image_size,
+            scheme=config.data.scheme,
+            download=config.data.download,
+            in_memory=config.data.in_memory,
+        )
+        for name in names
+    )
+
+
+def training_source(config: Config, root: str | Path | None = None) -> Source:
+    """Training episodes: with augmentation, rotated classes and the style, as the configuration says."""
+    settings = config.episodes
+    pools = load_pools(config, config.data.train_split, root)
+    if not pools:
+        return Source(_functions(config, settings.queries, config.seed), ())
+    if config.data.rotated_classes:
+        pools = tuple(pool.rotated_classes() for pool in pools)
+    views = config.inner.views if config.inner.steps and config.head.name in ("prototype", "cosine", "ridge") else 0
+    sampler = EpisodeSampler(
+        pools,
+        settings.ways,
+        settings.shots,
+        settings.queries,
+        config.seed,
+        within_group=settings.within_group,
+        rotation=settings.rotation,
+        augment=augment.by_name(settings.augment),
+        transform=style(settings.style),
+        views=views,
+        view_augment=augment.by_name(config.inner.view_augment) if views else None,
+    )
+    return Source(sampler, pools)
+
+
+def evaluation_source(
+    config: Config,
+    split: str,
+    root: str | Path | None = None,
+    *,
+    ways: int | None = None,
+    shots: int | None = None,
+    queries: int | None = None,
+    seed: int = 0,
+    style_name: str | None = None,
+) -> Source:
+    """Plain episodes of a split: no augmentation, no rotation; the style named, else the configuration's.
+
+    None for ways, shots and queries takes the configuration's evaluation setting, else its training one (of a range the
+    low end).
+    """
+    ways = ways or config.evaluation.ways or _low(config.episodes.ways)
+    shots = shots or config.evaluation.shots or _low(config.episodes.shots)
+    queries = queries or config.evaluation.queries or config.episodes.queries
+    pools = load_pools(config, split, root)
+    if not pools:
+        # the splits of a family of functions differ by seed alone
+        offset = {"train": 0, "val": 1, "test": 2}.get(split, 3)
+        return Source(_functions(config, queries, 1_000_003 * (seed + 1) + offset, shots), ())
+    sampler = EpisodeSampler(
+        pools,
+        ways,
+        shots,
+        queries,
+        seed,
+        within_group=config.episodes.within_group,
+        transform=style(style_name or config.episodes.style),
+    )
+    return Source(sampler, pools)
+
+
+def style(name: str):
+    """The per-task transform of that name; None for ``none``."""
+    if name == "none":
+        return None
+    from episodes import styles
+
+    return styles.by_name(name)
+
+
+def _functions(config: Config, queries: int, seed: int, shots: int | None = None) -> Sampler:
+    from episodes.sinusoids import SinusoidSampler
+
+    return SinusoidSampler(shots=shots or _low(config.episodes.shots), queries=queries, seed=seed)
+
+
+def _low(value: int | tuple[int, int]) -> int:
+    return value if isinstance(value, int) else value[0]

@@ -1,0 +1,125 @@
+"""Few-shot accuracy with its interval, by stage of adaptation, and a record of how it was obtained."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from episodes import Episode
+from episodes.prefetch import Sampler
+from episodes.progress import Progress
+from metafilm.errors import MetafilmError
+from metafilm.learner import MetaFiLM
+
+ENCODER_SUPPORT = ("own", "shuffled", "none")
+
+
+def interval(values: Sequence[float]) -> float:
+    """Half the width of the 95 % confidence interval of the mean: 1.96 times the standard error (ddof 1) over episodes."""
+    count = len(values)
+    if count < 2:
+        return math.nan
+    mean = sum(values) / count
+    return 1.96 * math.sqrt(sum((value - mean) ** 2 for value in values) / (count - 1) / count)
+
+
+def evaluate(
+    learner: MetaFiLM,
+    sampler: Sampler,
+    episodes: int = 600,
+    *,
+    steps: int | None = None,
+    encoder_support: str = "own",
+    by_stage: bool = True,
+    max_tasks: int = 1,
+    progress: bool | None = None,
+) -> dict[str, Any]:
+    """Score a learner on episodes 0 ... ``episodes`` - 1 of a sampler.
+
+    Args:
+        learner: put into evaluation mode for the time being.
+        steps: inner steps; None: the learner's ``evaluation_steps``.
+        encoder_support: whose support set the task encoder reads: the task's ``own``; another task's (``shuffled``: the next
+            episode's, so each is used once); ``none``: the encoder is off.
+        by_stage: score every stage, not the last alone.
+        max_tasks: tasks per pass; the result does not depend on it but for rounding.
+        progress: show a bar: True, False, or when it lasts and somebody looks (None).
+
+    Returns:
+        ``accuracy`` (percent; ``mse`` for regression) of the last stage, ``ci95``, ``accuracy_by_step`` (``mse_by_step``):
+        the same for each of ``stages``, ``ci95_by_step``; ``stages`` names them (``identity``: δ = 0, ``encoder``: δ⁰,
+        ``step k``); ``episodes``, ``steps``, ``encoder_support``, ``protocol``, ``wall_seconds``.
+
+    Raises:
+        MetafilmError: fewer than two episodes, or an unknown ``encoder_support``.
+    """
+    if episodes < 2:
+        raise MetafilmError(f"{episodes} episodes give no interval; use at least 2")
+    if encoder_support not in ENCODER_SUPPORT:
+        raise MetafilmError(f"unknown encoder support {encoder_support!r}; expected {', '.join(ENCODER_SUPPORT)}")
+    if encoder_support == "shuffled" and learner.encoder is None:
+        raise MetafilmError("this learner has no task encoder, so no support set can be shuffled for it; use own")
+    begin = time.perf_counter()
+    was_training = learner.training
+    learner.eval()
+    stages: list[str] = []
+    scores: dict[int, list[list[float]]] = {}
+    numbers = [list(range(start, min(start + 16, episodes))) for start in range(0, episodes, 16)]
+    try:
+        with torch.no_grad(), Progress("evaluating", total=episodes, show=progress) as bar:
+            for chunk in sampler.prefetch(numbers, max_tasks):
+                for episode in chunk:
+                    other = _next_support(sampler, episode, episodes) if encoder_support == "shuffled" else None
+                    outcome = learner(
+                        episode,
+                        steps=steps,
+                        all_stages=by_stage,
+                        encoder_episode=other,
+                        use_encoder=encoder_support != "none",
+                    )
+                    stages = outcome.stages
+                    rows = [score(learner, prediction, episode) for prediction in outcome.predictions]
+                    for position, number in enumerate(episode.index.tolist()):
+                        scores[number] = [row[position] for row in rows]
+                    bar.advance(episode.tasks)
+    finally:
+        learner.train(was_training)
+    columns = list(zip(*(scores[number] for number in sorted(scores)), strict=True))
+    means = [sum(column) / len(column) for column in columns]
+    widths = [interval(column) for column in columns]
+    measure = "mse" if learner.regression else "accuracy"
+    return {
+        measure: means[-1],
+        "ci95": widths[-1],
+        f"{measure}_by_step": means,
+        "ci95_by_step": widths,
+        "stages": stages,
+        "episodes": episodes,
+        "steps": learner.evaluation_steps if steps is None else steps,
+        "encoder_support": encoder_support if learner.encoder is not None else "none",
+        "protocol": learner.protocol,
+        "wall_seconds": time.perf_counter() - begin,
+    }
+
+
+def score(learner: MetaFiLM, prediction: torch.Tensor, episode: Episode) -> list[float]:
+    """Accuracy in percent (regression: mean squared error) of each task."""
+    if learner.regression:
+        return learner.head.loss(prediction, episode.query_labels).tolist()
+    return ((prediction.argmax(-1) == episode.query_labels).double().mean(1) * 100).tolist()
+
+
+def _next_support(sampler: Sampler, episode: Episode, episodes: int) -> Episode:
+    """For each task of the episode the support set of the next one, of the same shape where the sampler has it so."""
+    numbers = [(number + 1) % episodes for number in episode.index.tolist()]
+    others = list(sampler.batches(numbers, None))
+    if len(others) == 1:
+        return others[0]
+    shapes = {(other.ways, other.shots) for other in others}
+    raise MetafilmError(f"shuffled support needs tasks of one shape, these have (ways, shots) {sorted(shapes)}; fix --ways and --shots")
+
+

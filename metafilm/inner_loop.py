@@ -1,0 +1,94 @@
+"""The inner loop: a few gradient steps on a task's own loss, through its FiLM deviations alone.
+
+Fast weights after MAML (Finn et al., ICML 2017, arXiv:1703.03400), restricted to context parameters after CAVIA (Zintgraf et
+al., ICML 2019, arXiv:1810.03642), with learned step sizes after Meta-SGD (arXiv:1707.09835) and MAML++ (arXiv:1810.09502).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor, nn
+
+from metafilm import film
+from metafilm.errors import MetafilmError
+from metafilm.film import FilmDict
+
+
+class InnerLoop(nn.Module):
+    """δ⁰ -> δᴷ.
+
+    Args:
+        sites: site name -> features C.
+        steps: how many steps have step sizes of their own; later steps use the last one's.
+        step_size: where every step size starts.
+        learn: whether the outer loop learns them.
+        granularity: one step size per ``site`` and kind (δγ, δβ), or per ``feature``.
+        per_step: a step size for each step, or one for all.
+
+    Raises:
+        MetafilmError: no sites, or an unknown granularity.
+    """
+
+    def __init__(
+        self,
+        sites: dict[str, int],
+        steps: int,
+        step_size: float = 0.1,
+        *,
+        learn: bool = True,
+        granularity: str = "site",
+        per_step: bool = True,
+    ) -> None:
+        super().__init__()
+        if not sites:
+            raise MetafilmError("an inner loop needs at least one FiLM site to adapt; set film.sites, or inner.steps 0")
+        if granularity not in ("site", "feature"):
+            raise MetafilmError(f"unknown step size granularity {granularity!r}; expected site or feature")
+        self.names = [name for site in sites for name in film.names(site)]
+        sizes = [size for size in sites.values() for _ in range(2)]
+        rows = max(steps, 1) if per_step else 1
+        self.step_sizes = nn.ParameterList(
+            nn.Parameter(torch.full((rows, size if granularity == "feature" else 1), float(step_size)), requires_grad=learn)
+            for size in sizes
+        )
+
+    def step_size(self, step: int) -> list[Tensor]:
+        """Step sizes of one step, in the order of ``names``: ``[C]`` or ``[1]`` each."""
+        return [size[min(step, size.shape[0] - 1)] for size in self.step_sizes]
+
+    def forward(
+        self,
+        start: FilmDict,
+        loss: Callable[[FilmDict], Tensor],
+        steps: int,
+        *,
+        first_order: bool = False,
+        meta_gradient: bool = True,
+    ) -> Iterator[FilmDict]:
+        """Yield δ¹ ... δᴷ.
+
+        Args:
+            start: δ⁰, ``[T, C]`` each.
+            loss: deviations -> one loss per task, ``[T]``.
+            steps: K.
+            first_order: treat inner gradients as constants in the outer gradient (FOMAML).
+            meta_gradient: keep the graph for an outer gradient. Without it every step's graph is freed at once.
+        """
+        now = start
+        for step in range(steps):
+            with torch.enable_grad():
+                if not meta_gradient:
+                    now = {name: value.detach() for name, value in now.items()}
+                # a leaf of the graph is not a result: views make every δ a tensor to differentiate by, attached or not
+                now = {name: value.requires_grad_() if value.is_leaf else value for name, value in now.items()}
+                values = [now[name] for name in self.names]
+                # tasks don't share deviations, so the sum's gradient is each task's own
+                gradients = torch.autograd.grad(loss(now).sum(), values, create_graph=meta_gradient and not first_order)
+                sizes = self.step_size(step)
+                now = {
+                    name: value - size * gradient
+                    for name, value, size, gradient in zip(self.names, values, sizes, gradients, strict=True)
+                }
+            yield now if meta_gradient else {name: value.detach() for name, value in now.items()}

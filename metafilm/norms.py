@@ -1,0 +1,212 @@
+"""Normalisation whose statistics are chosen by name.
+
+Which images a normalisation layer's mean and variance come from decides what a few-shot accuracy means, so it is a
+setting of its own (Bronskill et al., TaskNorm, ICML 2020, arXiv:2003.03284):
+
+======================  ===========================================  ==================================
+mode                    training                                     evaluation
+======================  ===========================================  ==================================
+``running``             the task's images in this forward pass       running averages
+``support``             the task's support images                    the task's support images
+``group``               each image alone (group normalisation)       each image alone
+``transductive``        the task's images in this forward pass       the same: queries see each other
+======================  ===========================================  ==================================
+
+In every mode the tasks of a batch don't see each other. Running averages move only when :func:`commit` is called,
+by the mean over the tasks recorded since, so they don't depend on how a meta-batch was cut into chunks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from metafilm.errors import MetafilmError
+from metafilm.film import FiLM, modulate
+
+MODES = ("running", "support", "group", "transductive")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How the rows ``[T·n, ...]`` of a forward pass divide: T tasks, each with its first ``support`` rows support images
+    (None: all of them). ``record``: note the statistics for the running averages. ``capture``: leave in each layer's
+    running averages what this pass normalised with (one task; for export)."""
+
+    tasks: int = 1
+    support: int | None = None
+    record: bool = False
+    capture: bool = False
+
+
+_layout: ContextVar[Layout] = ContextVar("metafilm_layout", default=Layout())
+
+
+@contextmanager
+def layout(tasks: int = 1, support: int | None = None, record: bool = False, capture: bool = False) -> Iterator[None]:
+    """Within this context, forward passes are laid out so (see :class:`Layout`)."""
+    token = _layout.set(Layout(tasks, support, record, capture))
+    try:
+        yield
+    finally:
+        _layout.reset(token)
+
+
+class Norm(nn.Module):
+    """A 2-D normalisation layer with the parameters and buffers of ``nn.BatchNorm2d`` and one of four modes.
+
+    Args:
+        num_features: C.
+        mode: ``running``, ``support``, ``group`` or ``transductive``.
+        groups: groups of channels in mode ``group`` (the greatest divisor of C not above it is used).
+        momentum: weight of the newest statistics in the running averages.
+
+    Raises:
+        MetafilmError: unknown mode.
+    """
+
+    applies_film = True  # a FiLM child is taken into the affine, at no cost
+
+    def __init__(self, num_features: int, mode: str = "running", *, groups: int = 8, eps: float = 1e-5, momentum: float = 0.1) -> None:
+        super().__init__()
+        if mode not in MODES:
+            raise MetafilmError(f"unknown norm mode {mode!r}; expected one of {', '.join(MODES)}")
+        self.num_features, self.mode, self.eps, self.momentum = num_features, mode, eps, momentum
+        self.groups = next(g for g in range(min(groups, num_features), 0, -1) if num_features % g == 0)
+        self.weight = nn.Parameter(torch.ones(num_features))
+        self.bias = nn.Parameter(torch.zeros(num_features))
+        self.register_buffer("running_mean", torch.zeros(num_features))
+        self.register_buffer("running_var", torch.ones(num_features))
+        self.register_buffer("num_batches_tracked", torch.tensor(0, dtype=torch.long))
+        self.register_buffer("recorded", torch.zeros(2, num_features), persistent=False)
+        self.register_buffer("recorded_tasks", torch.zeros(()), persistent=False)
+
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor
+    recorded: Tensor
+    recorded_tasks: Tensor
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``x``: ``[T·n, C, H, W]``, tasks contiguous; the shape is kept."""
+        film = getattr(self, "film", None)
+        if film is None:
+            weight, bias = self.weight, self.bias
+        else:
+            weight, bias = cast(FiLM, film).affine(self.weight, self.bias)
+        now = _layout.get()
+        if self.mode == "group":
+            return self._group(x, weight, bias)
+        if self.mode == "support":
+            return self._support(x, weight, bias, now)
+        if self.mode == "running" and not self.training:
+            return self._running(x, weight, bias)
+        return self._batch(x, weight, bias, now)
+
+    def _running(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        if weight.dim() == 1:
+            return F.batch_norm(x, self.running_mean, self.running_var, weight, bias, False, 0.0, self.eps)
+        gain = weight * torch.rsqrt(self.running_var + self.eps)
+        return modulate(x, gain, bias - self.running_mean * gain)
+
+    def _group(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        if weight.dim() == 1:
+            return F.group_norm(x, self.groups, weight, bias, self.eps)
+        return modulate(F.group_norm(x, self.groups, None, None, self.eps), weight, bias)
+
+    def _batch(self, x: Tensor, weight: Tensor, bias: Tensor, now: Layout) -> Tensor:
+        """Task by task, each with the statistics of its own images in this pass."""
+        _check_rows(x, now.tasks)
+        kept = now.record and self.training and self.mode == "running"
+        outputs = []
+        for task, images in enumerate(x.chunk(now.tasks) if now.tasks > 1 else (x,)):
+            w, b = (weight, bias) if weight.dim() == 1 else (weight[task], bias[task])
+            # with momentum 1 the native kernel leaves this very batch's mean and variance in the buffers
+            mean, var = (torch.zeros_like(self.running_mean), torch.ones_like(self.running_var)) if kept or now.capture else (None, None)
+            outputs.append(F.batch_norm(images, mean, var, w, b, True, 1.0, self.eps))
+            if mean is not None and var is not None:
+                if now.capture:
+                    count = images.numel() // images.shape[1]
+                    self._capture(mean, var * ((count - 1) / count))
+                else:
+                    self.recorded += torch.stack((mean, var))
+                    self.recorded_tasks += 1
+        return torch.cat(outputs) if now.tasks > 1 else outputs[0]
+
+    def _support(self, x: Tensor, weight: Tensor, bias: Tensor, now: Layout) -> Tensor:
+        _check_rows(x, now.tasks)
+        rows = x.unflatten(0, (now.tasks, -1))  # [T, n, C, H, W]
+        var, mean = torch.var_mean(rows[:, : now.support].float() if x.dtype == torch.bfloat16 else rows[:, : now.support], dim=(1, 3, 4), correction=0)
+        if now.capture:
+            self._capture(mean[0], var[0])
+        gain = weight * torch.rsqrt(var + self.eps)  # [T, C]
+        return modulate(x, gain, bias - mean * gain)
+
+    def _capture(self, mean: Tensor, var: Tensor) -> None:
+        with torch.no_grad():
+            self.running_mean.copy_(mean)
+            self.running_var.copy_(var)
+
+    def extra_repr(self) -> str:
+        return f"{self.num_features}, mode={self.mode!r}"
+
+
+def _check_rows(x: Tensor, tasks: int) -> None:
+    if x.shape[0] % tasks:
+        raise MetafilmError(f"{x.shape[0]} rows can't be shared evenly by {tasks} tasks; give every task the same number of rows")
+
+
+def commit(network: nn.Module) -> None:
+    """Move the running averages by the statistics recorded since the last call, their mean over tasks."""
+    for module in network.modules():
+        if isinstance(module, Norm) and module.recorded_tasks > 0:
+            mean, var = module.recorded / module.recorded_tasks
+            module.running_mean.lerp_(mean, module.momentum)
+            module.running_var.lerp_(var, module.momentum)
+            module.num_batches_tracked += 1
+            module.recorded.zero_()
+            module.recorded_tasks.zero_()
+
+
+def mode_of(network: nn.Module) -> str:
+    """The network's norm mode: of its :class:`Norm` layers, ``running`` for other networks in eval mode.
+
+    Raises:
+        MetafilmError: layers of several modes.
+    """
+    modes = {module.mode for module in network.modules() if isinstance(module, Norm)}
+    if len(modes) > 1:
+        raise MetafilmError(f"the network's norms have several modes: {', '.join(sorted(modes))}; use one")
+    return modes.pop() if modes else "running"
+
+
+def plain(network: nn.Module) -> nn.Module:
+    """Replace each :class:`Norm` by PyTorch's own layer with the same numbers, in place.
+
+    ``support`` and ``transductive`` layers become ``nn.BatchNorm2d`` with the statistics in their buffers, so capture
+    a task's first (:class:`Layout`).
+    """
+    for parent in list(network.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, Norm):
+                setattr(parent, name, _plain_layer(child))
+    return network
+
+
+def _plain_layer(norm: Norm) -> nn.Module:
+    if norm.mode == "group":
+        layer: nn.GroupNorm | nn.BatchNorm2d = nn.GroupNorm(norm.groups, norm.num_features, norm.eps)
+    else:
+        layer = nn.BatchNorm2d(norm.num_features, norm.eps, norm.momentum)
+        layer.running_mean, layer.running_var = norm.running_mean.clone(), norm.running_var.clone()
+    with torch.no_grad():
+        layer.weight.copy_(norm.weight)
+        layer.bias.copy_(norm.bias)
+    return layer.to(norm.weight.device, norm.weight.dtype).train(norm.training)

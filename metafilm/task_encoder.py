@@ -1,0 +1,130 @@
+"""The task encoder: a support set's features and labels in, FiLM deviations out.
+
+Class prototypes at δ = 0 are embedded, pooled over classes (so the order of classes does not matter) to one vector c per
+task, and decoded per site into δγ and δβ, each times a learned post-multiplier that starts at zero (TADAM: Oreshkin et al.,
+NeurIPS 2018, arXiv:1805.10123, section 3). The multiplier is zero and the decoder is not: the start is the exact identity,
+and gradients flow. The decoder is linear by default: FiLM's authors and BigGAN found no gain from more.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from metafilm import film
+from metafilm.errors import MetafilmError
+from metafilm.film import FilmDict
+
+DECODERS = ("linear", "mlp", "gru")
+POOLINGS = ("mean", "mean-std")
+
+
+class LinearDecoder(nn.Module):
+    """One linear map per site and kind; they read the same c, so they are one matrix. ``[T, E]`` -> ``[T, ΣC]``."""
+
+    def __init__(self, width: int, sizes: list[int]) -> None:
+        super().__init__()
+        self.linear = nn.Linear(width, sum(sizes))
+
+    def forward(self, code: Tensor) -> Tensor:
+        return self.linear(code)
+
+
+class MLPDecoder(nn.Module):
+    """TADAM's three fully connected layers per site and kind, residual from the second (its section 3.2)."""
+
+    def __init__(self, width: int, sizes: list[int]) -> None:
+        super().__init__()
+        self.entry = nn.ModuleList(nn.Linear(width, size) for size in sizes)
+        self.middle = nn.ModuleList(nn.Linear(size, size) for size in sizes)
+        self.exit = nn.ModuleList(nn.Linear(size, size) for size in sizes)
+
+    def forward(self, code: Tensor) -> Tensor:
+        outputs = []
+        for entry, middle, exit_ in zip(self.entry, self.middle, self.exit, strict=True):
+            h = torch.nn.functional.silu(entry(code))
+            outputs.append(exit_(torch.nn.functional.silu(h + middle(h))))
+        return torch.cat(outputs, -1)
+
+
+class GRUDecoder(nn.Module):
+    """A gated recurrent unit that steps from site to site, c its first state (the FiLM retrospective's first attempt)."""
+
+    def __init__(self, width: int, sizes: list[int]) -> None:
+        super().__init__()
+        self.embedding = nn.Parameter(torch.randn(len(sizes), width) / width**0.5)
+        self.cell = nn.GRUCell(width, width)
+        self.readout = nn.ModuleList(nn.Linear(width, size) for size in sizes)
+
+    def forward(self, code: Tensor) -> Tensor:
+        outputs = []
+        for step, readout in enumerate(self.readout):
+            code = self.cell(self.embedding[step].expand_as(code), code)
+            outputs.append(readout(code))
+        return torch.cat(outputs, -1)
+
+
+class TaskEncoder(nn.Module):
+    """Support set -> deviations for every site.
+
+    Args:
+        in_features: size of a prototype (classification) or of a joined (x, y) pair (regression).
+        sites: site name -> features C (:func:`metafilm.film.sites`).
+        width: size of the task vector c.
+        decoder: ``linear``, ``mlp`` or ``gru``.
+        pooling: over classes or pairs: ``mean``, or ``mean-std``, which also tells how far they are apart.
+        scale: one post-multiplier per ``site`` and kind (TADAM) or per ``feature`` (CNAPs).
+        depth: layers that embed a prototype or pair before pooling (a deep set: Zaheer et al., NeurIPS 2017).
+
+    Raises:
+        MetafilmError: no sites, or an unknown decoder, pooling or scale.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        sites: dict[str, int],
+        width: int = 64,
+        decoder: str = "linear",
+        pooling: str = "mean-std",
+        scale: str = "site",
+        depth: int = 1,
+        normalise: bool = True,
+    ) -> None:
+        super().__init__()
+        if not sites:
+            raise MetafilmError("a task encoder needs at least one FiLM site; set film.sites, or turn the encoder off")
+        for value, allowed, what in ((decoder, DECODERS, "decoder"), (pooling, POOLINGS, "pooling"), (scale, ("site", "feature"), "scale")):
+            if value not in allowed:
+                raise MetafilmError(f"unknown task encoder {what} {value!r}; expected one of {', '.join(allowed)}")
+        self.names = [name for site in sites for name in film.names(site)]
+        self.sizes = [size for size in sites.values() for _ in range(2)]
+        self.pooling = pooling
+        self.norm = nn.LayerNorm(in_features) if normalise else nn.Identity()
+        layers: list[nn.Module] = []
+        for i in range(depth):
+            layers += [nn.Linear(in_features if i == 0 else width, width), nn.ReLU()]
+        self.embed = nn.Sequential(*layers)
+        self.join = nn.Linear(width * (2 if pooling == "mean-std" else 1), width)
+        decoders = {"linear": LinearDecoder, "mlp": MLPDecoder, "gru": GRUDecoder}
+        self.decoder = decoders[decoder](width, self.sizes)
+        self.scale = scale
+        self.multiplier = nn.Parameter(torch.zeros(len(self.sizes) if scale == "site" else sum(self.sizes)))
+        self.register_buffer("owner", torch.repeat_interleave(torch.tensor(self.sizes)), persistent=False)
+
+    owner: Tensor
+
+    def encode(self, members: Tensor) -> Tensor:
+        """``[T, M, in_features]``, in any order of the M members -> c ``[T, width]``."""
+        h = self.embed(self.norm(members))
+        pooled = h.mean(1)
+        if self.pooling == "mean-std":
+            # the small constant keeps the square root's gradient finite when all members agree
+            pooled = torch.cat((pooled, (h.var(1, correction=0) + 1e-6).sqrt()), -1)
+        return torch.relu(self.join(pooled))
+
+    def forward(self, members: Tensor) -> FilmDict:
+        """``[T, M, in_features]`` prototypes or pairs -> deviations, ``[T, C]`` each."""
+        raw = self.decoder(self.encode(members))
+        multiplier = self.multiplier[self.owner] if self.scale == "site" else self.multiplier
+        return dict(zip(self.names, (raw * multiplier).split(self.sizes, -1), strict=True))

@@ -1,0 +1,99 @@
+"""A folder of class folders."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import episodes
+from episodes import EpisodesError
+from episodes.folder import load_folder, read_class_folders
+
+
+def fill(base, classes, images=3, start=0):
+    for c, name in enumerate(classes):
+        (base / name).mkdir(parents=True)
+        for i in range(images):
+            Image.new("RGB", (9, 8), (start + c, i, 7)).save(base / name / f"{i}.png")
+
+
+def test_read_class_folders(tmp_path):
+    fill(tmp_path / "in", ["dog", "cat"])
+    (tmp_path / "in" / "empty").mkdir()
+    (tmp_path / "in" / "cat" / "notes.txt").write_text("not a picture, not meant as one")
+    (tmp_path / "in" / "cat" / "torn.jpg").write_bytes(b"\xff\xd8\xff\xe0 torn")
+    with pytest.warns(UserWarning, match=r"1 unreadable pictures were skipped:\n.*torn\.jpg"):
+        images, labels, names, paths, skipped = read_class_folders(tmp_path / "in", 3, 8)
+    assert names == ("cat", "dog") and labels.tolist() == [0, 0, 0, 1, 1, 1]
+    assert images.shape == (6, 3, 8, 8) and images.dtype == torch.uint8
+    assert images[:, :2, 0, 0].tolist() == [[1, 0], [1, 1], [1, 2], [0, 0], [0, 1], [0, 2]]
+    assert [path.parent.name for path in paths] == ["cat"] * 3 + ["dog"] * 3
+    assert [path.name for path, _ in skipped] == ["torn.jpg"]
+
+
+def test_split_folders_are_taken_as_they_are(tmp_path):
+    fill(tmp_path / "in" / "train", ["a", "b"])
+    fill(tmp_path / "in" / "test", ["c"], start=9)
+    pool = episodes.load(f"folder:{tmp_path / 'in'}", "test", root=tmp_path, image_size=8)
+    assert pool.class_names == ("c",) and pool.image_shape == (3, 8, 8) and int(pool.images[0, 0, 0, 0]) == 9
+    with pytest.raises(EpisodesError, match="none named val"):
+        load_folder(tmp_path / "in", "val", root=tmp_path)
+    fill(tmp_path / "in" / "val", ["a"])
+    with pytest.raises(EpisodesError, match="class 'a' is in both"):
+        load_folder(tmp_path / "in", "val", root=tmp_path)
+
+
+def test_classes_are_divided_by_seed(tmp_path):
+    names = [f"c{n:02d}" for n in range(25)]
+    fill(tmp_path / "in", names, images=1)
+    pools = {
+        s: load_folder(tmp_path / "in", s, root=tmp_path, image_size=8) for s in ("train", "val", "test")
+    }
+    assert {s: pool.num_classes for s, pool in pools.items()} == {"train": 16, "val": 4, "test": 5}
+    assert sorted(name for pool in pools.values() for name in pool.class_names) == names
+    other = load_folder(tmp_path / "in", "test", root=tmp_path, image_size=8, scheme="split:1")
+    assert other.class_names != pools["test"].class_names
+    everything = load_folder(tmp_path / "in", "test", root=tmp_path, image_size=8, scheme="all")
+    assert everything.class_names == tuple(names)
+
+
+def test_a_changed_folder_is_read_anew(tmp_path):
+    fill(tmp_path / "in" / "train", ["a", "b"])
+    options = {"root": tmp_path, "image_size": 8}
+    assert len(load_folder(tmp_path / "in", **options).images) == 6
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "in" / "train" / "a" / "new.png")
+    assert len(load_folder(tmp_path / "in", **options).images) == 7
+    assert load_folder(tmp_path / "in", channels=1, **options).image_shape == (1, 8, 8)
+
+
+def test_two_folders_of_one_name_keep_their_caches(tmp_path):
+    for place in ("one", "two"):
+        fill(tmp_path / place / "in" / "train", ["a", "b"])
+        load_folder(tmp_path / place / "in", root=tmp_path, image_size=8)
+    assert len(list((tmp_path / ".cache").glob("*.npy"))) == 2
+
+
+def test_refusals(tmp_path):
+    with pytest.raises(EpisodesError, match="no folder .*nowhere"):
+        load_folder(tmp_path / "nowhere")
+    (tmp_path / "in").mkdir()
+    for refused in (
+        lambda: load_folder(tmp_path / "in", root=tmp_path),
+        lambda: read_class_folders(tmp_path / "in"),
+    ):
+        with pytest.raises(EpisodesError, match="holds no folders of pictures"):
+            refused()
+    fill(tmp_path / "in", ["a", "b"])
+    with pytest.raises(EpisodesError, match="too few for a val split"):
+        load_folder(tmp_path / "in", "val", root=tmp_path)
+    with pytest.raises(EpisodesError, match="split 'dev'"):
+        load_folder(tmp_path / "in", "dev")
+    with pytest.raises(EpisodesError, match="scheme 'mine'"):
+        load_folder(tmp_path / "in", scheme="mine")
+    (tmp_path / "in" / "bad").mkdir()
+    (tmp_path / "in" / "bad" / "x.png").write_bytes(b"x")
+    with (
+        pytest.warns(UserWarning, match="skipped"),
+        pytest.raises(EpisodesError, match="'bad' has no readable"),
+    ):
+        read_class_folders(tmp_path / "in")

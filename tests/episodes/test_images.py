@@ -1,0 +1,89 @@
+"""Reading pictures of any size and mode."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from episodes import EpisodesError
+from episodes.images import read_image, read_images
+
+
+def saved(tmp_path, picture, name="p.png", **options):
+    picture.save(tmp_path / name, **options)
+    return tmp_path / name
+
+
+def test_shape_type_and_values(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 6, 3), dtype=np.uint8)
+    path = saved(tmp_path, Image.fromarray(pixels))
+    found = read_image(path, 3, 6)
+    assert found.dtype == np.uint8 and found.flags.c_contiguous
+    np.testing.assert_array_equal(found, pixels.transpose(2, 0, 1))
+    np.testing.assert_array_equal(read_image(path, 3, 6, invert=True), 255 - found)
+    np.testing.assert_array_equal(read_image(path, 1, 6)[0], np.asarray(Image.fromarray(pixels).convert("L")))
+
+
+@pytest.mark.parametrize("size", [(40, 20), (20, 40), (41, 23)])
+def test_shorter_side_then_centre(tmp_path, size):
+    width, height = size
+    ramp = (
+        np.tile(np.linspace(0, 255, width), (height, 1))
+        if width > height
+        else np.linspace(0, 255, height)[:, None]
+    )
+    picture = Image.fromarray(np.broadcast_to(ramp, (height, width)).astype(np.uint8))
+    found = read_image(saved(tmp_path, picture), 1, 10)[0].astype(float)
+    assert found.shape == (10, 10)
+    line = found.mean(0) if width > height else found.mean(1)
+    assert (
+        line.mean() == pytest.approx(127.5, abs=8) and line[0] > 45 and line[-1] < 210
+    )  # the ends are cut off
+
+
+def test_one_bit_pictures_are_averaged_not_sampled(tmp_path):
+    stripes = np.tile(np.array([0, 255], np.uint8), (20, 10))
+    found = read_image(saved(tmp_path, Image.fromarray(stripes).convert("1", dither=0)), 1, 10)
+    assert abs(int(found[0, 5, 5]) - 127) < 20
+
+
+def test_transparency_lies_on_white(tmp_path):
+    clear = Image.new("RGBA", (4, 4), (255, 0, 0, 0))
+    assert (read_image(saved(tmp_path, clear), 3, 4) == 255).all()
+    grey = Image.new("LA", (4, 4), (0, 128))
+    assert (abs(read_image(saved(tmp_path, grey), 1, 4).astype(int) - 127) <= 1).all()
+    palette = Image.new("P", (4, 4), 3)
+    palette.putpalette([0, 0, 0] * 256)
+    assert (read_image(saved(tmp_path, palette, "p.gif", transparency=3), 3, 4) == 255).all()
+
+
+def test_sixteen_bits_are_scaled_not_clipped(tmp_path):
+    deep = Image.fromarray(np.array([[0, 32768], [65535, 257]], np.uint16))
+    assert read_image(saved(tmp_path, deep), 1, 2)[0].tolist() == [[0, 128], [255, 1]]
+    real = Image.fromarray(np.array([[0, 0.5], [1, 0.2]], np.float32))
+    assert read_image(saved(tmp_path, real, "p.tiff"), 1, 2)[0].tolist() == [[0, 128], [255, 51]]
+
+
+def test_exif_orientation_and_cmyk(tmp_path):
+    picture = Image.fromarray(np.array([[0, 255], [0, 255]], np.uint8).repeat(8, 0).repeat(8, 1))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90 degrees clockwise
+    turned = read_image(saved(tmp_path, picture, "p.jpg", exif=exif, quality=95), 1, 16)[0]
+    assert turned[2].mean() < 20 and turned[13].mean() > 235
+    cmyk = Image.new("CMYK", (4, 4), (0, 0, 0, 0))
+    assert (read_image(saved(tmp_path, cmyk, "c.jpg"), 3, 4) >= 254).all()
+
+
+def test_channels_must_be_one_or_three(tmp_path):
+    with pytest.raises(EpisodesError, match="not 4"):
+        read_image(saved(tmp_path, Image.new("L", (4, 4))), 4, 4)
+
+
+def test_many_in_order_and_of_one_shape(tmp_path):
+    paths = [saved(tmp_path, Image.new("L", (2, 2), n), f"{n}.png") for n in range(150)]
+    images = read_images(paths, lambda path: read_image(path, 1, 2))
+    assert images[:, 0, 0, 0].tolist() == list(range(150))
+    with pytest.raises(EpisodesError, match="there are no files"):
+        read_images([], read_image)
+    paths[140] = saved(tmp_path, Image.new("L", (3, 2)), "odd.png")
+    with pytest.raises(EpisodesError, match=r"odd\.png has shape \(1, 2, 3\)"):
+        read_images(paths, lambda path: np.asarray(Image.open(path))[None])
