@@ -24,7 +24,7 @@ test: check
 check: $(VENV)/.installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/pyright --warnings
+	$(BIN)/pyright
 
 clean:
 	rm -rf $(VENV)
@@ -46,6 +46,7 @@ $(VENV)/.installed: pyproject.toml | $(BIN)/python
 
 $(VENV)/.installed-test: pyproject.toml tests/requirements-learn2learn.txt | $(BIN)/python
 	@echo "Installing metafilm with its test extras (the first time this fetches PyTorch, which takes minutes)"
+	@$(PIP) install --upgrade 'pip>=23.1'  # older ones refuse --config-settings in a requirements file
 	@$(PIP) install --editable '.[test]'
 	@if command -v cc >/dev/null || command -v gcc >/dev/null || command -v clang >/dev/null; then \
 		$(PIP) install --no-deps --requirement tests/requirements-learn2learn.txt; \

@@ -22,7 +22,7 @@ _ATTEMPTS = 3  # per mirror, each resuming where the last one stopped
 
 
 def fetch(
-    urls: Sequence[str], path: Path, checksum: str, *, max_bytes: int = 1 << 31, timeout: float = 30.0
+    urls: Sequence[str], path: Path, checksum: str, *, max_bytes: int = 1 << 31, timeout: float = 20.0
 ) -> Path:
     """Download one file from the first mirror that gives it, and return `path`.
 
@@ -79,6 +79,7 @@ def _from_mirror(url: str, part: Path, checksum: str, max_bytes: int, timeout: f
     resumed = part.exists() and part.stat().st_size > 0
     error: Exception | None = None
     for _ in range(_ATTEMPTS):
+        before = part.stat().st_size if part.exists() else 0
         try:
             _receive(url, part, max_bytes, timeout)
             break
@@ -89,6 +90,8 @@ def _from_mirror(url: str, part: Path, checksum: str, max_bytes: int, timeout: f
             raise
         except (OSError, http.client.HTTPException) as problem:
             error = problem
+            if not part.exists() or part.stat().st_size == before:
+                raise  # nothing came: whoever has no network shouldn't wait for every attempt
             resumed = True
     else:
         raise error or OSError("no attempt was made")

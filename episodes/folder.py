@@ -147,9 +147,7 @@ def _read(
             images.append(read_image(file, channels, size, invert))
         except EpisodesError:
             raise
-        except (
-            Exception
-        ) as error:  # decoders raise whatever they like on a damaged file; the next one may be fine
+        except Exception as error:  # decoders raise whatever they like on a damaged file
             skipped.append((file, f"{type(error).__name__}: {error}"))
             continue
         labels.append(label)

@@ -2,6 +2,8 @@
 
 import io
 import pickle
+import re
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -9,38 +11,66 @@ import numpy as np
 
 from episodes.errors import EpisodesError
 
-# What numpy arrays of numbers need to be rebuilt, under numpy 1's and numpy 2's module names. None of these
-# runs code from the file: they allocate an array and fill it with bytes.
-_ADMITTED = {
-    ("numpy", "ndarray"),
-    ("numpy", "dtype"),
-    ("numpy.core.multiarray", "_reconstruct"),
-    ("numpy._core.multiarray", "_reconstruct"),
-    ("numpy.core.multiarray", "scalar"),
-    ("numpy._core.multiarray", "scalar"),
-    ("numpy.core.numeric", "_frombuffer"),
-    ("numpy._core.numeric", "_frombuffer"),
-    ("_codecs", "encode"),  # how protocol 2 carries bytes
-    ("builtins", "bytearray"),
-    ("__builtin__", "bytearray"),
-}
-
-
-class _ArraysOnly(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in _ADMITTED:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which data has no need of")
-        if module.startswith("numpy.core"):
-            module = module.replace("numpy.core", "numpy._core" if hasattr(np, "_core") else "numpy.core")
-        if (module, name) == ("_codecs", "encode"):
-            return _latin1
-        return super().find_class(module, name)
+_PLAIN_DTYPE = re.compile(r"[<>|=]?(b1|[iu][1248]|f[248]|[SU]\d{1,4})")
 
 
 def _latin1(text: str, encoding: str = "latin1") -> bytes:
+    """How protocol 2 carries bytes."""
     if encoding not in ("latin1", "latin-1"):
         raise pickle.UnpicklingError(f"it encodes text as {encoding!r}, where bytes are always latin1")
     return text.encode("latin1")
+
+
+def _dtype(code: str | bytes, *_: Any) -> np.dtype:
+    """numpy.dtype for plain numbers and text only: an array of objects could be made to hold anything."""
+    text = code.decode("latin1") if isinstance(code, bytes) else code
+    if not isinstance(text, str) or not _PLAIN_DTYPE.fullmatch(text):
+        raise pickle.UnpicklingError(f"it has an array of dtype {code!r}, where numbers are enough")
+    return np.dtype(text, copy=True)
+
+
+def _reconstruct(*_: Any) -> np.ndarray:
+    """An empty array, for the state that follows to fill; numpy's own would call what the file names."""
+    return np.ndarray((0,), np.int8)
+
+
+def _numpy(name: str) -> Any:
+    """numpy's own function under the name its release gives it."""
+    module, _, attribute = name.rpartition(".")
+    for core in ("_core", "core"):
+        try:
+            return getattr(import_module(f"numpy.{core}.{module}"), attribute)
+        except ImportError:
+            continue
+    raise pickle.UnpicklingError(f"this numpy has no {name}")
+
+
+class _ArraysOnly(pickle.Unpickler):
+    """Rebuilds numpy arrays of numbers and plain containers, and refuses every other name."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        # numpy 1 and numpy 2 write different module names; Python 2 calls builtins __builtin__.
+        module = module.replace("numpy._core", "numpy.core").replace("__builtin__", "builtins")
+        match (module, name):
+            case ("numpy", "ndarray"):
+                return "numpy.ndarray"  # only ever an argument, of _reconstruct
+            case ("numpy", "dtype"):
+                return _dtype
+            case ("numpy.core.multiarray", "_reconstruct"):
+                return _reconstruct
+            case ("numpy.core.multiarray", "scalar"):
+                return _numpy("multiarray.scalar")
+            case ("numpy.core.numeric", "_frombuffer"):
+                return _numpy("numeric._frombuffer")
+            case ("_codecs", "encode"):
+                return _latin1
+            case ("builtins", "bytearray"):
+                return bytearray
+            case ("builtins", "range" | "xrange"):
+                return range
+            case ("collections", "OrderedDict"):
+                return dict
+        raise pickle.UnpicklingError(f"it asks for {module}.{name}, which data has no need of")
 
 
 def read_image_pickle(path: Path) -> tuple[np.ndarray, dict[str, np.ndarray]]:
@@ -56,15 +86,7 @@ def read_image_pickle(path: Path) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     try:
         # "bytes" keeps Python 2's strings as they are; array contents would otherwise be decoded as text.
         content = _ArraysOnly(io.BytesIO(raw), encoding="bytes").load()
-    except (
-        pickle.UnpicklingError,
-        EOFError,
-        AttributeError,
-        ImportError,
-        IndexError,
-        TypeError,
-        ValueError,
-    ) as error:
+    except Exception as error:  # a damaged stream of opcodes fails in any way it likes
         raise EpisodesError(
             f"can't read {path}: {error}; get the file again from a source you trust"
         ) from error

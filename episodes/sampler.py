@@ -246,9 +246,8 @@ class EpisodeSampler:
         """[T, V, S, C, H, W], or None when no views are asked for."""
         if self.views == 0 or self.view_augment is None:
             return None
-        copies = (
-            support[:, None].expand(-1, self.views, *support.shape[1:]).flatten(1, 2)
-        )  # [T, V * S, C, H, W]
+        # [T, S, C, H, W] -> [T, V * S, C, H, W]
+        copies = support[:, None].expand(-1, self.views, *support.shape[1:]).flatten(1, 2)
         views = self._augmented(numbers, Stream.VIEWS, self.view_augment, copies)
         return views.view(len(numbers), self.views, *support.shape[1:])
 

@@ -25,8 +25,9 @@ from episodes.progress import Progress
 # Lengths are in canvas units: the picture goes from -1 to 1 both ways, x to the right and y down.
 REACH = 0.3  # 4.2 pixels of 28
 MAX_STROKES, KNOTS = 4, 4
-DRAWINGS = 20
-SPLITS = {"train": (0, 600), "val": (600, 700), "test": (700, 900)}  # class numbers [first, last)
+DRAWINGS = 20  # of each character
+# Class numbers [first, last). 700 to 899 are in no split: they served to set how hard the characters are.
+SPLITS = {"train": (0, 600), "val": (600, 700), "test": (1000, 1200)}
 _POINTS = 40  # per stroke; at 28 pixels neighbours are about half a pixel apart
 _CLASS_DRAWS, _DRAWING_DRAWS = 64, 2 * MAX_STROKES * (KNOTS + 1) + 6
 _CLASSES_AT_ONCE = 4
@@ -102,8 +103,10 @@ def draw_knots(
 
 
 def _characters(draws: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Number of strokes [K] and control points [K, MAX_STROKES, KNOTS, 2] of each class, from uniforms [K,
-    >= 64]."""
+    """Number of strokes [K] and control points [K, MAX_STROKES, KNOTS, 2] of each class.
+
+    draws: [K, _CLASS_DRAWS] uniforms.
+    """
     classes = len(draws)
     counts = 1 + np.searchsorted((0.1, 0.5, 0.88), draws[:, 0], side="right")
     per_stroke = draws[:, 1 : 1 + MAX_STROKES * 12].reshape(classes, MAX_STROKES, 12)
@@ -130,7 +133,7 @@ def _characters(draws: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[
             knots[:, s, k, 0] = knots[:, s, k - 1, 0] + step * np.cos(heading)
             knots[:, s, k, 1] = knots[:, s, k - 1, 1] + step * np.sin(heading)
             heading = heading + bend * back ** (k - 1)
-    # Centred, and fitted so that its longer side fills three quarters of the canvas.
+    # Centred, and fitted so that its longer side is seven tenths of the canvas.
     present = (np.arange(MAX_STROKES) < counts[:, None])[:, :, None, None]
     low = np.where(present, knots, np.inf).min((1, 2), keepdims=True)
     high = np.where(present, knots, -np.inf).max((1, 2), keepdims=True)

@@ -32,7 +32,8 @@ def build_learner(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
 ) -> MetaFiLM:
-    """A learner with fresh weights, a function of ``config.seed`` alone (the global random state is left as it was).
+    """A learner with fresh weights, a function of ``config.seed`` alone (the global random state is left as
+    it was).
 
     Args:
         config: all settings.
@@ -48,8 +49,11 @@ def build_learner(
         sites = film.sites(backbone)
         features: int = backbone.out_features  # type: ignore[assignment]
         ways = config.episodes.ways if isinstance(config.episodes.ways, int) else config.episodes.ways[1]
-        # squared distances grow with the width of the features: the first logits are about as large at any image size
-        scale = config.head.scale or {"prototype": 8 / features**0.5, "cosine": 10.0}.get(config.head.name, 1.0)
+        # squared distances grow with the width of the features: the first logits are about as large at any
+        # image size
+        scale = config.head.scale or {"prototype": 8 / features**0.5, "cosine": 10.0}.get(
+            config.head.name, 1.0
+        )
         head = heads.build(config.head.name, features, ways, scale)
         regression = config.head.name == "regression"
         encoder = None

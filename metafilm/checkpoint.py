@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from metafilm.config import Config
 from metafilm.errors import CheckpointError
 from metafilm.rundir import RunDirectory, atomic_write
-from metafilm.strict import did_you_mean
+from metafilm.strict import close_match
 
 if TYPE_CHECKING:
     from metafilm.learner import MetaFiLM
@@ -39,7 +39,16 @@ def save_model(
     }
     # Copies: safetensors refuses tensors that share memory, and strides other than the default.
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
-    atomic_write(path, safetensors.torch.save(tensors, metadata))
+    atomic_write(path, sorted_header(safetensors.torch.save(tensors, metadata)))
+
+
+def sorted_header(content: bytes) -> bytes:
+    """A safetensors file with its header in order: safetensors writes metadata in a random one, and equal
+    weights should make equal files. Offsets count from the end of the header, so it may change its length."""
+    size = int.from_bytes(content[:8], "little")
+    header = json.dumps(json.loads(content[8 : 8 + size]), sort_keys=True, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)  # tensors start at a multiple of 8
+    return len(header).to_bytes(8, "little") + header + content[8 + size :]
 
 
 def read_model(path: str | Path) -> tuple[dict[str, Tensor], Config, dict[str, Any]]:
@@ -118,7 +127,7 @@ def model_path(path_or_name: str | Path) -> Path:
     shipped = shipped_models()
     if str(path_or_name) in shipped:
         return shipped[str(path_or_name)]
-    hint = did_you_mean(str(path_or_name), shipped).replace("--", "")
+    hint = close_match(str(path_or_name), shipped)
     raise CheckpointError(
         f"{path_or_name} is neither a run directory, a .safetensors file nor shipped weights{hint}"
     )

@@ -5,6 +5,7 @@ imported only by the command that needs them.
 """
 
 import sys
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,7 +42,7 @@ class Demo:
 class Train:
     """Train a configuration, or go on where its run stopped. Any setting can be given another value."""
 
-    config: tyro.conf.Positional[str]
+    config: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="CONFIG")]
     """A YAML file, or the name of a shipped configuration."""
     settings: Settings = field(default_factory=Config)
     run_dir: Path | None = None
@@ -61,7 +62,7 @@ class Train:
 class Eval:
     """Score a trained learner on the tasks of a split, at every stage of adaptation."""
 
-    run_or_name: tyro.conf.Positional[str]
+    run_or_name: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RUN")]
     """A run directory, a .safetensors file, or shipped weights such as omniglot-conv4."""
     ways: int | None = None
     """Classes in a task; default: as in the run's validation."""
@@ -122,7 +123,7 @@ class Eval:
 class Predict:
     """Learn classes from a folder of pictures per class, and name the class of other pictures."""
 
-    run_or_name: tyro.conf.Positional[str]
+    run_or_name: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RUN")]
     """A run directory, a .safetensors file, or shipped weights such as omniglot-conv4."""
     support: Path
     """Folder with a folder of example pictures for each class, of any size and mode."""
@@ -155,7 +156,7 @@ class DataCommand:
 
     action: tyro.conf.Positional[Literal["list", "prepare", "check"]]
     """list: what there is and where; prepare: fetch or build; check: compare with what it should be."""
-    name: tyro.conf.Positional[str | None] = None
+    name: Annotated[tyro.conf.Positional[str | None], tyro.conf.arg(metavar="NAME")] = None
     """Data set."""
     data_root: Path | None = None
     """Where data sets lie; default: $METAFILM_DATA, else the user's cache directory."""
@@ -175,7 +176,8 @@ def require_folder_of(file: Path | None) -> None:
 
 
 def parse(arguments: Sequence[str]) -> Demo | Train | Eval | Predict | DataCommand:
-    """Options to a command. The settings of `train CONFIG` start from that file. Raises ConfigError."""
+    """Options to a command. The settings of `train CONFIG` start from that file. Raises MetafilmError."""
+    arguments = [{"true": "True", "false": "False"}.get(word, word) for word in arguments]  # as in YAML
     settings, source = Config(), tyro.MISSING
     if len(arguments) > 1 and arguments[0] == "train" and not arguments[1].startswith("-"):
         source = arguments[1]
@@ -188,7 +190,7 @@ def parse(arguments: Sequence[str]) -> Demo | Train | Eval | Predict | DataComma
         | Annotated[Predict, tyro.conf.subcommand("predict")]
         | Annotated[DataCommand, tyro.conf.subcommand("data")]
     )
-    return tyro.cli(
+    command = tyro.cli(
         commands,  # type: ignore[arg-type]
         prog="metafilm",
         description="Few-shot learning where a task is a small set of FiLM deviations of a shared network.",
@@ -196,13 +198,18 @@ def parse(arguments: Sequence[str]) -> Demo | Train | Eval | Predict | DataComma
         use_underscores=True,
         config=(tyro.conf.OmitSubcommandPrefixes,),
     )
+    if isinstance(command, Train) and source is tyro.MISSING:  # its settings would be the defaults
+        raise MetafilmError(f"name the configuration first: metafilm train {command.config} ...")
+    return command
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code: 0, 2 after an error of the caller's, 130 after Ctrl-C."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        return parse(arguments).run()
+        with warnings.catch_warnings():
+            warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
+            return parse(arguments).run()
     except (MetafilmError, EpisodesError) as error:
         if "--debug" in arguments:
             raise

@@ -9,7 +9,7 @@ from metafilm.outer_loop import train
 from metafilm.rundir import RunDirectory
 from metafilm.tracking import Tracker
 
-TEST_STYLES = {"known styles": "strokes-known", "unseen styles": "strokes-unseen"}
+TEST_STYLES = {"known styles": "known-strokes", "unseen styles": "unseen-strokes"}
 
 
 def demo(run_dir: Path, episodes: int = 600) -> int:

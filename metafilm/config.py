@@ -28,7 +28,7 @@ from metafilm.settings import (
     at_least,
     free,
 )
-from metafilm.strict import StrictLoader, did_you_mean, flag, from_mapping, leaves, to_mapping
+from metafilm.strict import StrictLoader, close_match, flag, from_mapping, leaves, to_mapping
 
 __all__ = [
     "Backbone",
@@ -166,5 +166,5 @@ def load_config(name_or_path: str | Path) -> Config:
         if len(path.parts) == 1 and shipped.is_file():
             return Config.from_yaml(shipped)
     names = config_names()
-    hint = did_you_mean(path.stem, names).replace("--", "")
+    hint = close_match(path.stem, names)
     raise ConfigError([f"is neither a file nor a shipped config{hint}"], str(name_or_path))

@@ -35,7 +35,12 @@ class Source:
         if not self.pools:
             return {"image_shape": [1], "train_classes": 0, "mean": None, "std": None}
         mean, std = statistics(self.pools)
-        return {"image_shape": list(self.pools[0].image_shape), "train_classes": self.classes, "mean": mean, "std": std}
+        return {
+            "image_shape": list(self.pools[0].image_shape),
+            "train_classes": self.classes,
+            "mean": mean,
+            "std": std,
+        }
 
     def global_classes(self, episode: Episode) -> Episode:
         """The episode with class ids counted through all pools of a mixture."""
@@ -50,7 +55,9 @@ class Source:
 def statistics(pools: tuple[ClassPool, ...]) -> tuple[list[float], list[float]]:
     """Per-channel mean and standard deviation in [0, 1], the average over pools."""
     found = [pool.mean_std() for pool in pools]
-    means, stds = (torch.stack([torch.as_tensor(pair[i], dtype=torch.float64) for pair in found]).mean(0) for i in (0, 1))
+    means, stds = (
+        torch.stack([torch.as_tensor(pair[i], dtype=torch.float64) for pair in found]).mean(0) for i in (0, 1)
+    )
     return means.tolist(), _positive(stds)
 
 
@@ -63,18 +70,28 @@ def load_pools(config: Config, split: str, root: str | Path | None = None) -> tu
     if config.data.name in REGRESSION_DATA:
         return ()
     names = (config.data.name,) if isinstance(config.data.name, str) else config.data.name
-    return tuple(
+    pools = tuple(
         episodes.load(
             name,
             split,
             root=root,
             image_size=config.data.image_size,
-            scheme=config.data.scheme,
+            # of a mixture's data sets only some have schemes of that name
+            scheme=config.data.scheme if len(names) == 1 or config.data.scheme in _schemes(name) else None,
             download=config.data.download,
             in_memory=config.data.in_memory,
         )
         for name in names
     )
+    channels = {pool.image_shape[0] for pool in pools}
+    if len(channels) > 1:
+        pools = tuple(pool.with_channels(max(channels)) for pool in pools)
+    return tuple(pool.rotated_classes() for pool in pools) if config.data.rotated_classes else pools
+
+
+def _schemes(name: str) -> tuple[str, ...]:
+    known = episodes.DATASETS.get(name)
+    return known.schemes if known else ()
 
 
 def training_source(config: Config, root: str | Path | None = None) -> Source:
@@ -83,9 +100,11 @@ def training_source(config: Config, root: str | Path | None = None) -> Source:
     pools = load_pools(config, config.data.train_split, root)
     if not pools:
         return Source(_functions(config, settings.queries, config.seed), ())
-    if config.data.rotated_classes:
-        pools = tuple(pool.rotated_classes() for pool in pools)
-    views = config.inner.views if config.inner.steps and config.head.name in ("prototype", "cosine", "ridge") else 0
+    views = (
+        config.inner.views
+        if config.inner.steps and config.head.name in ("prototype", "cosine", "ridge")
+        else 0
+    )
     sampler = EpisodeSampler(
         pools,
         settings.ways,
@@ -115,8 +134,8 @@ def evaluation_source(
 ) -> Source:
     """Plain episodes of a split: no augmentation, no rotation; the style named, else the configuration's.
 
-    None for ways, shots and queries takes the configuration's evaluation setting, else its training one (of a range the
-    low end).
+    None for ways, shots and queries takes the configuration's evaluation setting, else its training one (of a
+    range the low end).
     """
     ways = ways or config.evaluation.ways or _low(config.episodes.ways)
     shots = shots or config.evaluation.shots or _low(config.episodes.shots)

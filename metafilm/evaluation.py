@@ -19,7 +19,9 @@ ENCODER_SUPPORT = ("own", "shuffled", "none")
 
 
 def interval(values: Sequence[float]) -> float:
-    """Half the width of the 95 % confidence interval of the mean: 1.96 times the standard error (ddof 1) over episodes."""
+    """Half the width of the 95 % confidence interval of the mean: 1.96 times the standard error (ddof 1) over
+    episodes.
+    """
     count = len(values)
     if count < 2:
         return math.nan
@@ -43,16 +45,17 @@ def evaluate(
     Args:
         learner: put into evaluation mode for the time being.
         steps: inner steps; None: the learner's ``evaluation_steps``.
-        encoder_support: whose support set the task encoder reads: the task's ``own``; another task's (``shuffled``: the next
-            episode's, so each is used once); ``none``: the encoder is off.
+        encoder_support: whose support set the task encoder reads: the task's ``own``; another task's
+            (``shuffled``: the next episode's, so each is used once); ``none``: the encoder is off.
         by_stage: score every stage, not the last alone.
         max_tasks: tasks per pass; the result does not depend on it but for rounding.
         progress: show a bar: True, False, or when it lasts and somebody looks (None).
 
     Returns:
-        ``accuracy`` (percent; ``mse`` for regression) of the last stage, ``ci95``, ``accuracy_by_step`` (``mse_by_step``):
-        the same for each of ``stages``, ``ci95_by_step``; ``stages`` names them (``identity``: δ = 0, ``encoder``: δ⁰,
-        ``step k``); ``episodes``, ``steps``, ``encoder_support``, ``protocol``, ``wall_seconds``.
+        ``accuracy`` (percent; ``mse`` for regression) of the last stage, ``ci95``, ``accuracy_by_step``
+        (``mse_by_step``): the same for each of ``stages``, ``ci95_by_step``; ``stages`` names them
+        (``identity``: δ = 0, ``encoder``: δ⁰, ``step k``); ``episodes``, ``steps``, ``encoder_support``,
+        ``protocol``, ``wall_seconds``.
 
     Raises:
         MetafilmError: fewer than two episodes, or an unknown ``encoder_support``.
@@ -60,20 +63,26 @@ def evaluate(
     if episodes < 2:
         raise MetafilmError(f"{episodes} episodes give no interval; use at least 2")
     if encoder_support not in ENCODER_SUPPORT:
-        raise MetafilmError(f"unknown encoder support {encoder_support!r}; expected {', '.join(ENCODER_SUPPORT)}")
+        raise MetafilmError(
+            f"unknown encoder support {encoder_support!r}; expected {', '.join(ENCODER_SUPPORT)}"
+        )
     if encoder_support == "shuffled" and learner.encoder is None:
-        raise MetafilmError("this learner has no task encoder, so no support set can be shuffled for it; use own")
+        raise MetafilmError(
+            "this learner has no task encoder, so no support set can be shuffled for it; use own"
+        )
     begin = time.perf_counter()
     was_training = learner.training
     learner.eval()
     stages: list[str] = []
-    scores: dict[int, list[list[float]]] = {}
+    scores: dict[int, list[float]] = {}
     numbers = [list(range(start, min(start + 16, episodes))) for start in range(0, episodes, 16)]
     try:
         with torch.no_grad(), Progress("evaluating", total=episodes, show=progress) as bar:
             for chunk in sampler.prefetch(numbers, max_tasks):
                 for episode in chunk:
-                    other = _next_support(sampler, episode, episodes) if encoder_support == "shuffled" else None
+                    other = (
+                        _next_support(sampler, episode, episodes) if encoder_support == "shuffled" else None
+                    )
                     outcome = learner(
                         episode,
                         steps=steps,
@@ -114,12 +123,15 @@ def score(learner: MetaFiLM, prediction: torch.Tensor, episode: Episode) -> list
 
 
 def _next_support(sampler: Sampler, episode: Episode, episodes: int) -> Episode:
-    """For each task of the episode the support set of the next one, of the same shape where the sampler has it so."""
+    """For each task of the episode the support set of the next one, of the same shape where the sampler has
+    it so.
+    """
     numbers = [(number + 1) % episodes for number in episode.index.tolist()]
     others = list(sampler.batches(numbers, None))
     if len(others) == 1:
         return others[0]
     shapes = {(other.ways, other.shots) for other in others}
-    raise MetafilmError(f"shuffled support needs tasks of one shape, these have (ways, shots) {sorted(shapes)}; fix --ways and --shots")
-
-
+    raise MetafilmError(
+        f"shuffled support needs tasks of one shape, these have (ways, shots) {sorted(shapes)}; fix --ways "
+        f"and --shots"
+    )

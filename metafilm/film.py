@@ -2,10 +2,11 @@
 
 A FiLM layer computes ``FiLM(F) = (1 + δγ) ⊙ F + δβ`` per feature map (Perez et al., AAAI 2018,
 arXiv:1709.07871; deviations from the identity after Oreshkin et al., NeurIPS 2018, arXiv:1805.10123).
-:func:`insert` gives chosen modules of a network (the *sites*) a child named ``film`` that holds δγ and δβ, zero
-by default, and modulates their output. No other name in the network changes, so any checkpoint of the plain
-network still loads. A *film dict* maps the full names of those parameters to tensors, either ``[C]`` (one task) or
-``[T, C]`` (T tasks whose rows stand one task after the other in the input); :func:`call` runs the network with them.
+:func:`insert` gives chosen modules of a network (the *sites*) a child named ``film`` that holds δγ and δβ,
+zero by default, and modulates their output. No other name in the network changes, so any checkpoint of the
+plain network still loads. A *film dict* maps the full names of those parameters to tensors, either ``[C]``
+(one task) or ``[T, C]`` (T tasks whose rows stand one task after the other in the input); :func:`call` runs
+the network with them.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ class FiLM(nn.Module):
 
     Args:
         features: C, how many feature maps (channels) the site has.
-        channel_dim: the input's dimension that holds them: 1 for ``[B, C]``, ``[B, C, L]`` and ``[B, C, H, W]``;
-            -1 for sequences ``[B, L, C]``.
+        channel_dim: the input's dimension that holds them: 1 for ``[B, C]``, ``[B, C, L]`` and
+            ``[B, C, H, W]``; -1 for sequences ``[B, L, C]``.
     """
 
     def __init__(self, features: int, channel_dim: int = 1) -> None:
@@ -43,7 +44,9 @@ class FiLM(nn.Module):
         self.delta_beta = nn.Parameter(torch.zeros(features))
 
     def forward(self, x: Tensor) -> Tensor:
-        """``x``: ``[T·n, ...]`` with T the tasks of the deviations (1 when they are ``[C]``); the shape is kept."""
+        """``x``: ``[T·n, ...]`` with T the tasks of the deviations (1 when they are ``[C]``); the shape is
+        kept.
+        """
         return modulate(x, 1 + self.delta_gamma, self.delta_beta, self.channel_dim)
 
     def affine(self, weight: Tensor | None, bias: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -82,7 +85,10 @@ def modulate(x: Tensor, gain: Tensor, shift: Tensor, channel_dim: int = 1) -> Te
         return torch.addcmul(shift.view(shape).to(x.dtype), x, gain.view(shape).to(x.dtype))
     tasks, features = gain.shape
     if x.shape[0] % tasks:
-        raise MetafilmError(f"{x.shape[0]} rows can't be shared evenly by {tasks} tasks; give every task the same number of rows")
+        raise MetafilmError(
+            f"{x.shape[0]} rows can't be shared evenly by {tasks} tasks; give every task the same "
+            "number of rows"
+        )
     shape = [tasks, 1] + [1] * (x.dim() - 1)
     shape[channel_dim + 1] = features
     y = x.unflatten(0, (tasks, -1))
@@ -98,20 +104,24 @@ def insert(network: nn.Module, sites: str | Iterable[str] = "all") -> nn.Module:
 
     Args:
         network: any network of modules; its own parameter names stay as they are.
-        sites: module names (as in ``named_modules``) whose output is modulated; or ``"all"`` (what the network lists in
-            its ``film_sites``, else every normalisation layer), ``"last"`` (the last of these), ``"none"``.
+        sites: module names (as in ``named_modules``) whose output is modulated; or ``"all"`` (what the
+            network lists in its ``film_sites``, else every normalisation layer), ``"last"`` (the last of
+            these), ``"none"``.
 
     Returns:
         The same network.
 
     Raises:
-        MetafilmError: a name is not a module of the network, has a FiLM layer already, or has no known number of features.
+        MetafilmError: a name is not a module of the network, has a FiLM layer already, or has no known number
+            of features.
     """
     modules = dict(network.named_modules())
     for name in _site_names(network, modules, sites):
         if name not in modules:
             known = ", ".join(_site_names(network, modules, "all"))
-            raise MetafilmError(f"no module {name!r} to put a FiLM layer on; this network's usual sites are: {known}")
+            raise MetafilmError(
+                f"no module {name!r} to put a FiLM layer on; this network's usual sites are: {known}"
+            )
         module = modules[name]
         if isinstance(getattr(module, "film", None), FiLM):
             raise MetafilmError(f"module {name!r} has a FiLM layer already; list each site once")
@@ -124,10 +134,12 @@ def insert(network: nn.Module, sites: str | Iterable[str] = "all") -> nn.Module:
     return network
 
 
-def _site_names(network: nn.Module, modules: Mapping[str, nn.Module], sites: str | Iterable[str]) -> list[str]:
+def _site_names(
+    network: nn.Module, modules: Mapping[str, nn.Module], sites: str | Iterable[str]
+) -> list[str]:
     if sites == "none":
         return []
-    if sites in ("all", "last"):
+    if isinstance(sites, str) and sites in ("all", "last"):
         usual = list(getattr(network, "film_sites", ()))
         usual = usual or [name for name, module in modules.items() if _is_norm(module)]
         return usual[-1:] if sites == "last" else usual
@@ -142,7 +154,8 @@ def _is_norm(module: nn.Module) -> bool:
 def _features(name: str, module: nn.Module) -> tuple[int, int]:
     """How many features the module puts out, and in which dimension."""
     if isinstance(module, nn.LayerNorm):
-        return module.normalized_shape[-1], -1
+        # torchvision's and timm's LayerNorm2d normalises the channels of [B, C, H, W]
+        return module.normalized_shape[-1], 1 if type(module).__name__ == "LayerNorm2d" else -1
     if isinstance(module, nn.Linear):
         return module.out_features, -1
     for attribute in ("num_features", "num_channels", "out_channels"):
@@ -186,10 +199,19 @@ def call(network: nn.Module, film: Mapping[str, Tensor], x: Tensor) -> Tensor:
 
     Args:
         film: deviations ``[C]``, or ``[T, C]`` for T tasks; names that are left out keep the network's own.
-        x: ``[T·n, ...]``, tasks contiguous.
+        x: ``[T·n, ...]``, tasks contiguous. Networks with :class:`metafilm.norms.Norm` layers also need to be
+            told T, by :func:`metafilm.norms.layout`.
+
+    Raises:
+        MetafilmError: a name is not one of the network's deviations.
     """
+    if unknown := film.keys() - dict(network.named_parameters()).keys():
+        known = ", ".join(sites(network)) or "none"
+        raise MetafilmError(f"this network has no deviations {min(unknown)!r}; its FiLM sites: {known}")
     # a single task needs no task axis: the plain kernels run, and norms take δ into their own affine
-    single = {name: value[0] if value.dim() == 2 and value.shape[0] == 1 else value for name, value in film.items()}
+    single = {
+        name: value[0] if value.dim() == 2 and value.shape[0] == 1 else value for name, value in film.items()
+    }
     return functional_call(network, single, (x,))
 
 
@@ -211,7 +233,9 @@ def fold(network: nn.Module, film: Mapping[str, Tensor] | None = None) -> nn.Mod
         for name, value in (film or {}).items():
             if name not in own or own[name].shape != value.shape:
                 shape = tuple(own[name].shape) if name in own else "no such parameter"
-                raise MetafilmError(f"deviation {name!r} has shape {tuple(value.shape)}, the network expects {shape}")
+                raise MetafilmError(
+                    f"deviation {name!r} has shape {tuple(value.shape)}, the network expects {shape}"
+                )
             own[name].copy_(value)
         modules = dict(plain.named_modules())
         for site in sites(plain):
@@ -229,15 +253,20 @@ def _fold_into(site: str, module: nn.Module, layer: FiLM) -> None:
     weight, bias = getattr(module, "weight", None), getattr(module, "bias", None)
     if isinstance(module, nn.Linear | nn.modules.conv._ConvNd) and isinstance(weight, Tensor):
         if getattr(module, "transposed", False):
-            raise MetafilmError(f"can't fold FiLM into the transposed convolution {site!r}; put the site on its norm")
+            raise MetafilmError(
+                f"can't fold FiLM into the transposed convolution {site!r}; put the site on its norm"
+            )
         module.weight = nn.Parameter(weight * gain.view(-1, *[1] * (weight.dim() - 1)))
         module.bias = nn.Parameter(shift.clone() if bias is None else bias * gain + shift)
     elif _is_norm(module):
         module.weight = nn.Parameter(gain.clone() if weight is None else weight * gain)
         module.bias = nn.Parameter(shift.clone() if bias is None else bias * gain + shift)
         if hasattr(module, "affine"):
-            module.affine = True
+            module.affine = True  # type: ignore[assignment]
         if hasattr(module, "elementwise_affine"):
-            module.elementwise_affine = True
+            module.elementwise_affine = True  # type: ignore[assignment]
     else:
-        raise MetafilmError(f"can't fold FiLM into module {site!r} ({type(module).__name__}); put the site on a norm or convolution")
+        raise MetafilmError(
+            f"can't fold FiLM into module {site!r} ({type(module).__name__}); "
+            "put the site on a norm or convolution"
+        )

@@ -1,8 +1,8 @@
 """From features to predictions: heads that are fitted to a task's support features.
 
-Every head has ``fit(features [T, S, D], labels [T, S], ways) -> state`` (a dict of tensors with a leading task axis) and
-``predict(state, features [T, Q, D]) -> [T, Q, ways]``; ``inner_loss`` is what the inner loop descends. Heads hold what the
-outer loop learns about them (scales, shared weights), never a task's own state.
+Every head has ``fit(features [T, S, D], labels [T, S], ways) -> state`` (a dict of tensors with a leading
+task axis) and ``predict(state, features [T, Q, D]) -> [T, Q, ways]``; ``inner_loss`` is what the inner loop
+descends. Heads hold what the outer loop learns about them (scales, shared weights), never a task's own state.
 """
 
 from __future__ import annotations
@@ -69,8 +69,9 @@ class Head(nn.Module):
 
 
 class _PrototypeHead(Head):
-    """Class weights from prototypes. In the inner loss an image (or an augmented copy of it) is scored against its class's
-    prototype *without* that image, wherever the class has another one: against itself it says next to nothing."""
+    """Class weights from prototypes. In the inner loss an image (or an augmented copy of it) is scored
+    against its class's prototype *without* that image, wherever the class has another one: against itself it
+    says next to nothing."""
 
     def __init__(self, scale: float) -> None:
         super().__init__()
@@ -99,15 +100,17 @@ class _PrototypeHead(Head):
         others = (own_mean * own_count - features) / (own_count - 1).clamp(min=1)
         others = torch.where(own_count > 1, others, own_mean).repeat(1, copies, 1)
         logits = self.score(scored, means)
-        own = self.score(scored.flatten(0, 1).unsqueeze(1), others.flatten(0, 1).unsqueeze(1))  # [T·V·S, 1, 1]
+        own = self.score(
+            scored.flatten(0, 1).unsqueeze(1), others.flatten(0, 1).unsqueeze(1)
+        )  # [T·V·S, 1, 1]
         own = own.view(*scored.shape[:2], 1)
         logits = torch.where(member.repeat(1, copies, 1).bool(), own, logits)
         return task_cross_entropy(logits, labels.repeat(1, copies))
 
 
 class PrototypeHead(_PrototypeHead):
-    """Negative squared Euclidean distance to the prototypes, times a learned scale (Snell et al. 2017; the scale after
-    Oreshkin et al. 2018). The query's own norm is left out: it is the same for every class."""
+    """Negative squared Euclidean distance to the prototypes, times a learned scale (Snell et al. 2017; the
+    scale after Oreshkin et al. 2018). The query's own norm is left out: it is the same for every class."""
 
     def score(self, features: Tensor, prototypes: Tensor) -> Tensor:
         products = features @ prototypes.transpose(1, 2)
@@ -118,11 +121,15 @@ class CosineHead(_PrototypeHead):
     """Cosine similarity to the prototypes, times a learned scale (Gidaris & Komodakis, CVPR 2018)."""
 
     def score(self, features: Tensor, prototypes: Tensor) -> Tensor:
-        return self.log_scale.exp() * (F.normalize(features, dim=-1) @ F.normalize(prototypes, dim=-1).transpose(1, 2))
+        return self.log_scale.exp() * (
+            F.normalize(features, dim=-1) @ F.normalize(prototypes, dim=-1).transpose(1, 2)
+        )
 
 
 class LinearHead(Head):
-    """One linear layer learned by the outer loop, shared by all tasks, for a fixed number of ways (MAML, CAVIA)."""
+    """One linear layer learned by the outer loop, shared by all tasks, for a fixed number of ways (MAML,
+    CAVIA).
+    """
 
     held_out_views = False
     uses_support = False
@@ -134,20 +141,29 @@ class LinearHead(Head):
 
     def fit(self, features: Tensor, labels: Tensor, ways: int) -> State:
         if ways != self.ways:
-            raise MetafilmError(f"a linear head is built for {self.ways} ways and can't tell {ways} apart; use head prototype, cosine or ridge")
+            raise MetafilmError(
+                f"a linear head is built for {self.ways} ways and can't tell {ways} apart; use head "
+                f"prototype, cosine or ridge"
+            )
         tasks = features.shape[0]
-        return {"weight": self.linear.weight.expand(tasks, -1, -1), "bias": self.linear.bias.expand(tasks, -1)}
+        return {
+            "weight": self.linear.weight.expand(tasks, -1, -1),
+            "bias": self.linear.bias.expand(tasks, -1),
+        }
 
     def predict(self, state: State, features: Tensor) -> Tensor:
         return features @ state["weight"].transpose(1, 2) + state["bias"].unsqueeze(1)
 
 
 class RidgeHead(Head):
-    """Ridge regression on one-hot labels in closed form (R2-D2: Bertinetto et al., ICLR 2019, arXiv:1805.08136) by the
-    Woodbury identity: an S×S system, however wide the features. λ, scale and offset are learned."""
+    """Ridge regression on one-hot labels in closed form (R2-D2: Bertinetto et al., ICLR 2019,
+    arXiv:1805.08136) by the Woodbury identity: an S×S system, however wide the features. λ, scale and offset
+    are learned."""
 
     def __init__(self, scale: float = 1.0) -> None:
         super().__init__()
+        if not scale > 0:
+            raise MetafilmError(f"head scale {scale} must be positive")
         self.log_lambda = nn.Parameter(torch.zeros(()))
         self.log_scale = nn.Parameter(torch.tensor(math.log(scale)))
         self.offset = nn.Parameter(torch.zeros(()))
@@ -160,7 +176,10 @@ class RidgeHead(Head):
         eye = torch.eye(x.shape[1], dtype=x.dtype, device=x.device)
         gram = x @ x.transpose(1, 2) + self.log_lambda.exp() * eye
         weight = x.transpose(1, 2) @ torch.linalg.solve(gram, targets)  # [T, D, ways]
-        return {"weight": self.log_scale.exp() * (weight * size).transpose(1, 2), "bias": self.offset.expand(x.shape[0], ways)}
+        return {
+            "weight": self.log_scale.exp() * (weight * size).transpose(1, 2),
+            "bias": self.offset.expand(x.shape[0], ways),
+        }
 
     def predict(self, state: State, features: Tensor) -> Tensor:
         return features @ state["weight"].transpose(1, 2) + state["bias"].unsqueeze(1)
@@ -177,7 +196,10 @@ class RegressionHead(Head):
         self.linear = nn.Linear(in_features, out_features)
 
     def fit(self, features: Tensor, labels: Tensor, ways: int) -> State:
-        return {"weight": self.linear.weight.expand(features.shape[0], -1, -1), "bias": self.linear.bias.expand(features.shape[0], -1)}
+        return {
+            "weight": self.linear.weight.expand(features.shape[0], -1, -1),
+            "bias": self.linear.bias.expand(features.shape[0], -1),
+        }
 
     def predict(self, state: State, features: Tensor) -> Tensor:
         """``[T, Q, D]`` -> ``[T, Q, out_features]``."""

@@ -1,7 +1,8 @@
 """The inner loop: a few gradient steps on a task's own loss, through its FiLM deviations alone.
 
-Fast weights after MAML (Finn et al., ICML 2017, arXiv:1703.03400), restricted to context parameters after CAVIA (Zintgraf et
-al., ICML 2019, arXiv:1810.03642), with learned step sizes after Meta-SGD (arXiv:1707.09835) and MAML++ (arXiv:1810.09502).
+Fast weights after MAML (Finn et al., ICML 2017, arXiv:1703.03400), restricted to context parameters after
+CAVIA (Zintgraf et al., ICML 2019, arXiv:1810.03642), with learned step sizes after Meta-SGD
+(arXiv:1707.09835) and MAML++ (arXiv:1810.09502).
 """
 
 from __future__ import annotations
@@ -43,14 +44,19 @@ class InnerLoop(nn.Module):
     ) -> None:
         super().__init__()
         if not sites:
-            raise MetafilmError("an inner loop needs at least one FiLM site to adapt; set film.sites, or inner.steps 0")
+            raise MetafilmError(
+                "an inner loop needs at least one FiLM site to adapt; set film.sites, or inner.steps 0"
+            )
         if granularity not in ("site", "feature"):
             raise MetafilmError(f"unknown step size granularity {granularity!r}; expected site or feature")
         self.names = [name for site in sites for name in film.names(site)]
         sizes = [size for size in sites.values() for _ in range(2)]
         rows = max(steps, 1) if per_step else 1
         self.step_sizes = nn.ParameterList(
-            nn.Parameter(torch.full((rows, size if granularity == "feature" else 1), float(step_size)), requires_grad=learn)
+            nn.Parameter(
+                torch.full((rows, size if granularity == "feature" else 1), float(step_size)),
+                requires_grad=learn,
+            )
             for size in sizes
         )
 
@@ -74,18 +80,23 @@ class InnerLoop(nn.Module):
             loss: deviations -> one loss per task, ``[T]``.
             steps: K.
             first_order: treat inner gradients as constants in the outer gradient (FOMAML).
-            meta_gradient: keep the graph for an outer gradient. Without it every step's graph is freed at once.
+            meta_gradient: keep the graph for an outer gradient. Without it every step's graph is freed at
+                once.
         """
         now = start
         for step in range(steps):
             with torch.enable_grad():
                 if not meta_gradient:
                     now = {name: value.detach() for name, value in now.items()}
-                # a leaf of the graph is not a result: views make every δ a tensor to differentiate by, attached or not
-                now = {name: value.requires_grad_() if value.is_leaf else value for name, value in now.items()}
+                # δ⁰ = 0 and detached deviations come without a graph; a result of the encoder has one already
+                now = {
+                    name: value.requires_grad_() if value.is_leaf else value for name, value in now.items()
+                }
                 values = [now[name] for name in self.names]
                 # tasks don't share deviations, so the sum's gradient is each task's own
-                gradients = torch.autograd.grad(loss(now).sum(), values, create_graph=meta_gradient and not first_order)
+                gradients = torch.autograd.grad(
+                    loss(now).sum(), values, create_graph=meta_gradient and not first_order
+                )
                 sizes = self.step_size(step)
                 now = {
                     name: value - size * gradient

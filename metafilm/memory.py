@@ -1,7 +1,8 @@
 """Keep freed memory in the process while training.
 
-glibc gives every freed block above a few megabytes back to the system, so each activation map is paged in anew at each step: at
-84×84 that costs more than the convolutions. Measured on a 2-core CPU: 15-way 5-shot miniImageNet steps take 0.59 of the time.
+glibc gives every freed block above a few megabytes back to the system, so each activation map is paged in
+anew at each step: at 84×84 that costs more than the convolutions. Measured on a 2-core CPU: 15-way 5-shot
+miniImageNet steps take 0.59 of the time.
 """
 
 from __future__ import annotations
@@ -21,4 +22,8 @@ def keep_freed_memory() -> bool:
     except (OSError, AttributeError):
         return False
     most = 2**31 - 1  # the argument is an int; a larger threshold can't be said, and is not needed
-    return bool(mallopt(_MMAP_MAX, 0)) and bool(mallopt(_TRIM_THRESHOLD, most)) and bool(mallopt(_TOP_PAD, 64 * 2**20))
+    return (
+        bool(mallopt(_MMAP_MAX, 0))
+        and bool(mallopt(_TRIM_THRESHOLD, most))
+        and bool(mallopt(_TOP_PAD, 64 * 2**20))
+    )

@@ -1,7 +1,7 @@
 """Normalisation whose statistics are chosen by name.
 
-Which images a normalisation layer's mean and variance come from decides what a few-shot accuracy means, so it is a
-setting of its own (Bronskill et al., TaskNorm, ICML 2020, arXiv:2003.03284):
+Which images a normalisation layer's mean and variance come from decides what a few-shot accuracy means, so it
+is a setting of its own (Bronskill et al., TaskNorm, ICML 2020, arXiv:2003.03284):
 
 ======================  ===========================================  ==================================
 mode                    training                                     evaluation
@@ -12,8 +12,9 @@ mode                    training                                     evaluation
 ``transductive``        the task's images in this forward pass       the same: queries see each other
 ======================  ===========================================  ==================================
 
-In every mode the tasks of a batch don't see each other. Running averages move only when :func:`commit` is called,
-by the mean over the tasks recorded since, so they don't depend on how a meta-batch was cut into chunks.
+In every mode the tasks of a batch don't see each other. Running averages move only when :func:`commit` is
+called, by the mean over the tasks recorded since, so they don't depend on how a meta-batch was cut into
+chunks.
 """
 
 from __future__ import annotations
@@ -36,9 +37,9 @@ MODES = ("running", "support", "group", "transductive")
 
 @dataclass(frozen=True)
 class Layout:
-    """How the rows ``[T·n, ...]`` of a forward pass divide: T tasks, each with its first ``support`` rows support images
-    (None: all of them). ``record``: note the statistics for the running averages. ``capture``: leave in each layer's
-    running averages what this pass normalised with (one task; for export)."""
+    """How the rows ``[T·n, ...]`` of a forward pass divide: T tasks, each with its first ``support`` rows
+    support images (None: all of them). ``record``: note the statistics for the running averages. ``capture``:
+    leave in each layer's running averages what this pass normalised with (one task; for export)."""
 
     tasks: int = 1
     support: int | None = None
@@ -46,11 +47,14 @@ class Layout:
     capture: bool = False
 
 
-_layout: ContextVar[Layout] = ContextVar("metafilm_layout", default=Layout())
+WHOLE = Layout()
+_layout: ContextVar[Layout] = ContextVar("metafilm_layout", default=WHOLE)
 
 
 @contextmanager
-def layout(tasks: int = 1, support: int | None = None, record: bool = False, capture: bool = False) -> Iterator[None]:
+def layout(
+    tasks: int = 1, support: int | None = None, record: bool = False, capture: bool = False
+) -> Iterator[None]:
     """Within this context, forward passes are laid out so (see :class:`Layout`)."""
     token = _layout.set(Layout(tasks, support, record, capture))
     try:
@@ -74,7 +78,15 @@ class Norm(nn.Module):
 
     applies_film = True  # a FiLM child is taken into the affine, at no cost
 
-    def __init__(self, num_features: int, mode: str = "running", *, groups: int = 8, eps: float = 1e-5, momentum: float = 0.1) -> None:
+    def __init__(
+        self,
+        num_features: int,
+        mode: str = "running",
+        *,
+        groups: int = 8,
+        eps: float = 1e-5,
+        momentum: float = 0.1,
+    ) -> None:
         super().__init__()
         if mode not in MODES:
             raise MetafilmError(f"unknown norm mode {mode!r}; expected one of {', '.join(MODES)}")
@@ -123,13 +135,17 @@ class Norm(nn.Module):
 
     def _batch(self, x: Tensor, weight: Tensor, bias: Tensor, now: Layout) -> Tensor:
         """Task by task, each with the statistics of its own images in this pass."""
-        _check_rows(x, now.tasks)
+        _check_rows(x, now.tasks, weight)
         kept = now.record and self.training and self.mode == "running"
         outputs = []
         for task, images in enumerate(x.chunk(now.tasks) if now.tasks > 1 else (x,)):
             w, b = (weight, bias) if weight.dim() == 1 else (weight[task], bias[task])
             # with momentum 1 the native kernel leaves this very batch's mean and variance in the buffers
-            mean, var = (torch.zeros_like(self.running_mean), torch.ones_like(self.running_var)) if kept or now.capture else (None, None)
+            mean, var = (
+                (torch.zeros_like(self.running_mean), torch.ones_like(self.running_var))
+                if kept or now.capture
+                else (None, None)
+            )
             outputs.append(F.batch_norm(images, mean, var, w, b, True, 1.0, self.eps))
             if mean is not None and var is not None:
                 if now.capture:
@@ -141,9 +157,12 @@ class Norm(nn.Module):
         return torch.cat(outputs) if now.tasks > 1 else outputs[0]
 
     def _support(self, x: Tensor, weight: Tensor, bias: Tensor, now: Layout) -> Tensor:
-        _check_rows(x, now.tasks)
+        _check_rows(x, now.tasks, weight)
         rows = x.unflatten(0, (now.tasks, -1))  # [T, n, C, H, W]
-        var, mean = torch.var_mean(rows[:, : now.support].float() if x.dtype == torch.bfloat16 else rows[:, : now.support], dim=(1, 3, 4), correction=0)
+        support = rows[:, : now.support]
+        if x.dtype == torch.bfloat16:
+            support = support.float()
+        var, mean = torch.var_mean(support, dim=(1, 3, 4), correction=0)
         if now.capture:
             self._capture(mean[0], var[0])
         gain = weight * torch.rsqrt(var + self.eps)  # [T, C]
@@ -158,9 +177,17 @@ class Norm(nn.Module):
         return f"{self.num_features}, mode={self.mode!r}"
 
 
-def _check_rows(x: Tensor, tasks: int) -> None:
+def _check_rows(x: Tensor, tasks: int, weight: Tensor) -> None:
+    if weight.dim() == 2 and weight.shape[0] != tasks:
+        raise MetafilmError(
+            f"deviations of {weight.shape[0]} tasks in a pass laid out for {tasks}; "
+            f"run it within metafilm.norms.layout(tasks={weight.shape[0]})"
+        )
     if x.shape[0] % tasks:
-        raise MetafilmError(f"{x.shape[0]} rows can't be shared evenly by {tasks} tasks; give every task the same number of rows")
+        raise MetafilmError(
+            f"{x.shape[0]} rows can't be shared evenly by {tasks} tasks; give every task the same "
+            "number of rows"
+        )
 
 
 def commit(network: nn.Module) -> None:
@@ -171,6 +198,13 @@ def commit(network: nn.Module) -> None:
             module.running_mean.lerp_(mean, module.momentum)
             module.running_var.lerp_(var, module.momentum)
             module.num_batches_tracked += 1
+    discard(network)
+
+
+def discard(network: nn.Module) -> None:
+    """Forget the statistics recorded since the last :func:`commit`, as when a step was given up half-way."""
+    for module in network.modules():
+        if isinstance(module, Norm):
             module.recorded.zero_()
             module.recorded_tasks.zero_()
 
@@ -179,8 +213,15 @@ def mode_of(network: nn.Module) -> str:
     """The network's norm mode: of its :class:`Norm` layers, ``running`` for other networks in eval mode.
 
     Raises:
-        MetafilmError: layers of several modes.
+        MetafilmError: layers of several modes, or a layer of PyTorch's own that has no running averages and
+            so normalises by whatever stands in the batch, other tasks and queries too.
     """
+    for name, module in network.named_modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is None:
+            raise MetafilmError(
+                f"norm {name!r} ({type(module).__name__}) has no running averages, so every image of a batch "
+                f"sees every other; give it track_running_stats=True, or use metafilm.norms.Norm"
+            )
     modes = {module.mode for module in network.modules() if isinstance(module, Norm)}
     if len(modes) > 1:
         raise MetafilmError(f"the network's norms have several modes: {', '.join(sorted(modes))}; use one")
@@ -190,8 +231,8 @@ def mode_of(network: nn.Module) -> str:
 def plain(network: nn.Module) -> nn.Module:
     """Replace each :class:`Norm` by PyTorch's own layer with the same numbers, in place.
 
-    ``support`` and ``transductive`` layers become ``nn.BatchNorm2d`` with the statistics in their buffers, so capture
-    a task's first (:class:`Layout`).
+    ``support`` and ``transductive`` layers become ``nn.BatchNorm2d`` with the statistics in their buffers, so
+    capture a task's first (:class:`Layout`).
     """
     for parent in list(network.modules()):
         for name, child in list(parent.named_children()):

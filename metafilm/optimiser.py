@@ -1,4 +1,6 @@
-"""What the outer loop's optimiser is told: which parameters decay, how fast each group learns, and the moving average."""
+"""What the outer loop's optimiser is told: which parameters decay, how fast each group learns, and the moving
+average.
+"""
 
 from __future__ import annotations
 
@@ -14,14 +16,23 @@ from metafilm.settings import Outer
 def build(learner: MetaFiLM, settings: Outer) -> torch.optim.AdamW:
     """AdamW over everything but the deviations.
 
-    Matrices and kernels decay; norms' affines, biases, scales and step sizes don't. The task encoder is a group of its own: under
-    the backbone's decay an output that starts at zero can stay there.
+    Matrices and kernels decay; norms' affines, biases, scales and step sizes don't. The task encoder is a
+    group of its own: under the backbone's decay an output that starts at zero can stay there.
     """
-    groups: dict[str, list[nn.Parameter]] = {"shared": [], "encoder": [], "undecayed": [], "encoder_undecayed": []}
+    groups: dict[str, list[nn.Parameter]] = {
+        "shared": [],
+        "encoder": [],
+        "undecayed": [],
+        "encoder_undecayed": [],
+    }
     for name, parameter in learner.outer_parameters().items():
         encoder = name.startswith("encoder.")
         decays = parameter.dim() > 1 and not name.startswith("inner.")
-        kind = ("encoder" if encoder else "shared") if decays else ("encoder_undecayed" if encoder else "undecayed")
+        kind = (
+            ("encoder" if encoder else "shared")
+            if decays
+            else ("encoder_undecayed" if encoder else "undecayed")
+        )
         groups[kind].append(parameter)
     encoder_rate = settings.encoder_learning_rate or settings.learning_rate
     rates = {"encoder": encoder_rate, "encoder_undecayed": encoder_rate}
@@ -40,7 +51,9 @@ def build(learner: MetaFiLM, settings: Outer) -> torch.optim.AdamW:
 
 
 def schedule(iteration: int, settings: Outer) -> float:
-    """The learning rate of iteration 0, 1 ... as a fraction of its peak: linear warm-up, then a cosine to the end."""
+    """The learning rate of iteration 0, 1 ... as a fraction of its peak: linear warm-up, then a cosine to the
+    end.
+    """
     warmup = min(settings.warmup, settings.iterations)
     if iteration < warmup:
         return (iteration + 1) / warmup

@@ -8,7 +8,7 @@ import threading
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -56,7 +56,9 @@ def sizes(deviations: FilmDict) -> dict[str, float]:
     return {name: float(value.detach().square().mean().sqrt()) for name, value in deviations.items()}
 
 
-def outer_loss(learner: MetaFiLM, episode: Episode, config: Config, steps: int | None = None) -> tuple[Tensor, dict[str, Any]]:
+def outer_loss(
+    learner: MetaFiLM, episode: Episode, config: Config, steps: int | None = None
+) -> tuple[Tensor, dict[str, Any]]:
     """The loss of a batch of T tasks, the mean over its tasks, and what to report of it.
 
     Query loss + ``outer.penalty`` × mean δ² + ``outer.auxiliary`` × cross entropy over all training classes.
@@ -66,7 +68,10 @@ def outer_loss(learner: MetaFiLM, episode: Episode, config: Config, steps: int |
     query_loss = learner.head.loss(prediction, episode.query_labels).mean()
     deviation = penalty(deviations)
     loss = query_loss + config.outer.penalty * deviation
-    report: dict[str, Any] = {"loss": float(query_loss.detach()), "penalty": float(deviation.detach()) if isinstance(deviation, Tensor) else 0.0}
+    report: dict[str, Any] = {
+        "loss": float(query_loss.detach()),
+        "penalty": float(deviation.detach()) if isinstance(deviation, Tensor) else 0.0,
+    }
     if outcome.features is not None and learner.auxiliary is not None and outcome.feature_classes is not None:
         logits = learner.auxiliary(outcome.features).flatten(0, 1)
         auxiliary = F.cross_entropy(logits, outcome.feature_classes.flatten())
@@ -90,7 +95,9 @@ class OuterLoop:
     def __init__(self, learner: MetaFiLM, config: Config, source: Source) -> None:
         self.learner, self.config, self.source = learner, config, source
         self.optimiser = optimiser.build(learner, config.outer)
-        self.average = optimiser.MovingAverage(learner, config.outer.average) if config.outer.average else None
+        self.average = (
+            optimiser.MovingAverage(learner, config.outer.average) if config.outer.average else None
+        )
         self.iteration = 0
         self.best: float | None = None
         self.best_iteration = 0
@@ -105,27 +112,31 @@ class OuterLoop:
         """One update from a meta-batch given in chunks; returns means over its tasks.
 
         Raises:
-            Diverged: the loss or the gradient is not finite; the weights are then still those before this step.
+            Diverged: the loss or the gradient is not finite; the weights are then still those before this
+                step.
         """
         settings = self.config.outer
         learner = self.learner
         learner.train()
-        learner.bfloat16 = settings.precision == "bfloat16"
+        learner.autocast = settings.precision == "bfloat16"
         started = self.iteration >= self.config.inner.start * settings.iterations
         steps = None if started else 0
         tasks = sum(episode.tasks for episode in episodes)
         reports: list[tuple[float, dict[str, Any]]] = []
         self.optimiser.zero_grad(set_to_none=True)
         try:
+            norms.discard(learner.backbone)
             for episode in episodes:
                 share = episode.tasks / tasks
                 loss, report = outer_loss(learner, self.source.global_classes(episode), self.config, steps)
                 if not math.isfinite(float(loss.detach())):
-                    raise Diverged(f"the outer loss is {float(loss.detach())} at iteration {self.iteration + 1}")
+                    raise Diverged(
+                        f"the outer loss is {float(loss.detach())} at iteration {self.iteration + 1}"
+                    )
                 (loss * share).backward()
                 reports.append((share, report))
         finally:
-            learner.bfloat16 = False
+            learner.autocast = False
         parameters = [parameter for group in self.optimiser.param_groups for parameter in group["params"]]
         limit = settings.clip_norm or math.inf
         norm = float(torch.nn.utils.clip_grad_norm_(parameters, limit))
@@ -158,7 +169,9 @@ class OuterLoop:
         return {
             "learner": self.learner.state_dict(),
             "optimiser": self.optimiser.state_dict(),
-            "average": None if self.average is None else {"values": self.average.values, "updates": self.average.updates},
+            "average": None
+            if self.average is None
+            else {"values": self.average.values, "updates": self.average.updates},
             "iteration": self.iteration,
             "best": self.best,
             "best_iteration": self.best_iteration,
@@ -171,7 +184,10 @@ class OuterLoop:
         load_state(self.learner, state["learner"], path)
         self.optimiser.load_state_dict(state["optimiser"])
         if self.average is not None:
-            self.average.values, self.average.updates = state["average"]["values"], state["average"]["updates"]
+            self.average.values, self.average.updates = (
+                state["average"]["values"],
+                state["average"]["updates"],
+            )
         self.iteration, self.seconds = state["iteration"], state["seconds"]
         self.best, self.best_iteration = state["best"], state["best_iteration"]
         torch.set_rng_state(state["random"])
@@ -191,7 +207,14 @@ def _merge(reports: list[tuple[float, dict[str, Any]]]) -> dict[str, Any]:
     return merged
 
 
-def train(config: Config, run: RunDirectory, tracker: Tracker, data_root: str | Path | None = None, *, progress: bool | None = None) -> dict[str, Any]:
+def train(
+    config: Config,
+    run: RunDirectory,
+    tracker: Tracker,
+    data_root: str | Path | None = None,
+    *,
+    progress: bool | None = None,
+) -> dict[str, Any]:
     """Train a run to its end, from its checkpoint if it has one.
 
     Args:
@@ -224,16 +247,26 @@ def train(config: Config, run: RunDirectory, tracker: Tracker, data_root: str | 
     last_saved = time.perf_counter()
     iterations = config.outer.iterations
     remaining = range(loop.iteration, iterations)
-    with _interruptible() as interrupted, Progress(config.name, total=iterations, show=progress) as bar:
+    ahead = source.sampler.prefetch((loop.indices(i) for i in remaining), config.outer.task_chunk)
+    with (
+        _interruptible() as interrupted,
+        Progress(config.name, total=iterations, show=progress) as bar,
+        closing(ahead) as prefetched,  # type: ignore[type-var]
+    ):
         bar.advance(loop.iteration)
-        prefetched = source.sampler.prefetch((loop.indices(i) for i in remaining), config.outer.task_chunk)
         begin = time.perf_counter()
         for _, episodes in zip(remaining, prefetched, strict=False):
             try:
                 report = loop.step(episodes)
             except Diverged as error:
-                good = f"the last good checkpoint is {run.checkpoint_file} (iteration {_saved(run)})" if run.checkpoint_file.exists() else "there is no checkpoint yet"
-                raise Diverged(f"{error}; {good}. Lower --outer.learning_rate or --inner.step_size and train anew") from error
+                good = (
+                    f"the last good checkpoint is {run.checkpoint_file} (iteration {_saved(run)})"
+                    if run.checkpoint_file.exists()
+                    else "there is no checkpoint yet"
+                )
+                raise Diverged(
+                    f"{error}; {good}. Lower --outer.learning_rate or --inner.step_size and train anew"
+                ) from error
             due = loop.iteration % config.evaluation.every == 0 or loop.iteration == iterations
             if due:
                 report |= _validate(loop, validation, seen, run, build, config)
@@ -247,7 +280,6 @@ def train(config: Config, run: RunDirectory, tracker: Tracker, data_root: str | 
                 last_saved = time.perf_counter()
             bar.advance(1, _line(config.name, report, loop))
             if stop:
-                prefetched.close()  # type: ignore[attr-defined]
                 raise KeyboardInterrupt
     results = {
         "best_validation": loop.best,
@@ -261,9 +293,16 @@ def train(config: Config, run: RunDirectory, tracker: Tracker, data_root: str | 
 
 
 def _validate(
-    loop: OuterLoop, validation: Source, seen: Source, run: RunDirectory, build: dict[str, object], config: Config
+    loop: OuterLoop,
+    validation: Source,
+    seen: Source,
+    run: RunDirectory,
+    build: dict[str, object],
+    config: Config,
 ) -> dict[str, Any]:
-    """Score the (averaged) weights on validation classes, and on training classes to see the gap; keep the best."""
+    """Score the (averaged) weights on validation classes, and on training classes to see the gap; keep the
+    best.
+    """
     with loop.averaged() as learner:
         count = config.evaluation.episodes
         found = evaluate(learner, validation.sampler, count, progress=False)
@@ -277,8 +316,9 @@ def _validate(
     gap = known[measure] - value
     if not learner.regression and gap > GAP_WARNING:
         warnings.warn(
-            f"iteration {loop.iteration}: training classes score {known[measure]:.1f} %, validation classes {value:.1f} %: the "
-            "learner overfits its training classes; raise --outer.penalty or --outer.weight_decay, or augment",
+            f"iteration {loop.iteration}: training classes score {known[measure]:.1f} %, validation classes "
+            f"{value:.1f} %: the learner overfits its training classes; raise --outer.penalty or "
+            "--outer.weight_decay, or augment",
             stacklevel=2,
         )
     return {

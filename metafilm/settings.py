@@ -4,9 +4,13 @@ The text below a field is what `metafilm train --help` shows for it. Each sectio
 `check`, which yields every problem it finds.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
+
+import episodes
+from episodes import augment, styles
+from metafilm.strict import close_match
 
 Problem = tuple[str, str]
 """A field's name and what is wrong with it, e.g. ("iterations", "must be at least 1, is 0")."""
@@ -28,23 +32,27 @@ class Data:
     scheme: str | None = None
     """Class split, where a data set has several (omniglot: vinyals, lake, random); empty: its default."""
     image_size: int | None = None
-    """Side of the square images in pixels; empty: the data set's own."""
+    """Side of the square images in pixels, at least 16; empty: the data set's own."""
     train_split: str = "train"
     """Split to train on."""
     validation_split: str = "val"
     """Split on which the best weights are chosen."""
     rotated_classes: bool = False
-    """Add every training class turned by 90, 180 and 270 degrees as classes of their own."""
+    """Add every class turned by 90, 180 and 270 degrees as a class of its own, in every split (Omniglot's
+    convention since Vinyals et al. 2016; Snell et al. 2017 test so too)."""
     download: bool = free(False)
     """Fetch the data set if it is not there."""
     in_memory: bool = free(True)
     """Hold images in memory; false: map them from the cache file."""
 
     def check(self) -> Iterator[Problem]:
-        yield from at_least(self, 8, "image_size")
+        yield from at_least(self, 16, "image_size")
         names = (self.name,) if isinstance(self.name, str) else self.name
         if not names or "" in names:
             yield "name", f"must name at least one data set, is {self.name!r}"
+        for name in names:
+            if name and not name.startswith("folder:"):
+                yield from known(name, "name", episodes.DATASETS)
         if len(names) > 1 and any(name in REGRESSION_DATA for name in names):
             yield "name", f"can't mix images and functions, is {', '.join(names)}"
 
@@ -66,11 +74,16 @@ class Episodes:
     augment: str = "none"
     """Augmentation of every training image, by name (none, crop-flip, shift, ...)."""
     style: str = "none"
-    """Transform drawn once per task and applied to all its images, by name (none, strokes, ...)."""
+    """Transform drawn once per task and applied to all its images, by name (none, known-filters, ...)."""
 
     def check(self) -> Iterator[Problem]:
         yield from at_least(self, 1, "shots", "queries")
         yield from at_least(self, 2, "ways")
+        yield from known(self.augment, "augment", augment.BY_NAME)
+        try:
+            styles.by_name(self.style)
+        except episodes.EpisodesError as error:
+            yield "style", f"is unknown: {error}"
         for name in ("ways", "shots"):
             value = getattr(self, name)
             if isinstance(value, tuple) and value[0] > value[1]:
@@ -172,6 +185,7 @@ class Inner:
     def check(self) -> Iterator[Problem]:
         yield from at_least(self, 0, "steps", "evaluation_steps", "views")
         yield from above(self, 0, "step_size")
+        yield from known(self.view_augment, "view_augment", augment.BY_NAME)
         yield from between(self, 0, 1, "start")
 
 
@@ -280,3 +294,8 @@ def between(section: Any, low: float, high: float, *names: str) -> Iterator[Prob
         value = getattr(section, name)
         if not low <= value <= high:
             yield name, f"must be between {low} and {high}, is {value}"
+
+
+def known(value: str, name: str, choices: Iterable[str]) -> Iterator[Problem]:
+    if value not in choices:
+        yield name, f"{value} is unknown{close_match(value, choices)}"

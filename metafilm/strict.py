@@ -135,14 +135,24 @@ def flag(prefix: str, name: object = "") -> str:
 
 
 def did_you_mean(word: str, known: Iterable[str], prefix: str = "") -> str:
-    """`; did you mean --outer.iterations?`, or the list of what there is when nothing comes close."""
-    known = list(known)
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
-    if close:
-        return f"; did you mean {flag(prefix, close[0])}?"
-    if not known:
+    """`; did you mean --outer.iterations?`, or the list of flags there are when nothing comes close."""
+    flags = {name: flag(prefix, name) for name in known}
+    close = difflib.get_close_matches(word, flags, n=1)
+    return f"; did you mean {flags[close[0]]}?" if close else listed(flags.values())
+
+
+def close_match(word: str, known: Iterable[str]) -> str:
+    """`; did you mean crop-flip?`, or the list of what there is."""
+    names = list(known)
+    close = difflib.get_close_matches(word, names, n=1)
+    return f"; did you mean {close[0]}?" if close else listed(names)
+
+
+def listed(names: Iterable[str]) -> str:
+    names = list(names)
+    if not names:
         return ""
-    return f"; there {'are' if len(known) > 1 else 'is'} {', '.join(flag(prefix, name) for name in known)}"
+    return f"; there {'are' if len(names) > 1 else 'is'} {', '.join(names)}"
 
 
 class StrictLoader(yaml.SafeLoader):

@@ -58,16 +58,27 @@ class Task:
         learner: the shared network it belongs to.
         film: the task's deviations, parameter name -> ``[C]``.
         state: what the head fitted to the support, name -> tensor with a leading axis of 1.
-        statistics: norm name -> ``[2, C]`` mean and variance of the support, for learners that normalise by the task's own
-            images (``support`` and ``transductive``; the latter's queries are normalised by the support here, so
-            that they never see each other). Empty otherwise.
+        statistics: norm name -> ``[2, C]`` mean and variance of the support, for learners that normalise by
+            the task's own images (``support`` and ``transductive``; the latter's queries are normalised by
+            the support here, so that they never see each other). Empty otherwise.
         classes: label of each output; empty for regression.
     """
 
     def __init__(
-        self, learner: MetaFiLM, deviations: dict[str, Tensor], state: dict[str, Tensor], statistics: dict[str, Tensor], classes: list[Any]
+        self,
+        learner: MetaFiLM,
+        deviations: dict[str, Tensor],
+        state: dict[str, Tensor],
+        statistics: dict[str, Tensor],
+        classes: list[Any],
     ) -> None:
-        self.learner, self.film, self.state, self.statistics, self.classes = learner, deviations, state, statistics, classes
+        self.learner, self.film, self.state, self.statistics, self.classes = (
+            learner,
+            deviations,
+            state,
+            statistics,
+            classes,
+        )
         self._module: nn.Module | None = None
 
     def __repr__(self) -> str:
@@ -75,7 +86,9 @@ class Task:
         return f"Task({len(self.classes)} classes, {size} deviations at {len(self.film) // 2} sites)"
 
     def logits(self, images: Tensor, batch_size: int = 256) -> Tensor:
-        """``[Q, C, H, W]`` float in [0, 1] or uint8 -> ``[Q, ways]`` (regression: x -> y). Each row depends on its own image alone."""
+        """``[Q, C, H, W]`` float in [0, 1] or uint8 -> ``[Q, ways]`` (regression: x -> y). Each row depends
+        on its own image alone.
+        """
         if self._module is None:
             self._module = self.to_module().eval()
         images = as_float(images, self.learner.image_shape).to(self.learner.mean.device)
@@ -101,7 +114,8 @@ class Task:
     def to_module(self) -> nn.Module:
         """A plain network for this task: images ``[B, C, H, W]`` in [0, 1] -> logits ``[B, ways]``.
 
-        Ordinary layers only, FiLM folded into the norms; it knows nothing of metafilm's FiLM any more. In eval mode.
+        Ordinary layers only, FiLM folded into the norms; it knows nothing of metafilm's FiLM any more. In
+        eval mode.
 
         Raises:
             MetafilmError: a FiLM site that can't be folded.
@@ -113,7 +127,11 @@ class Task:
                 module.running_mean.copy_(self.statistics[name][0])
                 module.running_var.copy_(self.statistics[name][1])
         head = _plain_head(self.learner.head, self.state)
-        return nn.Sequential(Normalise(learner.mean, learner.std), norms.plain(backbone), head).requires_grad_(False).eval()
+        return (
+            nn.Sequential(Normalise(learner.mean, learner.std), norms.plain(backbone), head)
+            .requires_grad_(False)
+            .eval()
+        )
 
     def save(self, path: str | Path) -> None:
         """Write the task, without the shared network, as a safetensors file of a few kilobytes."""
@@ -122,9 +140,18 @@ class Task:
         tensors |= {f"norm/{name}": value for name, value in self.statistics.items()}
         try:
             classes = json.dumps(self.classes)
+            if json.loads(classes) != self.classes:
+                raise TypeError("JSON would change them")
         except TypeError as error:
-            raise MetafilmError(f"labels {self.classes!r} can't be written as JSON; use strings or numbers") from error
-        metadata = {"format": FORMAT, "version": VERSION, "classes": classes}
+            raise MetafilmError(
+                f"labels {self.classes!r} can't be written as JSON; use strings or numbers"
+            ) from error
+        metadata = {
+            "format": FORMAT,
+            "version": VERSION,
+            "head": type(self.learner.head).__name__,
+            "classes": classes,
+        }
         copies = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
         atomic_write(path, safetensors.torch.save(copies, metadata))
 
@@ -133,16 +160,21 @@ class Task:
         """Read a saved task for the learner it was made with.
 
         Raises:
-            CheckpointError: missing or damaged file, or deviations that don't fit the learner.
+            CheckpointError: missing or damaged file, or a task that doesn't fit the learner.
         """
         try:
             with safetensors.safe_open(str(path), framework="pt") as file:
                 metadata = file.metadata() or {}
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, not a dict
         except (safetensors.SafetensorError, OSError) as error:
-            raise CheckpointError(f"{path} can't be read as a saved task ({error}); save it again with Task.save") from error
+            raise CheckpointError(
+                f"{path} can't be read as a saved task ({error}); save it again with Task.save"
+            ) from error
         if metadata.get("format") != FORMAT or metadata.get("version") != VERSION:
-            raise CheckpointError(f"{path} is not a saved task: format {metadata.get('format')!r} version {metadata.get('version')!r}, expected {FORMAT!r} {VERSION!r}")
+            raise CheckpointError(
+                f"{path} is not a saved task: format {metadata.get('format')!r} version "
+                f"{metadata.get('version')!r}, expected {FORMAT!r} {VERSION!r}"
+            )
         parts: dict[str, dict[str, Tensor]] = {"film": {}, "head": {}, "norm": {}}
         for name, value in tensors.items():
             kind, _, rest = name.partition("/")
@@ -150,10 +182,28 @@ class Task:
         expected = {name: tuple(value.shape) for name, value in film.parameters(learner.backbone).items()}
         found = {name: tuple(value.shape) for name, value in parts["film"].items()}
         if expected != found:
-            differing = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
-            listed = "; ".join(f"{name} is {found.get(name, 'missing')}, expected {expected.get(name, 'none')}" for name in differing[:4])
+            differing = sorted(
+                name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name)
+            )
+            listed = "; ".join(
+                f"{name} is {found.get(name, 'missing')}, expected {expected.get(name, 'none')}"
+                for name in differing[:4]
+            )
             raise CheckpointError(f"{path} was made with another learner: {listed}")
-        return cls(learner, parts["film"], parts["head"], parts["norm"], json.loads(metadata.get("classes", "[]")))
+        head = type(learner.head).__name__
+        if metadata.get("head") != head:
+            raise CheckpointError(
+                f"{path} was made with another learner: its head is {metadata.get('head')}, expected {head}"
+            )
+        own_norms = norms.mode_of(learner.backbone) in ("support", "transductive")
+        if own_norms != bool(parts["norm"]):
+            raise CheckpointError(
+                f"{path} was made with another learner: it has {'' if parts['norm'] else 'no '}statistics of "
+                f"its own, and this learner's norm mode is {norms.mode_of(learner.backbone)}"
+            )
+        return cls(
+            learner, parts["film"], parts["head"], parts["norm"], json.loads(metadata.get("classes", "[]"))
+        )
 
 
 def _plain_head(head: nn.Module, state: dict[str, Tensor]) -> nn.Module:
@@ -176,11 +226,18 @@ def as_float(images: Tensor, shape: tuple[int, ...]) -> Tensor:
     """``[n, *shape]`` as floats in [0, 1].
 
     Raises:
-        MetafilmError: another shape.
+        MetafilmError: another shape, or integers other than uint8.
     """
     if images.dim() != len(shape) + 1 or tuple(images.shape[1:]) != shape:
-        raise MetafilmError(f"images have shape {tuple(images.shape)}, this learner expects (n, {', '.join(map(str, shape))}); resize or convert them first")
-    return images.float() / 255 if images.dtype == torch.uint8 else images
+        raise MetafilmError(
+            f"images have shape {tuple(images.shape)}, this learner expects (n, "
+            f"{', '.join(map(str, shape))}); resize or convert them first"
+        )
+    if images.dtype == torch.uint8:
+        return images.float() / 255
+    if not images.is_floating_point():
+        raise MetafilmError(f"images are {images.dtype}; give float in [0, 1], or uint8")
+    return images
 
 
 def class_order(labels: Sequence[Hashable]) -> list[Any]:
@@ -196,17 +253,24 @@ def adapt(learner: MetaFiLM, images: Tensor, labels: Sequence[Any] | Tensor, ste
     """See :meth:`metafilm.MetaFiLM.adapt`."""
     images = as_float(images, learner.image_shape).to(learner.mean.device)
     if len(images) == 0 or len(labels) != len(images):
-        raise MetafilmError(f"{len(labels)} labels for {len(images)} support images; give one label per image, and at least one image")
+        raise MetafilmError(
+            f"{len(labels)} labels for {len(images)} support images; give one label per image, and at least "
+            "one image"
+        )
     if learner.regression:
         classes, ways = [], 0
-        targets = torch.as_tensor(labels, dtype=images.dtype, device=images.device).reshape(1, len(images), -1)
+        targets = torch.as_tensor(labels, dtype=images.dtype, device=images.device).reshape(
+            1, len(images), -1
+        )
     else:
         values = labels.tolist() if isinstance(labels, Tensor) else list(labels)
         values = [value.item() if hasattr(value, "item") else value for value in values]
         classes = class_order(values)
         ways = len(classes)
         if ways < 2:
-            raise MetafilmError(f"all support images have the label {classes[0]!r}; give images of at least two classes")
+            raise MetafilmError(
+                f"all support images have the label {classes[0]!r}; give images of at least two classes"
+            )
         position = {label: i for i, label in enumerate(classes)}
         targets = torch.tensor([[position[value] for value in values]], device=images.device)
     episode = Episode(
@@ -222,7 +286,10 @@ def adapt(learner: MetaFiLM, images: Tensor, labels: Sequence[Any] | Tensor, ste
     try:
         with torch.no_grad():
             deviations = learner(episode, steps=steps).films[-1]
-            deviations = {name: value[0].detach() for name, value in (deviations or film.zeros(learner.backbone, 1)).items()}
+            deviations = {
+                name: value[0].detach()
+                for name, value in (deviations or film.zeros(learner.backbone, 1)).items()
+            }
             return _settle(learner, deviations, episode, classes)
     finally:
         learner.train(was_training)
@@ -244,4 +311,10 @@ def _settle(learner: MetaFiLM, deviations: dict[str, Tensor], episode: Episode, 
     else:
         features = learner.features(x, deviations, 1)
     state = learner.head.fit(features, episode.support_labels, episode.ways)
-    return Task(learner, deviations, {name: value.detach().clone() for name, value in state.items()}, statistics, classes)
+    return Task(
+        learner,
+        deviations,
+        {name: value.detach().clone() for name, value in state.items()},
+        statistics,
+        classes,
+    )

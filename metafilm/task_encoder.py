@@ -1,9 +1,10 @@
 """The task encoder: a support set's features and labels in, FiLM deviations out.
 
-Class prototypes at δ = 0 are embedded, pooled over classes (so the order of classes does not matter) to one vector c per
-task, and decoded per site into δγ and δβ, each times a learned post-multiplier that starts at zero (TADAM: Oreshkin et al.,
-NeurIPS 2018, arXiv:1805.10123, section 3). The multiplier is zero and the decoder is not: the start is the exact identity,
-and gradients flow. The decoder is linear by default: FiLM's authors and BigGAN found no gain from more.
+Class prototypes at δ = 0 are embedded, pooled over classes (so the order of classes does not matter) to one
+vector c per task, and decoded per site into δγ and δβ, each times a learned post-multiplier that starts at
+zero (TADAM: Oreshkin et al., NeurIPS 2018, arXiv:1805.10123, section 3). The multiplier is zero and the
+decoder is not: the start is the exact identity, and gradients flow. The decoder is linear by default: FiLM's
+authors and BigGAN found no gain from more.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ POOLINGS = ("mean", "mean-std")
 
 
 class LinearDecoder(nn.Module):
-    """One linear map per site and kind; they read the same c, so they are one matrix. ``[T, E]`` -> ``[T, ΣC]``."""
+    """One linear map per site and kind; they read the same c, so they are one matrix. ``[T, E]`` ->
+    ``[T, ΣC]``.
+    """
 
     def __init__(self, width: int, sizes: list[int]) -> None:
         super().__init__()
@@ -48,7 +51,9 @@ class MLPDecoder(nn.Module):
 
 
 class GRUDecoder(nn.Module):
-    """A gated recurrent unit that steps from site to site, c its first state (the FiLM retrospective's first attempt)."""
+    """A gated recurrent unit that steps from site to site, c its first state (the FiLM retrospective's first
+    attempt).
+    """
 
     def __init__(self, width: int, sizes: list[int]) -> None:
         super().__init__()
@@ -75,6 +80,7 @@ class TaskEncoder(nn.Module):
         pooling: over classes or pairs: ``mean``, or ``mean-std``, which also tells how far they are apart.
         scale: one post-multiplier per ``site`` and kind (TADAM) or per ``feature`` (CNAPs).
         depth: layers that embed a prototype or pair before pooling (a deep set: Zaheer et al., NeurIPS 2017).
+        normalise: layer normalisation of what comes in; off for (x, y) pairs, whose size means something.
 
     Raises:
         MetafilmError: no sites, or an unknown decoder, pooling or scale.
@@ -93,10 +99,18 @@ class TaskEncoder(nn.Module):
     ) -> None:
         super().__init__()
         if not sites:
-            raise MetafilmError("a task encoder needs at least one FiLM site; set film.sites, or turn the encoder off")
-        for value, allowed, what in ((decoder, DECODERS, "decoder"), (pooling, POOLINGS, "pooling"), (scale, ("site", "feature"), "scale")):
+            raise MetafilmError(
+                "a task encoder needs at least one FiLM site; set film.sites, or turn the encoder off"
+            )
+        for value, allowed, what in (
+            (decoder, DECODERS, "decoder"),
+            (pooling, POOLINGS, "pooling"),
+            (scale, ("site", "feature"), "scale"),
+        ):
             if value not in allowed:
-                raise MetafilmError(f"unknown task encoder {what} {value!r}; expected one of {', '.join(allowed)}")
+                raise MetafilmError(
+                    f"unknown task encoder {what} {value!r}; expected one of {', '.join(allowed)}"
+                )
         self.names = [name for site in sites for name in film.names(site)]
         self.sizes = [size for size in sites.values() for _ in range(2)]
         self.pooling = pooling

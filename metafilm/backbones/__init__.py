@@ -1,4 +1,6 @@
-"""Plain backbones, images or vectors in, features ``[B, D]`` out; FiLM is put in afterwards by :func:`metafilm.film.insert`."""
+"""Plain backbones, images or vectors in, features ``[B, D]`` out; FiLM is put in afterwards by
+:func:`metafilm.film.insert`.
+"""
 
 from metafilm.backbones.conv4 import Conv4
 from metafilm.backbones.mlp import MLP

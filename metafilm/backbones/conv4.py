@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from metafilm.errors import MetafilmError
 from metafilm.norms import Norm
 
 
 class Block(nn.Module):
-    """3×3 convolution, norm, 2×2 max-pooling, ReLU. Pooling before the ReLU gives the same numbers on a quarter of the maps."""
+    """3×3 convolution, norm, 2×2 max-pooling, ReLU. Pooling before the ReLU gives the same numbers on a
+    quarter of the maps.
+    """
 
     def __init__(self, in_channels: int, width: int, norm: str) -> None:
         super().__init__()
@@ -29,12 +32,19 @@ class Conv4(nn.Module):
         width: feature maps per block (64 in Snell et al.; CAVIA uses up to 512).
         norm: norm mode (:mod:`metafilm.norms`).
 
+    Raises:
+        MetafilmError: smaller images, or an unknown norm mode.
+
     ``[B, C, H, W]`` in, ``[B, out_features]`` out: 64 for 28×28 images, 1,600 for 84×84.
     """
 
     def __init__(self, image_shape: tuple[int, int, int], width: int = 64, norm: str = "running") -> None:
         super().__init__()
         channels, height, breadth = image_shape
+        if min(height, breadth) < 16:
+            raise MetafilmError(
+                f"images of {height}x{breadth} are too small for Conv-4's four poolings; use at least 16x16"
+            )
         self.blocks = nn.Sequential(*(Block(channels if i == 0 else width, width, norm) for i in range(4)))
         self.out_features = width * (height // 16) * (breadth // 16)
         self.film_sites = tuple(f"blocks.{i}.norm" for i in range(4))

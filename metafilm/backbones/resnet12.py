@@ -1,10 +1,11 @@
-"""ResNet-12 in the form of TADAM and MetaOptNet (Oreshkin et al. 2018; Lee et al. 2019): four residual blocks of three
-convolutions, leaky ReLU 0.1, max-pooling after each, global average pooling."""
+"""ResNet-12 in the form of TADAM and MetaOptNet (Oreshkin et al. 2018; Lee et al. 2019): four residual blocks
+of three convolutions, leaky ReLU 0.1, max-pooling after each, global average pooling."""
 
 from __future__ import annotations
 
 from torch import Tensor, nn
 
+from metafilm.errors import MetafilmError
 from metafilm.norms import Norm
 
 
@@ -14,7 +15,9 @@ class Block(nn.Module):
     def __init__(self, in_channels: int, width: int, norm: str) -> None:
         super().__init__()
         channels = (in_channels, width, width, width)
-        self.convs = nn.ModuleList(nn.Conv2d(channels[i], channels[i + 1], 3, padding=1, bias=False) for i in range(3))
+        self.convs = nn.ModuleList(
+            nn.Conv2d(channels[i], channels[i + 1], 3, padding=1, bias=False) for i in range(3)
+        )
         self.norms = nn.ModuleList(Norm(width, norm) for _ in range(3))
         self.shortcut = nn.Sequential(nn.Conv2d(in_channels, width, 1, bias=False), Norm(width, norm))
         self.relu = nn.LeakyReLU(0.1)
@@ -30,21 +33,31 @@ class Block(nn.Module):
 
 
 class ResNet12(nn.Module):
-    """Four blocks of ``width``, 2·, 4· and 8·``width`` maps (64 gives 64-128-256-512, TADAM's; MetaOptNet's are wider).
+    """Four blocks of ``width``, 2·, 4· and 8·``width`` maps (64 gives 64-128-256-512, TADAM's; MetaOptNet's
+    are wider).
 
     Args:
         image_shape: ``(C, H, W)``; at least 16×16.
         width: feature maps of the first block.
         norm: norm mode (:mod:`metafilm.norms`).
 
+    Raises:
+        MetafilmError: smaller images, or an unknown norm mode.
+
     ``[B, C, H, W]`` in, ``[B, 8·width]`` out.
     """
 
     def __init__(self, image_shape: tuple[int, int, int], width: int = 64, norm: str = "running") -> None:
         super().__init__()
+        channels, height, breadth = image_shape
+        if min(height, breadth) < 16:
+            raise MetafilmError(
+                f"images of {height}x{breadth} are too small for ResNet-12's four poolings; "
+                "use at least 16x16"
+            )
         widths = [width * 2**i for i in range(4)]
         self.blocks = nn.Sequential(
-            *(Block(image_shape[0] if i == 0 else widths[i - 1], widths[i], norm) for i in range(4))
+            *(Block(channels if i == 0 else widths[i - 1], widths[i], norm) for i in range(4))
         )
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.out_features = widths[-1]

@@ -74,6 +74,9 @@ def flip(path):
         lambda npy, json: npy.write_bytes(b""),
         lambda npy, json: json.write_text(json.read_text()[:-20]),
         lambda npy, json: json.write_text("[]"),
+        lambda npy, json: json.write_text(
+            json.read_text().replace('"fingerprint": "f"', '"fingerprint": "g"')
+        ),
         lambda npy, json: json.write_text(json.read_text().replace('"offsets": [0, 2', '"offsets": [0, 9')),
     ],
 )

@@ -74,7 +74,7 @@ def test_two_folders_of_one_name_keep_their_caches(tmp_path):
 
 
 def test_refusals(tmp_path):
-    with pytest.raises(EpisodesError, match="no folder .*nowhere"):
+    with pytest.raises(EpisodesError, match=r"no folder .*nowhere"):
         load_folder(tmp_path / "nowhere")
     (tmp_path / "in").mkdir()
     for refused in (

@@ -57,8 +57,8 @@ def test_transparency_lies_on_white(tmp_path):
 
 
 def test_sixteen_bits_are_scaled_not_clipped(tmp_path):
-    deep = Image.fromarray(np.array([[0, 32768], [65535, 257]], np.uint16))
-    assert read_image(saved(tmp_path, deep), 1, 2)[0].tolist() == [[0, 128], [255, 1]]
+    deep = Image.fromarray(np.array([[0, 43690], [65535, 257]], np.uint16))
+    assert read_image(saved(tmp_path, deep), 1, 2)[0].tolist() == [[0, 170], [255, 1]]
     real = Image.fromarray(np.array([[0, 0.5], [1, 0.2]], np.float32))
     assert read_image(saved(tmp_path, real, "p.tiff"), 1, 2)[0].tolist() == [[0, 128], [255, 51]]
 

@@ -27,12 +27,13 @@ GOLDEN_DIGEST = "b101f89b1aefeea723d5ee10b6b9c4296c462fb06401b699682d3eb7646d076
 GOLDEN_CLASSES = [[6, 4, 7, 3, 1]]
 
 
-def make_pool(counts, groups=None, size=2, name="toy", channels=1):
+def make_pool(counts, groups=None, size=2, name="toy", channels=1, mark=0):
     """Image number r holds r in its first pixels (base 256), so that a picture tells its row."""
     total = sum(counts)
     images = torch.zeros(total, channels, size, size, dtype=torch.uint8)
     images[:, 0, 0, 0] = torch.arange(total) % 256
     images[:, 0, 0, 1] = torch.arange(total) // 256
+    images[:, 0, 1, 1] = mark  # tells its pool
     labels = np.repeat(np.arange(len(counts)), counts)
     return ClassPool.from_arrays(images, labels, None, groups, name, "train")
 
@@ -136,7 +137,7 @@ FULL = {
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.integers(0, 50), min_size=1, max_size=8), st.integers(1, 4))
 def test_an_episode_is_the_same_in_any_batch(indices, max_tasks):
-    pools = [POOL, make_pool([9, 9, 9, 9, 9, 9], name="other")]
+    pools = [POOL, make_pool([9, 9, 9, 9, 9, 9], name="other", mark=1)]
     sampler = EpisodeSampler(pools, (2, 4), (1, 2), 2, 3, weights=[1, 2], **FULL)
     seen = 0
     for episode in sampler.batches(indices, max_tasks):
@@ -210,7 +211,7 @@ def test_fewer_ways_or_shots_are_the_first_of_more():
 
 
 def test_mixture_follows_its_weights():
-    pools = [POOL, make_pool([9] * 5), make_pool([9] * 4)]
+    pools = [POOL, make_pool([9] * 5, mark=1), make_pool([9] * 4, mark=2)]
     episode = EpisodeSampler(pools, 2, 1, 1, weights=[1, 0, 3]).batch(range(4000))
     assert torch.bincount(episode.pool_ids, minlength=3).numpy() == pytest.approx([1000, 0, 3000], rel=0.1)
     images = torch.stack(

@@ -1,11 +1,12 @@
 """Class splits: published ones, seeded ones, and what breaks them."""
 
+import hashlib
 import shutil
 from importlib import resources
 
 import pytest
 
-from episodes import EpisodesError
+from episodes import EpisodesError, splits
 from episodes.splits import check_disjoint, published_split, seeded_split
 
 
@@ -38,6 +39,16 @@ def test_an_edited_split_is_refused(tmp_path, monkeypatch):
         published_split("miniimagenet_ravi")
 
 
+def test_an_overlap_in_a_packaged_split_is_refused_whatever_its_hash(tmp_path, monkeypatch):
+    raw = b'{"train": ["a", "b"], "test": ["b"]}'
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "miniimagenet_ravi.json").write_bytes(raw)
+    monkeypatch.setattr("episodes.splits.resources.files", lambda _: tmp_path)
+    monkeypatch.setitem(splits._SHA256, "miniimagenet_ravi", hashlib.sha256(raw).hexdigest())
+    with pytest.raises(EpisodesError, match="'b' is in both train and test"):
+        published_split("miniimagenet_ravi")
+
+
 def test_overlap_is_refused():
     with pytest.raises(EpisodesError, match="'b' is in both train and test"):
         check_disjoint({"train": ["a", "b"], "test": ["c", "b"]})
@@ -54,6 +65,6 @@ def test_seeded_split():
     assert {part: len(members) for part, members in split.items()} == sizes
     assert set().union(*split.values()) == set(names)
     assert split == seeded_split(names[::-1], sizes, 1) != seeded_split(names, sizes, 2)
-    assert split["val"] == GOLDEN_VAL
+    assert split["val"] == ("class05", "class06", "class18")
     with pytest.raises(EpisodesError, match="don't add up to the 20 classes"):
         seeded_split(names, {"train": 12, "test": 5})

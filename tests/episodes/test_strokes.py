@@ -176,6 +176,16 @@ def test_styles_draw_each_task_in_one_style(pool, name, hands):
     assert got.min() >= 0 and got.max() <= 1
 
 
+def test_styles_serve_other_sizes():
+    counts, knots = draw_knots(np.array([5]), 0, 1, Jitter())
+    image = nearness(knots[0, :, : counts[0]], 40).float() / 255
+    style = StrokeStyle("known")
+    uniforms = torch.full((1, style.num_uniforms), 0.4, dtype=torch.float64)
+    hand = KNOWN[style.hands[int(0.4 * len(style.hands))]]
+    expected = styled(image[0].double().numpy(), hand, uniforms[0, 1:].numpy())
+    np.testing.assert_allclose(style(image[None, None], uniforms)[0, 0, 0].numpy(), expected, atol=2e-4)
+
+
 def test_styles_serve_other_sizes_with_the_same_proportions():
     small, large = (coverage(size) for size in (28, 56))
     assert abs(small - large) < 0.02

@@ -1,0 +1,203 @@
+"""miniImageNet's layouts on a small copy; the real one is in tests/real."""
+
+import pickle
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import episodes
+from episodes import EpisodesError, miniimagenet
+from episodes.miniimagenet import load_miniimagenet
+from episodes.pickles import read_image_pickle
+
+SPLIT = {"train": ("n00000001", "n00000002"), "val": ("n00000003",), "test": ("n00000004",)}
+
+
+@pytest.fixture(autouse=True)
+def _small(monkeypatch):
+    monkeypatch.setattr(miniimagenet, "published_split", lambda name: SPLIT)
+
+
+def pixels(wnid, i):
+    return np.full((84, 84, 3), (int(wnid[1:]) * 20, i * 10, 5), np.uint8)
+
+
+def write(folder, names=lambda wnid, i: f"{wnid}{i:08d}.png"):
+    for wnid in (wnid for members in SPLIT.values() for wnid in members):
+        for i in range(3):
+            path = folder / names(wnid, i)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels(wnid, i)).save(path)
+
+
+def tables(base, nested=False):
+    for split, members in SPLIT.items():
+        rows = [f"{wnid}{i:08d}.png,{wnid}" for wnid in members for i in range(3)]
+        (base / f"{split}.csv").write_text("\n".join(["filename,label", *rows]) + "\n")
+
+
+def content(split, keys=str):
+    members = SPLIT[split]
+    images = np.stack([pixels(wnid, i) for i in range(3) for wnid in members])  # classes interleaved
+    rows = {keys_of(wnid, keys): list(range(c, len(images), len(members))) for c, wnid in enumerate(members)}
+    return {keys_of("image_data", keys): images, keys_of("class_dict", keys): rows}
+
+
+def keys_of(name, keys):
+    return name.encode() if keys is bytes else name
+
+
+def csv_layout(base):
+    write(base / "images")
+    tables(base)
+
+
+def csv_beside_class_folders(base):
+    for split, members in SPLIT.items():
+        write(base / "all")
+        for wnid in members:
+            for i in range(3):
+                target = base / split / wnid / f"{wnid}{i:08d}.png"
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(base / "all" / target.name, target)
+    tables(base)
+
+
+def class_folders(base):
+    csv_beside_class_folders(base)
+    for split in SPLIT:
+        (base / f"{split}.csv").unlink()
+
+
+def pickles(base, keys=str, protocol=4, names=("train", "val", "test")):
+    base.mkdir(parents=True)
+    for split, name in zip(SPLIT, names, strict=True):
+        raw = pickle.dumps(content(split, keys), protocol)
+        (base / f"mini-imagenet-cache-{name}.pkl").write_bytes(raw)
+
+
+LAYOUTS = {
+    "csv": csv_layout,
+    "csv and class folders": csv_beside_class_folders,
+    "class folders": class_folders,
+    "pickles": pickles,
+    "pickles of Python 2": lambda base: pickles(base, bytes, 2),
+    "pickles of protocol 5": lambda base: pickles(base, str, 5),
+    "learn2learn's pickles": lambda base: pickles(base, str, 4, ("train", "validation", "test")),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("place", ["miniimagenet", "mini-imagenet"])
+def test_every_layout_gives_the_same_pool(tmp_path, layout, place):
+    LAYOUTS[layout](tmp_path / place)
+    for split, members in SPLIT.items():
+        pool = episodes.load("miniimagenet", split, root=tmp_path)
+        expected = np.stack([pixels(wnid, i) for wnid in members for i in range(3)]).transpose(0, 3, 1, 2)
+        assert pool.class_names == members and torch.equal(pool.images, torch.from_numpy(expected.copy()))
+    small = load_miniimagenet("train", root=tmp_path, image_size=32)
+    assert small.image_shape == (3, 32, 32) and small.images[0, :, 0, 0].tolist() == [20, 0, 5]
+
+
+def test_absent_says_what_to_place_where(tmp_path):
+    with pytest.raises(
+        EpisodesError, match=rf"{tmp_path}/miniimagenet/\{{train,val,test\}}\.csv with .*images"
+    ):
+        load_miniimagenet(root=tmp_path)
+    with pytest.raises(EpisodesError, match="can't be downloaded"):
+        load_miniimagenet(root=tmp_path, download=True)
+
+
+@pytest.mark.parametrize(
+    ("break_it", "says"),
+    [
+        (lambda b: (b / "train.csv").write_text("name,class\n"), r"has columns \['name', 'class'\]"),
+        (
+            lambda b: (b / "images/n0000000100000000.png").unlink(),
+            r"line 2 lists n0000000100000000\.png, which is not in",
+        ),
+        (
+            lambda b: (b / "train.csv").write_text("filename,label\nn0000000100000000.png,n00000002\n"),
+            "isn't the first 9",
+        ),
+        (
+            lambda b: shutil.copy(b / "val.csv", b / "train.csv"),
+            "class n00000003 in train, but .* belongs to val",
+        ),
+        (
+            lambda b: (b / "train.csv").write_text("filename,label\nn0000000100000000.png,n00000001\n"),
+            "lacks 1 of the 2",
+        ),
+        (
+            lambda b: (b / "images/n0000000100000000.png").write_bytes(b"torn"),
+            r"can't read .*n0000000100000000\.png",
+        ),
+    ],
+)
+def test_a_broken_copy_is_refused(tmp_path, break_it, says):
+    base = tmp_path / "miniimagenet"
+    csv_layout(base)
+    break_it(base)
+    with pytest.raises(EpisodesError, match=says):
+        load_miniimagenet("train", root=tmp_path)
+
+
+def test_a_pickle_of_another_split_is_refused(tmp_path):
+    pickles(tmp_path / "miniimagenet", names=("val", "train", "test"))
+    with pytest.raises(EpisodesError, match=r"val\.pkl has class n00000001 in val, but .* belongs to train"):
+        load_miniimagenet("val", root=tmp_path)
+
+
+def test_other_refusals(tmp_path):
+    for options, says in [
+        ({"split": "dev"}, "train, val, test"),
+        ({"scheme": "x"}, "ravi"),
+        ({"image_size": 0}, "is 0"),
+    ]:
+        with pytest.raises(EpisodesError, match=says):
+            load_miniimagenet(root=tmp_path, **options)
+
+
+class Evil:
+    def __init__(self, function, *arguments):
+        self.call = function, arguments
+
+    def __reduce__(self):
+        return self.call
+
+
+@pytest.mark.parametrize(
+    ("made", "says"),
+    [
+        (lambda: Evil(eval, "open('ran', 'w')"), "it asks for builtins.eval"),
+        (lambda: {"image_data": Evil(np.load, "x")}, "it asks for numpy.*load"),
+        (lambda: Evil(np.ndarray, (4,), "O", bytes(32)), "can't read"),
+        (lambda: {"image_data": np.array([{}], dtype=object)}, "an array of dtype 'O8'"),
+        (lambda: [1, 2], "image_data should be uint8 .* found NoneType"),
+        (lambda: {"image_data": np.zeros((2, 84, 84, 3))}, "found float64"),
+        (lambda: {"image_data": np.zeros((2, 84, 84, 3), np.uint8)}, "class_dict should map"),
+        (
+            lambda: {"image_data": np.zeros((2, 8, 8, 3), np.uint8), "class_dict": {"a": [0, 2]}},
+            "outside 0 to 1",
+        ),
+        (lambda: {"image_data": np.zeros((2, 8, 8, 3), np.uint8), "class_dict": {"a": [0, 0]}}, "rows twice"),
+    ],
+)
+def test_pickles_that_are_no_data_run_nothing(tmp_path, monkeypatch, made, says):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "p.pkl").write_bytes(pickle.dumps(made()))
+    with pytest.raises(EpisodesError, match=says):
+        read_image_pickle(tmp_path / "p.pkl")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_web_pages_and_torn_pickles(tmp_path):
+    (tmp_path / "p.pkl").write_bytes(b"\n<!DOCTYPE html>")
+    with pytest.raises(EpisodesError, match="is a web page"):
+        read_image_pickle(tmp_path / "p.pkl")
+    (tmp_path / "p.pkl").write_bytes(pickle.dumps(content("train"))[:-100])
+    with pytest.raises(EpisodesError, match="can't read"):
+        read_image_pickle(tmp_path / "p.pkl")

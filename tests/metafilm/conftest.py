@@ -1,0 +1,153 @@
+"""Small learners and generated episodes: nothing here reads a file."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from episodes import ClassPool, Episode, EpisodeSampler
+from metafilm import MetaFiLM, film, norms
+from metafilm.build import build_learner
+from metafilm.config import Config
+
+
+def tiny_config(**sections: dict[str, Any]) -> Config:
+    """A configuration of a network small enough for a test; each section given is laid over it."""
+    settings: dict[str, dict[str, Any]] = {
+        "data": {"image_size": 16},
+        "episodes": {"ways": 3, "shots": 2, "queries": 2},
+        "backbone": {"width": 4},
+        "encoder": {"width": 6},
+        "outer": {"iterations": 4, "meta_batch": 2, "learning_rate": 0.01, "warmup": 2},
+        "evaluation": {"every": 2, "episodes": 4},
+    }
+    for name, section in sections.items():
+        settings.setdefault(name, {}).update(section)
+    return Config.from_dict(settings)
+
+
+@pytest.fixture(name="tiny_config")
+def tiny_config_fixture() -> Callable[..., Config]:
+    return tiny_config
+
+
+def disturb(module: nn.Module, seed: int = 0, by: float = 0.2) -> None:
+    """Move everything but deviations off its first value, so that no test passes for want of a signal."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, value in module.state_dict().items():
+            if name.endswith(("delta_gamma", "delta_beta", "mean", "std")) and "running" not in name:
+                continue
+            if name.endswith("running_var"):
+                value.mul_(0.5 + torch.rand(value.shape, generator=generator).to(value))
+            elif "step_sizes" in name:
+                value.add_(0.05 * torch.rand(value.shape, generator=generator).to(value))
+            elif value.is_floating_point():
+                value.add_(by * torch.randn(value.shape, generator=generator).to(value))
+
+
+@pytest.fixture(name="disturb")
+def disturb_fixture() -> Callable[..., None]:
+    return disturb
+
+
+def settle(learner: MetaFiLM) -> None:
+    """Running averages that fit the weights, as training leaves them: else deep networks overflow."""
+    if len(learner.image_shape) == 3:
+        layers = [module for module in learner.backbone.modules() if isinstance(module, norms.Norm)]
+        for layer in layers:
+            layer.momentum = 0.8
+        images = torch.rand(1, 8, *learner.image_shape, generator=torch.Generator().manual_seed(1))
+        with torch.no_grad():
+            learner.train().features(learner.prepare(images), {}, 1, record=True)
+        norms.commit(learner.backbone)
+        for layer in layers:
+            layer.momentum = 0.1
+
+
+@pytest.fixture
+def make_learner() -> Callable[..., MetaFiLM]:
+    """`make_learner(fresh=False, dtype=float64, train_classes=0, shape=(1, 16, 16), **sections)`."""
+
+    def make(
+        *,
+        fresh: bool = False,
+        dtype: torch.dtype = torch.float64,
+        train_classes: int = 0,
+        shape: tuple[int, ...] = (1, 16, 16),
+        **sections: dict[str, Any],
+    ) -> MetaFiLM:
+        channels = shape[0]
+        learner = build_learner(tiny_config(**sections), shape, train_classes, [0.4] * channels, [0.5] * channels)
+        if not fresh:
+            disturb(learner)
+            settle(learner)
+        return learner.to(dtype)
+
+    return make
+
+
+@pytest.fixture
+def make_episode() -> Callable[..., Episode]:
+    """`make_episode(tasks, ways, shots, queries, seed, shape)`: noisy copies of one random image a class."""
+
+    def make(
+        tasks: int = 3,
+        ways: int = 3,
+        shots: int = 2,
+        queries: int = 2,
+        seed: int = 0,
+        shape: tuple[int, int, int] = (1, 16, 16),
+    ) -> Episode:
+        generator = torch.Generator().manual_seed(seed)
+        classes = torch.rand(tasks, ways, 1, *shape, generator=generator)
+
+        def images(count: int) -> Tensor:
+            noise = torch.rand(tasks, ways, count, *shape, generator=generator)
+            return (0.6 * classes + 0.4 * noise).flatten(1, 2)
+
+        labels = torch.arange(ways).expand(tasks, ways)
+        return Episode(
+            support_images=images(shots),
+            support_labels=labels.repeat_interleave(shots, 1),
+            query_images=images(queries),
+            query_labels=labels.repeat_interleave(queries, 1),
+            ways=ways,
+            index=torch.arange(tasks) + 10 * seed,
+            class_ids=torch.stack([torch.randperm(7, generator=generator)[:ways] for _ in range(tasks)]),
+        )
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def pool() -> ClassPool:
+    """Seven easy classes of eight 16x16 images."""
+    generator = torch.Generator().manual_seed(5)
+    classes = torch.rand(7, 1, 1, 16, 16, generator=generator)
+    noise = torch.rand(7, 8, 1, 16, 16, generator=generator)
+    images = ((0.7 * classes + 0.3 * noise) * 255).to(torch.uint8).flatten(0, 1)
+    labels = torch.arange(7).repeat_interleave(8)
+    return ClassPool.from_arrays(images.numpy(), labels.numpy(), [f"class{i}" for i in range(7)])
+
+
+@pytest.fixture
+def sampler(pool: ClassPool) -> EpisodeSampler:
+    return EpisodeSampler(pool, ways=3, shots=2, queries=2, seed=1)
+
+
+@pytest.fixture
+def random_film() -> Callable[..., dict[str, Tensor]]:
+    """`random_film(network, tasks=None, seed=0)`: deviations [C], or [T, C]."""
+
+    def make(network: nn.Module, tasks: int | None = None, seed: int = 0) -> dict[str, Tensor]:
+        generator = torch.Generator().manual_seed(seed)
+        shapes = {name: value for name, value in film.parameters(network).items()}
+        return {
+            name: 0.3 * torch.randn(*(() if tasks is None else (tasks,)), *value.shape, generator=generator).to(value)
+            for name, value in shapes.items()
+        }
+
+    return make

@@ -1,0 +1,106 @@
+"""Tasks of a batch don't see each other: together they give what each gives alone, gradients too."""
+
+import copy
+
+import pytest
+import torch
+
+from metafilm import norms
+from metafilm.data import Source
+from metafilm.film import FilmDict
+from metafilm.outer_loop import OuterLoop, outer_loss
+
+SECTIONS = {
+    "prototype": {"inner": {"steps": 2, "views": 2}},
+    "prototype-no-views": {"inner": {"steps": 2, "views": 0}},
+    "cosine": {"head": {"name": "cosine"}, "inner": {"steps": 1}},
+    "linear": {"head": {"name": "linear"}, "inner": {"steps": 2}},
+    "ridge": {"head": {"name": "ridge"}, "inner": {"steps": 1}},
+    "first-order": {"inner": {"steps": 2, "first_order": True}},
+    "encoder-only": {"encoder": {"decoder": "mlp"}},
+    "resnet12-feature": {
+        "backbone": {"name": "resnet12", "width": 2},
+        "inner": {"steps": 1, "granularity": "feature"},
+    },
+}
+EXACT = {"rtol": 1e-9, "atol": 1e-9}
+
+
+def with_norm(sections: dict, norm: str) -> dict:
+    return {**sections, "backbone": {**sections.get("backbone", {}), "norm": norm}}
+
+
+def stacked(films: list[FilmDict]) -> FilmDict:
+    return {name: torch.cat([film[name] for film in films]) for name in films[0]}
+
+
+@pytest.mark.parametrize("norm", norms.MODES)
+@pytest.mark.parametrize("sections", SECTIONS.values(), ids=SECTIONS)
+@pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
+def test_predictions(make_learner, make_episode, sections, norm, training) -> None:
+    learner = make_learner(**with_norm(sections, norm)).train(training)
+    episode = make_episode(tasks=3)
+    together = learner(episode, all_stages=True)
+    alone = [learner(episode.select(t), all_stages=True) for t in range(3)]
+    assert len(together.stages) >= 2
+    for stage in range(len(together.stages)):
+        torch.testing.assert_close(
+            together.predictions[stage], torch.cat([one.predictions[stage] for one in alone]), **EXACT
+        )
+        if stage:
+            expected = stacked([one.films[stage] for one in alone])
+            for name, value in together.films[stage].items():
+                torch.testing.assert_close(value, expected[name], **EXACT)
+
+
+def gradients(learner, episode) -> dict[str, torch.Tensor]:
+    learner.zero_grad()
+    loss, _ = outer_loss(learner, episode, learner.config)
+    loss.backward()
+    return {name: value.grad.clone() for name, value in learner.outer_parameters().items() if value.grad is not None}
+
+
+@pytest.mark.parametrize("norm", norms.MODES)
+@pytest.mark.parametrize("sections", SECTIONS.values(), ids=SECTIONS)
+@pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
+def test_meta_gradient_is_the_mean_of_the_tasks_own(make_learner, make_episode, sections, norm, training) -> None:
+    sections = {**with_norm(sections, norm), "outer": {"penalty": 0.1, "auxiliary": 0.5}}
+    learner = make_learner(train_classes=7, **sections).train(training)
+    episode = make_episode(tasks=3)
+    found = gradients(learner, episode)
+    alone = [gradients(learner, episode.select(t)) for t in range(3)]
+    assert found.keys() == alone[0].keys()
+    assert any(name.startswith("backbone") for name in found)
+    for name, gradient in found.items():
+        torch.testing.assert_close(gradient, torch.stack([one[name] for one in alone]).mean(0), **EXACT)
+
+
+@pytest.mark.parametrize("norm", norms.MODES)
+def test_a_meta_batch_may_be_cut_into_any_chunks(make_learner, make_episode, norm) -> None:
+    """Parameters, running averages and the moving average after three steps don't depend on the cut."""
+    learner = make_learner(
+        train_classes=7,
+        backbone={"norm": norm},
+        inner={"steps": 2},
+        outer={"iterations": 9, "auxiliary": 0.5, "average": 0.9, "meta_batch": 4, "task_chunk": 4},
+    )
+    states, reports = [], []
+    for sizes in ((4,), (1, 1, 1, 1), (1, 3)):
+        loop = OuterLoop(copy.deepcopy(learner), learner.config, Source(None, ()))  # type: ignore[arg-type]
+        for step in range(3):
+            tasks = [make_episode(tasks=4, seed=step).select(t) for t in range(4)]
+            chunks, start = [], 0
+            for size in sizes:
+                chunks.append(type(tasks[0]).cat(tasks[start : start + size]))
+                start += size
+            report = loop.step(chunks)
+        states.append({**loop.learner.state_dict(), **{f"average {k}": v for k, v in loop.average.values.items()}})
+        reports.append(report)
+    moved = {name for name, value in learner.state_dict().items() if not torch.equal(value, states[0][name])}
+    assert any("running_mean" in name for name in moved) == (norm == "running")
+    for state, report in zip(states[1:], reports[1:], strict=True):
+        for name, value in states[0].items():
+            torch.testing.assert_close(state[name], value, **EXACT, msg=lambda text, name=name: f"{name}: {text}")
+        assert report["loss"] == pytest.approx(reports[0]["loss"], abs=1e-9)
+        assert report["gradient_norm"] == pytest.approx(reports[0]["gradient_norm"], abs=1e-9)
+        assert report["accuracy"] == pytest.approx(reports[0]["accuracy"])
