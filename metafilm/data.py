@@ -33,7 +33,8 @@ class Source:
     @property
     def build(self) -> dict[str, object]:
         if not self.pools:
-            return {"image_shape": [1], "train_classes": 0, "mean": None, "std": None}
+            mean, std = function_statistics(self.sampler)
+            return {"image_shape": [1], "train_classes": 0, "mean": mean, "std": std}
         mean, std = statistics(self.pools)
         return {
             "image_shape": list(self.pools[0].image_shape),
@@ -50,6 +51,12 @@ class Source:
 
         counts = torch.tensor([0] + [pool.num_classes for pool in self.pools[:-1]]).cumsum(0)
         return replace(episode, class_ids=episode.class_ids + counts[episode.pool_ids].unsqueeze(1))
+
+
+def function_statistics(sampler: Sampler) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation of a function's inputs, uniform over the sampler's ``x_range``."""
+    low, high = getattr(sampler, "x_range", (-1.0, 1.0))
+    return [(low + high) / 2], [(high - low) / 12**0.5]
 
 
 def statistics(pools: tuple[ClassPool, ...]) -> tuple[list[float], list[float]]:

@@ -137,10 +137,10 @@ def insert(network: nn.Module, sites: str | Iterable[str] = "all") -> nn.Module:
 def _site_names(
     network: nn.Module, modules: Mapping[str, nn.Module], sites: str | Iterable[str]
 ) -> list[str]:
-    if sites == "none":
+    if isinstance(sites, str) and sites == "none":
         return []
     if isinstance(sites, str) and sites in ("all", "last"):
-        usual = list(getattr(network, "film_sites", ()))
+        usual: list[str] = list(getattr(network, "film_sites", ()))
         usual = usual or [name for name, module in modules.items() if _is_norm(module)]
         return usual[-1:] if sites == "last" else usual
     return [sites] if isinstance(sites, str) else list(sites)

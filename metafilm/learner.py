@@ -134,7 +134,7 @@ class MetaFiLM(nn.Module):
         return "transductive" if norms.mode_of(self.backbone) == "transductive" else "inductive"
 
     def outer_parameters(self) -> dict[str, nn.Parameter]:
-        """All that the outer loop learns: everything but the deviations themselves, which are a task's own."""
+        """All that the outer loop learns: everything but the deviations, which are a task's own."""
         own = {f"backbone.{name}" for name in film.parameters(self.backbone)}
         return {
             name: parameter

@@ -14,7 +14,7 @@ _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4  # <malloc.h>
 
 
 def keep_freed_memory() -> bool:
-    """Tell glibc's allocator to reuse large blocks instead of returning them; False where there is no glibc."""
+    """Tell glibc's allocator to keep large blocks for reuse; False where there is no glibc."""
     if platform.libc_ver()[0] != "glibc":
         return False
     try:

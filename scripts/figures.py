@@ -32,7 +32,7 @@ def save(figure, path: Path) -> None:
 def architecture() -> None:
     """Episodes, task encoder, inner loop, backbone, head, and the outer gradient."""
     figure, axes = plt.subplots(figsize=(10, 4.2))
-    axes.set(xlim=(0, 100), ylim=(0, 42))
+    axes.set(xlim=(0, 100), ylim=(-3, 42))
     axes.axis("off")
 
     def box(x, y, width, height, text, colour=PAPER):
@@ -59,7 +59,7 @@ def architecture() -> None:
     arrow((13.5, 10.5), (49.5, 10.5))
     arrow((69.5, 10.5), (78.5, 10.5), "features")
     arrow((88.5, 10.5), (91.5, 10.5))
-    arrow((95.5, 7.4), (59.5, 5.4), "outer loop: the gradient reaches backbone, encoder, head and step sizes", BIAS, "--", -0.22, (0.0, -4.9))
+    arrow((95.5, 7.4), (59.5, 5.4), "outer loop: the gradient reaches backbone, encoder, head and step sizes", BIAS, "--", -0.22, (0.0, -8.2))
     axes.text(50, 38.5, "a task is a small set of FiLM deviations δ of one shared network; δ = 0 is the plain network", ha="center", fontsize=10.5, color=INK)
     save(figure, DOCS / "architecture.svg")
 

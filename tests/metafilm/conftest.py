@@ -80,7 +80,9 @@ def make_learner() -> Callable[..., MetaFiLM]:
         **sections: dict[str, Any],
     ) -> MetaFiLM:
         channels = shape[0]
-        learner = build_learner(tiny_config(**sections), shape, train_classes, [0.4] * channels, [0.5] * channels)
+        learner = build_learner(
+            tiny_config(**sections), shape, train_classes, [0.4] * channels, [0.5] * channels
+        )
         if not fresh:
             disturb(learner)
             settle(learner)
@@ -144,9 +146,10 @@ def random_film() -> Callable[..., dict[str, Tensor]]:
 
     def make(network: nn.Module, tasks: int | None = None, seed: int = 0) -> dict[str, Tensor]:
         generator = torch.Generator().manual_seed(seed)
-        shapes = {name: value for name, value in film.parameters(network).items()}
+        shapes = film.parameters(network)
         return {
-            name: 0.3 * torch.randn(*(() if tasks is None else (tasks,)), *value.shape, generator=generator).to(value)
+            name: 0.3
+            * torch.randn(*(() if tasks is None else (tasks,)), *value.shape, generator=generator).to(value)
             for name, value in shapes.items()
         }
 

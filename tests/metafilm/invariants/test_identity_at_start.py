@@ -29,12 +29,19 @@ class Sequence(nn.Module):
 
 
 def conv1d() -> nn.Module:
-    return nn.Sequential(nn.Conv1d(2, 6, 3), nn.BatchNorm1d(6), nn.ReLU(), nn.Conv1d(6, 4, 3), nn.GroupNorm(2, 4))
+    return nn.Sequential(
+        nn.Conv1d(2, 6, 3), nn.BatchNorm1d(6), nn.ReLU(), nn.Conv1d(6, 4, 3), nn.GroupNorm(2, 4)
+    )
 
 
 NETWORKS = {
-    **{f"conv4-{mode}": (lambda mode=mode: Conv4(IMAGE, 4, mode), (4, *IMAGE), "all") for mode in norms.MODES},
-    **{f"resnet12-{mode}": (lambda mode=mode: ResNet12(IMAGE, 4, mode), (4, *IMAGE), "all") for mode in norms.MODES},
+    **{
+        f"conv4-{mode}": (lambda mode=mode: Conv4(IMAGE, 4, mode), (4, *IMAGE), "all") for mode in norms.MODES
+    },
+    **{
+        f"resnet12-{mode}": (lambda mode=mode: ResNet12(IMAGE, 4, mode), (4, *IMAGE), "all")
+        for mode in norms.MODES
+    },
     "mlp": (lambda: MLP(5, (8, 8)), (4, 5), "all"),
     "resnet18": (lambda: torchvision.models.resnet18(num_classes=5), (2, 3, 32, 32), "all"),
     "resnet18-last": (lambda: torchvision.models.resnet18(num_classes=5), (2, 3, 32, 32), "last"),
@@ -103,7 +110,9 @@ def test_a_filmed_checkpoint_keeps_its_deviations(network, random_film) -> None:
 @pytest.mark.parametrize("norm", norms.MODES)
 @pytest.mark.parametrize("backbone", ["conv4", "resnet12"])
 @pytest.mark.parametrize("decoder", ["linear", "mlp", "gru"])
-def test_a_fresh_learner_is_its_backbone_and_head(make_learner, make_episode, norm, backbone, decoder) -> None:
+def test_a_fresh_learner_is_its_backbone_and_head(
+    make_learner, make_episode, norm, backbone, decoder
+) -> None:
     learner = make_learner(
         fresh=True,
         dtype=torch.float32,

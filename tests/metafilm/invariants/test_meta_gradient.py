@@ -1,4 +1,4 @@
-"""The meta-gradient is right: against finite differences, a loop written out by hand, and learn2learn's MAML."""
+"""The meta-gradient against finite differences, a loop written out by hand, and learn2learn's MAML."""
 
 import pytest
 import torch
@@ -24,7 +24,9 @@ CASES += [("support", head, True) for head in ("cosine", "ridge", "linear")]
 
 
 @pytest.mark.parametrize(("norm", "head", "training"), CASES)
-def test_finite_differences_through_encoder_and_two_steps(make_learner, make_episode, norm, head, training) -> None:
+def test_finite_differences_through_encoder_and_two_steps(
+    make_learner, make_episode, norm, head, training
+) -> None:
     """A random projection of the whole gradient: backbone, encoder, head and step sizes."""
     learner = make_learner(
         backbone={"norm": norm, "width": 3}, head={"name": head}, inner={"steps": 2, "views": 1}
@@ -44,7 +46,7 @@ def test_finite_differences_through_encoder_and_two_steps(make_learner, make_epi
 
 @pytest.mark.parametrize("kind", ["encoder.", "head.", "inner.", "backbone.blocks.0.conv"])
 def test_each_kind_of_parameter_on_its_own(make_learner, make_episode, kind) -> None:
-    """Central differences along one random direction per parameter, so that no large one hides a small one."""
+    """Along one random direction per parameter, so that no large one hides a small one."""
     learner = make_learner(inner={"steps": 2}).train()
     episode = make_episode(tasks=2)
     chosen = {name: value for name, value in learner.outer_parameters().items() if name.startswith(kind)}
@@ -83,12 +85,16 @@ class Curves:
     @property
     def shared(self) -> list[Tensor]:
         own = film.parameters(self.backbone)
-        return [v for n, v in self.backbone.named_parameters() if n not in own] + list(self.classifier.parameters())
+        return [v for n, v in self.backbone.named_parameters() if n not in own] + list(
+            self.classifier.parameters()
+        )
 
     def by_hand(self, steps: int, step_size: float, first_order: bool) -> tuple[FilmDict, Tensor]:
         now = {name: value.clone().requires_grad_() for name, value in self.start.items()}
         for _ in range(steps):
-            gradients = torch.autograd.grad(self.loss(now, self.support), list(now.values()), create_graph=True)
+            gradients = torch.autograd.grad(
+                self.loss(now, self.support), list(now.values()), create_graph=True
+            )
             moved = {}
             for (name, value), gradient in zip(now.items(), gradients, strict=True):
                 moved[name] = value - step_size * (gradient.detach() if first_order else gradient)
@@ -98,7 +104,9 @@ class Curves:
     def by_inner_loop(self, steps: int, step_size: float, first_order: bool) -> tuple[FilmDict, Tensor]:
         inner = InnerLoop(film.sites(self.backbone), steps, step_size).double()
         start = {name: value[None].clone() for name, value in self.start.items()}
-        *_, last = inner(start, lambda now: self.loss(now, self.support)[None], steps, first_order=first_order)
+        *_, last = inner(
+            start, lambda now: self.loss(now, self.support)[None], steps, first_order=first_order
+        )
         return {name: value[0] for name, value in last.items()}, self.loss(last, self.query)
 
 
@@ -136,7 +144,9 @@ class OnlyDeviations(nn.Module):
         self.task_loss = task.loss
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.task_loss({name: getattr(self, f"deviation{i}") for i, name in enumerate(self.names)}, images)
+        return self.task_loss(
+            {name: getattr(self, f"deviation{i}") for i, name in enumerate(self.names)}, images
+        )
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -152,7 +162,9 @@ def test_learn2learn_on_the_same_deviations(disturb, steps: int, first_order: bo
     found, loss = task.by_inner_loop(steps, 0.5, first_order)
     torch.testing.assert_close(loss, expected_loss, rtol=1e-10, atol=1e-12)
     for i, name in enumerate(task.start):
-        torch.testing.assert_close(found[name], getattr(clone.module, f"deviation{i}"), rtol=1e-10, atol=1e-12)
+        torch.testing.assert_close(
+            found[name], getattr(clone.module, f"deviation{i}"), rtol=1e-10, atol=1e-12
+        )
     reference = torch.autograd.grad(expected_loss, task.shared)
     for gradient, other in zip(torch.autograd.grad(loss, task.shared), reference, strict=True):
         torch.testing.assert_close(gradient, other, rtol=1e-9, atol=1e-12)

@@ -20,7 +20,7 @@ from metafilm.outer_loop import train
 from metafilm.rundir import RunDirectory
 from metafilm.tracking import Tracker
 
-ITERATIONS = 14
+ITERATIONS = 24
 
 # Trains the run whose settings stand in a file, slowly enough to be interrupted between any two iterations.
 SCRIPT = """
@@ -36,7 +36,7 @@ config = Config.from_dict(json.load(open(settings)))
 step = outer_loop.OuterLoop.step
 
 def slow(self, episodes):
-    time.sleep(0.25)
+    time.sleep(0.1)
     return step(self, episodes)
 
 outer_loop.OuterLoop.step = slow
@@ -111,7 +111,7 @@ def start(folder: Path, settings: dict, root: Path, until: int) -> subprocess.Po
         if process.poll() is not None or time.monotonic() > deadline:
             process.kill()
             pytest.fail(f"the run ended too early: {process.communicate()[1].decode()}")
-        time.sleep(0.02)
+        time.sleep(0.05)
     return process
 
 
@@ -133,7 +133,7 @@ def runs(tmp_path_factory, settings: dict) -> dict[str, Path]:
         # half a line, as a kill in the middle of a write leaves it
         with (broken / "metrics.jsonl").open("a") as file:
             file.write('{"iteration": 5, "lo')
-        stopped = start(broken, settings | {"evaluation": settings["evaluation"]}, root, max(8, after_kill + 1))
+        stopped = start(broken, settings, root, max(8, after_kill + 1))
         stopped.send_signal(signal.SIGINT)
         _, errors = stopped.communicate(timeout=60)
         after_stop = iteration(broken)
@@ -189,7 +189,7 @@ def test_best_weights(runs) -> None:
 def test_metrics(runs) -> None:
     logged = [RunDirectory(runs[name]).read_metrics() for name in ("whole", "broken")]
     for records in logged:
-        assert [record["iteration"] for record in records] == [1, 5, 10, ITERATIONS]
+        assert [record["iteration"] for record in records] == [1, 5, 10, 15, 20, ITERATIONS]
         seconds = [record.pop("seconds") for record in records]
         assert seconds == sorted(seconds)
     assert "validation_accuracy" in logged[0][1]

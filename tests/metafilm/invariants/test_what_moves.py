@@ -10,7 +10,9 @@ from metafilm.data import Source
 from metafilm.outer_loop import OuterLoop, outer_loss
 
 FILM = {f"blocks.{i}.norm.film.delta_{kind}" for i in range(4) for kind in ("gamma", "beta")}
-BACKBONE = {f"backbone.blocks.{i}.{name}" for i in range(4) for name in ("conv.weight", "norm.weight", "norm.bias")}
+BACKBONE = {
+    f"backbone.blocks.{i}.{name}" for i in range(4) for name in ("conv.weight", "norm.weight", "norm.bias")
+}
 ENCODER = {
     f"encoder.{name}"
     for name in (
@@ -62,7 +64,9 @@ def test_the_inner_loop_moves_deviations_and_nothing_else(learner, make_episode,
 def test_the_outer_gradient_reaches_everything_else(learner, make_episode) -> None:
     loss, _ = outer_loss(learner.train(), make_episode(), learner.config)
     loss.backward()
-    reached = {name for name, value in learner.named_parameters() if value.grad is not None and value.grad.any()}
+    reached = {
+        name for name, value in learner.named_parameters() if value.grad is not None and value.grad.any()
+    }
     assert reached == OUTER
 
 
@@ -70,9 +74,17 @@ def test_one_outer_step_moves_everything_else(learner, make_episode) -> None:
     before = copy.deepcopy(learner.state_dict())
     loop = OuterLoop(learner, learner.config, Source(None, ()))  # type: ignore[arg-type]
     loop.step([make_episode()])
-    moved = {name for name, _ in learner.named_parameters() if not torch.equal(before[name], learner.state_dict()[name])}
+    moved = {
+        name
+        for name, _ in learner.named_parameters()
+        if not torch.equal(before[name], learner.state_dict()[name])
+    }
     assert moved == OUTER
-    buffers = {name for name, _ in learner.named_buffers() if name in before and not torch.equal(before[name], learner.state_dict()[name])}
+    buffers = {
+        name
+        for name, _ in learner.named_buffers()
+        if name in before and not torch.equal(before[name], learner.state_dict()[name])
+    }
     averages = ("running_mean", "running_var", "num_batches_tracked")
     assert buffers == {f"backbone.blocks.{i}.norm.{name}" for i in range(4) for name in averages}
 
@@ -86,10 +98,12 @@ def test_step_sizes_that_are_not_learned_stay(make_learner, make_episode) -> Non
 
 
 def test_a_detached_encoder_gives_the_backbone_nothing(make_learner, make_episode) -> None:
-    """With the query features cut as well, no gradient is left for the backbone; the encoder keeps its own."""
+    """Of the deviations' gradient, that is; the encoder keeps its own."""
     for detach in (False, True):
         learner = make_learner(encoder={"detach": detach})
         deviations = learner(make_episode()).films[-1]
         torch.stack([value.square().sum() for value in deviations.values()]).sum().backward()
-        reached = {name for name, value in learner.named_parameters() if value.grad is not None and value.grad.any()}
+        reached = {
+            name for name, value in learner.named_parameters() if value.grad is not None and value.grad.any()
+        }
         assert reached == (ENCODER if detach else BACKBONE | ENCODER)

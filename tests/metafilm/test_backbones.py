@@ -1,0 +1,50 @@
+"""Shapes, sites and errors of the plain backbones."""
+
+import pytest
+import torch
+
+from metafilm import MetafilmError
+from metafilm.backbones import MLP, Conv4, ResNet12
+
+
+@pytest.mark.parametrize(("shape", "expected"), [((1, 28, 28), 64), ((3, 84, 84), 1600), ((2, 16, 20), 64)])
+def test_conv4(shape, expected) -> None:
+    net = Conv4(shape)
+    assert net.out_features == expected
+    assert net(torch.rand(2, *shape)).shape == (2, expected)
+    # Snell et al.'s network: 3x3 convolutions (no bias: the norm has one) and norms
+    channels = shape[0]
+    assert sum(p.numel() for p in net.parameters()) == 9 * 64 * (channels + 3 * 64) + 4 * 2 * 64
+
+
+def test_conv4_block_is_convolution_norm_relu_pool() -> None:
+    net = Conv4((1, 16, 16), 4).eval()
+    x = torch.rand(2, 1, 16, 16)
+    expected = x
+    for block in net.blocks:
+        expected = torch.max_pool2d(torch.relu(block.norm(block.conv(expected))), 2)
+    assert torch.equal(net(x), expected.flatten(1))
+
+
+def test_resnet12() -> None:
+    net = ResNet12((3, 32, 32), 4)
+    assert net.out_features == 32
+    assert net(torch.rand(2, 3, 32, 32)).shape == (2, 32)
+    assert [net.get_submodule(site).num_features for site in net.film_sites] == [4] * 3 + [8] * 3 + [
+        16
+    ] * 3 + [32] * 3
+
+
+def test_mlp() -> None:
+    net = MLP(3, (7, 5))
+    x = torch.randn(2, 3)
+    expected = torch.relu(net.layers[1](torch.relu(net.layers[0](x))))
+    assert net.out_features == 5 and torch.equal(net(x), expected)
+
+
+@pytest.mark.parametrize("network", [Conv4, ResNet12])
+def test_errors(network) -> None:
+    with pytest.raises(MetafilmError, match="images of 15x28 are too small"):
+        network((1, 15, 28))
+    with pytest.raises(MetafilmError, match="unknown norm mode"):
+        network((1, 28, 28), 4, "none")

@@ -1,0 +1,179 @@
+"""MetaFiLM: what composing the parts gives, and what it refuses."""
+
+import copy
+from dataclasses import replace
+
+import pytest
+import torch
+
+from metafilm import MetaFiLM, MetafilmError, film, heads, norms
+from metafilm.backbones import MLP, Conv4
+from metafilm.heads import prototypes
+
+
+def test_stages_against_the_parts_by_hand(make_learner, make_episode) -> None:
+    """Encoder, one inner step on held-out views and the head, written out."""
+    learner = make_learner(backbone={"norm": "group"}, inner={"steps": 1, "views": 2}).eval()
+    episode = make_episode(tasks=2)
+    found = learner(episode, all_stages=True)
+    assert found.stages == ["identity", "encoder", "step 1"]
+
+    def features(images, deviations):
+        x = ((images - learner.mean) / learner.std).flatten(0, 1)
+        return film.call(learner.backbone, deviations, x).unflatten(0, (2, -1))
+
+    support, labels = episode.support_images, episode.support_labels
+    start = learner.encoder(prototypes(features(support, {}), labels, 3))
+    views = learner._views(episode)
+    start = {name: value.detach().requires_grad_() for name, value in start.items()}
+    loss = learner.head.inner_loss(features(support, start), labels, 3, features(views, start))
+    gradients = torch.autograd.grad(loss.sum(), list(start.values()))
+    sizes = learner.inner.step_size(0)
+    last = {n: v - s * g for (n, v), s, g in zip(start.items(), sizes, gradients, strict=True)}
+    for stage, deviations in enumerate(({}, start, last)):
+        fitted = learner.head.fit(features(support, deviations), labels, 3)
+        expected = learner.head.predict(fitted, features(episode.query_images, deviations))
+        torch.testing.assert_close(found.predictions[stage], expected)
+    for name, value in last.items():
+        torch.testing.assert_close(found.films[-1][name], value)
+    assert len(found.inner_losses) == 1
+    torch.testing.assert_close(found.inner_losses[0], loss.detach())
+
+
+def test_how_many_steps(make_learner, make_episode) -> None:
+    learner = make_learner(inner={"steps": 1, "evaluation_steps": 3})
+    episode = make_episode(tasks=1)
+    assert learner.train()(episode).stages == ["step 1"]
+    assert learner.eval()(episode).stages == ["step 3"]
+    assert learner(episode, steps=0).stages == ["encoder"]
+    assert learner(episode, steps=0, use_encoder=False).stages == ["identity"]
+    assert learner(episode, steps=2, all_stages=True, use_encoder=False).stages == [
+        "identity",
+        "step 1",
+        "step 2",
+    ]
+
+
+def test_the_encoder_reads_whom_it_is_told(make_learner, make_episode) -> None:
+    learner = make_learner(inner={"steps": 1}).eval()
+    episode, other = make_episode(seed=0), make_episode(seed=1)
+    found = learner(episode, encoder_episode=other, all_stages=True)
+    mine, theirs = learner(episode, all_stages=True), learner(other, all_stages=True)
+    for name, value in found.films[1].items():
+        assert torch.equal(value, theirs.films[1][name])
+        assert not torch.equal(value, mine.films[1][name])
+    assert torch.equal(found.predictions[0], mine.predictions[0])
+
+
+def test_the_encoder_reads_labels(make_learner, make_episode) -> None:
+    """Blind to them it could only tell the domain. Renaming classes all through changes nothing."""
+    learner = make_learner().eval()
+    episode = make_episode(tasks=1)
+    before = learner(episode)
+    mixed = replace(episode, support_labels=episode.support_labels[:, torch.tensor([0, 2, 1, 4, 5, 3])])
+    renamed = replace(episode, support_labels=(episode.support_labels + 1) % 3)
+    after, same = learner(mixed), learner(renamed)
+    for name, value in before.films[-1].items():
+        assert (value - after.films[-1][name]).abs().max() > 1e-6
+        torch.testing.assert_close(value, same.films[-1][name])
+    torch.testing.assert_close(before.predictions[-1], same.predictions[-1].roll(-1, dims=-1))
+
+
+def test_views_of_the_episode_come_first(make_learner, make_episode) -> None:
+    learner = make_learner(inner={"steps": 1, "views": 1, "view_augment": "none"}).eval()
+    episode = make_episode(tasks=2)
+    copies = replace(episode, support_views=episode.support_images.unsqueeze(1))
+    changed = replace(episode, support_views=1 - episode.support_images.unsqueeze(1))
+    expected = learner(episode).films[-1]
+    for name, value in expected.items():
+        assert torch.equal(learner(copies).films[-1][name], value)
+        assert not torch.equal(learner(changed).films[-1][name], value)
+
+
+def test_auxiliary_features_and_their_classes(make_learner, make_episode) -> None:
+    episode = make_episode(tasks=2)
+    labels = torch.cat((episode.support_labels, episode.query_labels), 1)
+    classes = torch.stack([episode.class_ids[t, labels[t]] for t in range(2)])
+    cases = {
+        "encoder": {},
+        "none": {"encoder": {"enabled": False}},
+        "detached": {"encoder": {"detach": True}},
+    }
+    cases["linear"] = {"encoder": {"enabled": False}, "head": {"name": "linear"}}
+    expected = {"encoder": classes[:, :6], "none": classes, "detached": classes, "linear": classes[:, 6:]}
+    for case, sections in cases.items():
+        learner = make_learner(train_classes=7, outer={"auxiliary": 1.0}, **sections)
+        found = learner.train()(episode)
+        assert torch.equal(found.feature_classes, expected[case]), case
+        assert found.features.shape == (*found.feature_classes.shape, 4)
+        assert learner.eval()(episode).features is None
+
+
+def test_regression(make_learner) -> None:
+    from episodes.sinusoids import SinusoidSampler
+
+    learner = make_learner(
+        shape=(1,),
+        data={"name": "sinusoids", "image_size": None},
+        backbone={"name": "mlp", "hidden": [6, 6]},
+        head={"name": "regression"},
+        inner={"steps": 1},
+    )
+    learner = learner.to(torch.float32).eval()
+    episode = SinusoidSampler(shots=5, queries=4, seed=0).batch([0, 1])
+    found = learner(episode, all_stages=True)
+    assert learner.regression and found.predictions[-1].shape == (2, 4, 1)
+    alone = learner(episode.select(1))
+    torch.testing.assert_close(found.predictions[-1][1:], alone.predictions[-1], rtol=1e-4, atol=1e-5)
+    task = learner.adapt(episode.support_images[1], episode.support_labels[1])
+    predicted = task.predict(episode.query_images[1])
+    torch.testing.assert_close(predicted, alone.predictions[-1][0], rtol=1e-4, atol=1e-4)
+    with pytest.raises(MetafilmError, match="use predict"):
+        task.predict_proba(episode.query_images[1])
+
+
+def test_normalisation_is_inside(make_learner, make_episode) -> None:
+    learner = make_learner()
+    episode = make_episode(tasks=2)
+    found = learner.prepare(episode.query_images)
+    torch.testing.assert_close(found, ((episode.query_images.double() - 0.4) / 0.5).flatten(0, 1))
+
+
+def test_foreign_networks(random_film, make_episode) -> None:
+    """Any network of modules will do; a batch of its own in eval mode is one by one."""
+    torch.manual_seed(0)
+    backbone = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3), torch.nn.BatchNorm2d(4), torch.nn.Flatten())
+    backbone.out_features = 4 * 14 * 14
+    learner = (
+        MetaFiLM(film.insert(backbone), heads.PrototypeHead(0.1), image_shape=(1, 16, 16)).double().eval()
+    )
+    episode = make_episode()
+    together = learner(episode).predictions[-1]
+    alone = torch.cat([learner(episode.select(t)).predictions[-1] for t in range(3)])
+    torch.testing.assert_close(together, alone)
+    assert learner.protocol == "inductive"
+
+
+def test_it_can_be_copied(make_learner, make_episode) -> None:
+    learner = make_learner(inner={"steps": 1}).eval()
+    other = copy.deepcopy(learner)
+    episode = make_episode()
+    assert torch.equal(other(episode).predictions[-1], learner(episode).predictions[-1])
+
+
+def test_errors(make_learner, make_episode) -> None:
+    learner = make_learner().eval()
+    with pytest.raises(
+        MetafilmError, match=r"images have shape \(1, 20, 20\), this learner expects \(1, 16, 16\)"
+    ):
+        learner(make_episode(shape=(1, 20, 20)))
+    with pytest.raises(MetafilmError, match=r"2 inner steps asked for, but this learner was built without"):
+        learner(make_episode(), steps=2)
+    with pytest.raises(MetafilmError, match=r"3 inner steps asked for, but the learner has no inner loop"):
+        MetaFiLM(MLP(2), heads.RegressionHead(40), image_shape=(2,), evaluation_steps=3)
+    with pytest.raises(MetafilmError, match="neither a run directory"):
+        MetaFiLM.from_pretrained("nowhere")
+    mixed = Conv4((1, 16, 16), 4)
+    mixed.blocks[0].norm = norms.Norm(4, "group")
+    with pytest.raises(MetafilmError, match="several modes"):
+        _ = MetaFiLM(mixed, heads.PrototypeHead(1.0), image_shape=(1, 16, 16)).protocol

@@ -1,0 +1,225 @@
+"""The outer loop's loss, step, divergence and validation; resuming is tested among the invariants."""
+
+import copy
+import warnings
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from episodes import EpisodeSampler
+from metafilm import optimiser, outer_loop
+from metafilm.checkpoint import load_learner
+from metafilm.data import Source
+from metafilm.outer_loop import Diverged, OuterLoop, outer_loss, penalty, sizes, train
+from metafilm.rundir import RunDirectory
+from metafilm.tracking import Tracker
+
+NOWHERE = Source(None, ())  # type: ignore[arg-type]
+
+
+def test_penalty_and_sizes() -> None:
+    films = {"a": torch.tensor([[1.0, 2.0], [0.0, 0.0]]), "b": torch.tensor([[3.0], [1.0]])}
+    assert penalty(films) == pytest.approx((1 + 4 + 9 + 1) / 6)
+    assert penalty({}) == 0.0
+    assert sizes(films) == pytest.approx({"a": (5 / 4) ** 0.5, "b": 5**0.5})
+
+
+def test_the_loss_is_the_sum_of_its_parts(make_learner, make_episode) -> None:
+    learner = make_learner(train_classes=7, outer={"penalty": 0.3, "auxiliary": 0.2}).train()
+    episode = make_episode()
+    loss, report = outer_loss(learner, episode, learner.config)
+    outcome = learner(episode)
+    query = F.cross_entropy(outcome.predictions[-1].flatten(0, 1), episode.query_labels.flatten())
+    auxiliary = F.cross_entropy(
+        learner.auxiliary(outcome.features).flatten(0, 1), outcome.feature_classes.flatten()
+    )
+    deviation = penalty(outcome.films[-1])
+    torch.testing.assert_close(loss, query + 0.3 * deviation + 0.2 * auxiliary)
+    assert report["loss"] == pytest.approx(query.item()) and report["auxiliary"] == pytest.approx(
+        auxiliary.item()
+    )
+    assert report["penalty"] == pytest.approx(deviation.item())
+    hits = (outcome.predictions[-1].argmax(-1) == episode.query_labels).double().mean()
+    assert report["accuracy"] == pytest.approx(100 * hits.item())
+    assert report["sizes"] == sizes(outcome.films[-1])
+
+
+def test_a_step_is_adamw_on_the_clipped_gradient(make_learner, make_episode) -> None:
+    learner = make_learner(outer={"clip_norm": 0.01, "learning_rate": 0.1, "warmup": 2})
+    reference = copy.deepcopy(learner).train()
+    report = OuterLoop(learner, learner.config, NOWHERE).step([make_episode()])
+    parameters = list(reference.outer_parameters().values())
+    outer_loss(reference, make_episode(), reference.config)[0].backward()
+    norm = torch.stack([p.grad.square().sum() for p in parameters]).sum().sqrt()
+    assert report["gradient_norm"] == pytest.approx(norm.item()) and norm > 0.01
+    assert report["learning_rate"] == pytest.approx(0.05)
+    for parameter in parameters:
+        parameter.grad *= 0.01 / (norm + 1e-6)
+    adam = optimiser.build(reference, reference.config.outer)
+    optimiser.set_rate(adam, 0.5)
+    adam.step()
+    for name, value in reference.outer_parameters().items():
+        torch.testing.assert_close(learner.outer_parameters()[name], value, msg=name)
+
+
+def test_clipping_can_be_off(make_learner, make_episode) -> None:
+    for limit, expected in ((0.0, False), (1e-3, True)):
+        learner = make_learner(outer={"clip_norm": limit})
+        loop = OuterLoop(learner, learner.config, NOWHERE)
+        norm = loop.step([make_episode()])["gradient_norm"]
+        kept = torch.stack([p.grad.square().sum() for p in learner.outer_parameters().values()]).sum().sqrt()
+        assert (kept < norm * 0.99) == expected
+
+
+def test_indices_are_consecutive_and_never_repeat(make_learner) -> None:
+    learner = make_learner(outer={"meta_batch": 3})
+    loop = OuterLoop(learner, learner.config, NOWHERE)
+    assert [i for step in range(4) for i in loop.indices(step)] == list(range(12))
+
+
+def test_the_inner_loop_starts_when_it_is_told(make_learner, make_episode) -> None:
+    learner = make_learner(inner={"steps": 1, "start": 0.5})
+    loop = OuterLoop(learner, learner.config, NOWHERE)  # 4 iterations
+    moved = []
+    for _ in range(4):
+        before = learner.inner.step_sizes[0].clone()
+        loop.step([make_episode()])
+        moved.append(not torch.equal(before, learner.inner.step_sizes[0]))
+    assert moved == [False, False, True, True]
+
+
+@pytest.mark.parametrize("where", ["loss", "gradient"])
+def test_a_step_that_diverges_changes_nothing(make_learner, make_episode, where) -> None:
+    learner = make_learner(outer={"average": 0.9})
+    loop = OuterLoop(learner, learner.config, NOWHERE)
+    loop.step([make_episode(seed=1)])
+    before, average = copy.deepcopy(learner.state_dict()), copy.deepcopy(loop.average.values)
+    bad = make_episode(seed=2)
+    if where == "loss":
+        bad.query_images[0, 0, 0, 0, 0] = float("nan")
+        message = "the outer loss is nan at iteration 2"
+    else:
+        hook = learner.head.log_scale.register_hook(lambda gradient: gradient * float("inf"))
+        message = "the norm of the outer gradient is (inf|nan) at iteration 2"
+    with pytest.raises(Diverged, match=message):
+        loop.step([make_episode(seed=3), bad])
+    assert all(torch.equal(value, before[name]) for name, value in learner.state_dict().items())
+    assert all(torch.equal(value, average[name]) for name, value in loop.average.values.items())
+    assert loop.iteration == 1 and not learner.autocast
+    if where == "gradient":
+        hook.remove()
+    # and a good step after it is what it would have been
+    loop.step([make_episode(seed=4)])
+    other = OuterLoop(make_learner(outer={"average": 0.9}), learner.config, NOWHERE)
+    other.step([make_episode(seed=1)])
+    other.step([make_episode(seed=4)])
+    for name, value in other.learner.state_dict().items():
+        assert torch.equal(learner.state_dict()[name], value), name
+
+
+def test_averaged_weights_are_lent(make_learner, make_episode) -> None:
+    learner = make_learner(outer={"average": 0.9})
+    loop = OuterLoop(learner, learner.config, NOWHERE)
+    loop.step([make_episode()])
+    own = copy.deepcopy(learner.state_dict())
+    with pytest.raises(KeyError), loop.averaged() as lent:
+        assert all(torch.equal(value, loop.average.values[name]) for name, value in lent.state_dict().items())
+        assert not torch.equal(lent.head.log_scale, own["head.log_scale"])
+        raise KeyError
+    assert all(torch.equal(value, own[name]) for name, value in learner.state_dict().items())
+
+
+def test_bfloat16_trains(make_learner, make_episode) -> None:
+    found = {}
+    for precision in ("float32", "bfloat16"):
+        learner = make_learner(dtype=torch.float32, inner={"steps": 1}, outer={"precision": precision})
+        loop = OuterLoop(learner, learner.config, NOWHERE)
+        found[precision] = loop.step([make_episode()])["loss"]
+        assert not learner.autocast and all(p.dtype == torch.float32 for p in learner.parameters())
+        assert all(p.isfinite().all() for p in learner.parameters())
+    assert found["float32"] != found["bfloat16"]
+    assert found["bfloat16"] == pytest.approx(found["float32"], rel=0.1)
+
+
+@pytest.fixture
+def in_memory(monkeypatch, pool):
+    """`train` on the pool of the fixtures, whatever the configuration names."""
+
+    def source(config, *args, seed=None, **kwargs) -> Source:
+        return Source(EpisodeSampler(pool, 3, 2, 2, config.seed if seed is None else seed), (pool,))
+
+    monkeypatch.setattr(outer_loop, "training_source", source)
+    monkeypatch.setattr(outer_loop, "evaluation_source", source)
+    monkeypatch.setattr(outer_loop, "keep_freed_memory", lambda: None)
+
+
+def run(config, folder):
+    with RunDirectory.open(folder, config) as directory:
+        results = train(config, directory, Tracker(directory, config), progress=False)
+        return results, directory
+
+
+def test_training_learns_and_keeps_the_best(in_memory, tiny_config, tmp_path) -> None:
+    config = tiny_config(
+        outer={"iterations": 30, "warmup": 2, "learning_rate": 0.02}, evaluation={"every": 10, "episodes": 20}
+    )
+    results, directory = run(config, tmp_path / "run")
+    records = directory.read_metrics()
+    assert [record["iteration"] for record in records] == [1, 10, 20, 30]
+    scores = {r["iteration"]: r["validation_accuracy"] for r in records if "validation_accuracy" in r}
+    assert results["best_validation"] == max(scores.values()) > 80
+    assert results["best_iteration"] == min(i for i, score in scores.items() if score == max(scores.values()))
+    assert results == directory.read_results() and results["iterations"] == 30
+    assert records[-1]["loss"] < records[0]["loss"]
+    assert records[-1]["gap"] == records[-1]["training_classes_accuracy"] - records[-1]["validation_accuracy"]
+    assert len(records[-1]["sizes"]) == 8
+    learner = load_learner(directory.path)
+    assert learner.config == config and not learner.training
+
+
+def test_nan_names_the_iteration_and_the_last_good_checkpoint(
+    in_memory, tiny_config, tmp_path, monkeypatch
+) -> None:
+    config = tiny_config(outer={"iterations": 9}, evaluation={"checkpoint_every_seconds": 0.0})
+    original = outer_loop.outer_loss
+    calls = []
+
+    def poisoned(*args):
+        calls.append(1)
+        loss, report = original(*args)
+        return (loss * float("nan") if len(calls) == 9 else loss), report  # two chunks an iteration
+
+    monkeypatch.setattr(outer_loop, "outer_loss", poisoned)
+    file = tmp_path / "run" / "checkpoint.pt"
+    with pytest.raises(
+        Diverged, match=r"nan at iteration 5; the last good checkpoint is .*\(iteration 4\)"
+    ) as caught:
+        run(config, tmp_path / "run")
+    assert str(file) in str(caught.value) and "--outer.learning_rate" in str(caught.value)
+    state = torch.load(file, weights_only=True)
+    assert state["iteration"] == 4
+    assert all(v.isfinite().all() for v in state["learner"].values() if v.is_floating_point())
+    calls[:] = [1] * 8
+    with pytest.raises(Diverged, match="at iteration 1; there is no checkpoint yet"):
+        run(config, tmp_path / "other")
+
+
+def test_a_wide_gap_is_warned_of(in_memory, tiny_config, tmp_path, monkeypatch) -> None:
+    scores = iter([50.0, 80.0] * 4)
+    monkeypatch.setattr(
+        outer_loop,
+        "evaluate",
+        lambda *args, **kwargs: {
+            "accuracy": next(scores),
+            "ci95": 1.0,
+            "accuracy_by_step": [1.0],
+            "stages": ["identity"],
+        },
+    )
+    with pytest.warns(UserWarning, match=r"training classes score 80\.0 %, validation classes 50\.0 %"):
+        run(tiny_config(), tmp_path / "run")
+    scores = iter([50.0, 60.0] * 4)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        run(tiny_config(), tmp_path / "other")

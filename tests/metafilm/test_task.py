@@ -1,0 +1,202 @@
+"""An adapted task: predictions, the plain network, files of a few kilobytes."""
+
+import json
+
+import pytest
+import safetensors.torch
+import torch
+from torch import nn
+
+from metafilm import CheckpointError, MetafilmError, Task, norms
+from metafilm.film import FiLM
+
+HEADS = ("prototype", "cosine", "ridge", "linear")
+
+
+@pytest.fixture
+def learner(make_learner):
+    return make_learner(dtype=torch.float32, inner={"steps": 2})
+
+
+def adapted(learner, episode):
+    return learner.adapt(episode.support_images[0], episode.support_labels[0])
+
+
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("norm", ["running", "support", "group"])
+def test_it_predicts_what_the_learner_does(make_learner, make_episode, norm, head) -> None:
+    learner = make_learner(
+        dtype=torch.float32,
+        backbone={"norm": norm},
+        head={"name": head},
+        inner={"steps": 1, "view_augment": "none"},
+    )
+    episode = make_episode(tasks=1, queries=3)
+    task = adapted(learner, episode)
+    expected = learner.eval()(episode)
+    for name, value in expected.films[-1].items():
+        torch.testing.assert_close(task.film[name], value[0], rtol=1e-4, atol=1e-5)
+    found = task.predict_proba(episode.query_images[0])
+    torch.testing.assert_close(found, expected.predictions[-1][0].softmax(-1).detach(), rtol=1e-4, atol=1e-4)
+    assert task.predict(episode.query_images[0]) == expected.predictions[-1][0].argmax(-1).tolist()
+
+
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("norm", norms.MODES)
+def test_the_plain_network_gives_the_same(make_learner, make_episode, norm, head) -> None:
+    learner = make_learner(
+        dtype=torch.float32, backbone={"norm": norm}, head={"name": head}, inner={"steps": 1}
+    )
+    episode = make_episode(tasks=1)
+    task = adapted(learner, episode)
+    module = task.to_module()
+    assert not module.training and not any(p.requires_grad for p in module.parameters())
+    assert not any(isinstance(part, FiLM | norms.Norm) for part in module.modules())
+    images = episode.query_images[0]
+    with torch.no_grad():
+        torch.testing.assert_close(
+            module(images).softmax(-1), task.predict_proba(images), rtol=1e-5, atol=1e-5
+        )
+        if norm != "transductive":
+            # unfolded: the FiLMed backbone and the head's own arithmetic
+            both = torch.cat((episode.support_images[0], images))
+            deviations = {name: value[None] for name, value in task.film.items()}
+            features = learner.eval().features(learner.prepare(both[None]), deviations, 1, support=6)
+            expected = learner.head.predict(task.state, features[:, 6:])[0].softmax(-1)
+            torch.testing.assert_close(module(images).softmax(-1), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_resnet12_folds_too(make_learner, make_episode) -> None:
+    learner = make_learner(dtype=torch.float32, backbone={"name": "resnet12", "width": 2}, inner={"steps": 1})
+    episode = make_episode(tasks=1)
+    task = adapted(learner, episode)
+    expected = learner.eval()(episode).predictions[-1][0].softmax(-1)
+    torch.testing.assert_close(
+        task.to_module()(episode.query_images[0]).softmax(-1), expected.detach(), rtol=1e-3, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("norm", ["running", "support"])
+def test_round_trip(make_learner, make_episode, tmp_path, norm) -> None:
+    learner = make_learner(dtype=torch.float32, backbone={"norm": norm}, inner={"steps": 2})
+    episode = make_episode(tasks=1)
+    task = learner.adapt(episode.support_images[0], ["b", "b", "a", "a", "c", "c"])
+    file = tmp_path / "task.safetensors"
+    task.save(file)
+    assert file.stat().st_size < 8_000
+    assert [path.name for path in tmp_path.iterdir()] == [file.name]
+    again = Task.load(file, learner)
+    assert again.classes == task.classes == ["a", "b", "c"]
+    assert again.film.keys() == task.film.keys()
+    images = episode.query_images[0]
+    assert torch.equal(again.predict_proba(images), task.predict_proba(images))
+    assert again.predict(images) == task.predict(images)
+
+
+def test_the_shipped_size_is_a_few_kilobytes(make_learner, make_episode, tmp_path) -> None:
+    """Conv-4 with 64 maps, 5-way: 512 deviations and five prototypes."""
+    learner = make_learner(fresh=True, dtype=torch.float32, backbone={"width": 64})
+    episode = make_episode(tasks=1, ways=5)
+    adapted(learner, episode).save(tmp_path / "task.safetensors")
+    assert (tmp_path / "task.safetensors").stat().st_size < 6_000
+
+
+def test_unbalanced_support(learner, make_episode) -> None:
+    """Three images of one class, one of another; the state has one prototype a class."""
+    episode = make_episode(tasks=1)
+    images = episode.support_images[0][[0, 1, 1, 2, 4]]
+    task = learner.adapt(images, ["x", "x", "x", "y", "z"])
+    found = task.predict_proba(episode.query_images[0])
+    assert found.shape == (6, 3)
+    torch.testing.assert_close(found.sum(-1), torch.ones(6))
+    # the order in which the support came does not matter
+    mixed = learner.adapt(images[[4, 0, 3, 1, 2]], ["z", "x", "y", "x", "x"], steps=0)
+    torch.testing.assert_close(
+        mixed.predict_proba(episode.query_images[0]),
+        learner.adapt(images, ["x", "x", "x", "y", "z"], steps=0).predict_proba(episode.query_images[0]),
+    )
+
+
+def test_labels_of_any_kind(learner, make_episode) -> None:
+    episode = make_episode(tasks=1)
+    images, queries = episode.support_images[0], episode.query_images[0]
+    numbers = learner.adapt(images, torch.tensor([7, 7, 3, 3, 5, 5]))
+    assert numbers.classes == [3, 5, 7]
+    names = learner.adapt(images, ["7", "7", "3", "3", "5", "5"])
+    assert [int(name) for name in names.predict(queries)] == numbers.predict(queries)
+    odd = learner.adapt(images, [(1,), (1,), "a", "a", None, None])
+    assert odd.classes == [(1,), "a", None] and set(odd.predict(queries)) <= set(odd.classes)
+
+
+def test_bytes_and_batches(learner, make_episode) -> None:
+    episode = make_episode(tasks=1)
+    stored = (episode.support_images[0] * 255).to(torch.uint8)
+    task = learner.adapt(stored, [0, 0, 1, 1, 2, 2])
+    same = learner.adapt(stored.float() / 255, [0, 0, 1, 1, 2, 2])
+    assert all(torch.equal(value, same.film[name]) for name, value in task.film.items())
+    images = episode.query_images[0]
+    torch.testing.assert_close(task.logits(images, batch_size=2), task.logits(images), rtol=1e-4, atol=1e-4)
+
+
+def test_adapting_leaves_the_learner_as_it_was(learner, make_episode) -> None:
+    for training in (True, False):
+        learner.train(training)
+        adapted(learner, make_episode(tasks=1))
+        assert learner.training == learner.backbone.training == training
+        assert all(value.grad is None for value in learner.parameters())
+
+
+def test_without_encoder_and_steps_the_deviations_are_zero(make_learner, make_episode) -> None:
+    learner = make_learner(dtype=torch.float32, encoder={"enabled": False})
+    task = adapted(learner, make_episode(tasks=1))
+    assert len(task.film) == 8 and not any(value.any() for value in task.film.values())
+    assert repr(task) == "Task(3 classes, 32 deviations at 4 sites)"
+
+
+def test_errors_in_the_support(learner, make_episode) -> None:
+    images = make_episode(tasks=1).support_images[0]
+    with pytest.raises(MetafilmError, match="5 labels for 6 support images"):
+        learner.adapt(images, [0] * 5)
+    with pytest.raises(MetafilmError, match="0 labels for 0 support images"):
+        learner.adapt(images[:0], [])
+    with pytest.raises(MetafilmError, match="all support images have the label 'cat'"):
+        learner.adapt(images, ["cat"] * 6)
+    with pytest.raises(MetafilmError, match=r"shape \(6, 3, 16, 16\), this learner expects \(n, 1, 16, 16\)"):
+        learner.adapt(images.expand(6, 3, 16, 16), [0, 0, 1, 1, 2, 2])
+    with pytest.raises(MetafilmError, match=r"images are torch\.int64; give float in"):
+        learner.adapt((images * 255).long(), [0, 0, 1, 1, 2, 2])
+    task = learner.adapt(images, [0, 0, 1, 1, 2, 2])
+    with pytest.raises(MetafilmError, match=r"images have shape \(1, 16, 16\)"):
+        task.predict(images[0])
+
+
+def test_errors_in_files(learner, make_learner, make_episode, tmp_path) -> None:
+    episode = make_episode(tasks=1)
+    file = tmp_path / "task.safetensors"
+    adapted(learner, episode).save(file)
+    others = {
+        r"blocks\.0\.norm\.film\.delta_beta is \(4,\), expected \(5,\)": {"backbone": {"width": 5}},
+        "its head is PrototypeHead, expected RidgeHead": {"head": {"name": "ridge"}},
+        "its head is PrototypeHead, expected CosineHead": {"head": {"name": "cosine"}},
+        "no statistics of its own, and this learner's norm mode is support": {
+            "backbone": {"norm": "support"}
+        },
+    }
+    for message, sections in others.items():
+        with pytest.raises(CheckpointError, match=f"made with another learner: .*{message}"):
+            Task.load(file, make_learner(**sections))
+    damaged = tmp_path / "damaged.safetensors"
+    damaged.write_bytes(file.read_bytes()[:300])
+    for missing in (damaged, tmp_path / "nowhere"):
+        with pytest.raises(CheckpointError, match="can't be read as a saved task"):
+            Task.load(missing, learner)
+    safetensors.torch.save_file({"x": torch.zeros(1)}, damaged, {"format": "something"})
+    with pytest.raises(CheckpointError, match="is not a saved task: format 'something'"):
+        Task.load(damaged, learner)
+    for labels in ([(1,), (1,), 2, 2, 3, 3], [object()] * 3 + [nn.ReLU()] * 3):
+        with pytest.raises(MetafilmError, match="can't be written as JSON; use strings or numbers"):
+            learner.adapt(episode.support_images[0], labels).save(tmp_path / "labels.safetensors")
+    assert (
+        json.dumps([path.name for path in sorted(tmp_path.iterdir())])
+        == '["damaged.safetensors", "task.safetensors"]'
+    )

@@ -1,0 +1,59 @@
+"""The README is true: its Python runs, its commands parse, its numbers are those of results/."""
+
+import json
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from metafilm import cli
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+@pytest.mark.parametrize("code", blocks("python"), ids=["first", "second"])
+def test_python_runs(code, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    exec(compile(code, "README.md", "exec"), names)
+    if "task" in names:
+        assert 1_000 < (tmp_path / "task.safetensors").stat().st_size < 20_000
+        assert "accuracy" in capsys.readouterr().out
+    else:
+        assert not any("film" in name for name, _ in names["plain"].named_parameters())
+
+
+def commands() -> list[str]:
+    lines = [line.partition("#")[0].strip() for block in blocks("sh") for line in block.splitlines()]
+    return [line for line in lines if line.startswith("metafilm ")]
+
+
+@pytest.mark.parametrize("line", commands())
+def test_commands_are_understood(line, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    assert cli.parse(shlex.split(line)[1:]) is not None
+
+
+@pytest.mark.parametrize("target", ["demo", "test"])
+def test_make_targets_exist(target):
+    assert f"make {target}" in README
+    assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
+
+
+def test_every_result_row_is_quoted_to_the_digit():
+    for name in ("omniglot", "miniimagenet", "sinusoids"):
+        for row in json.loads((ROOT / "results" / f"{name}.json").read_text()):
+            digits, value = (4, row["mse"]) if "mse" in row else (2, row["accuracy"])
+            quoted = f"{value:.{digits}f} ± {row['ci95']:.{digits}f}"
+            assert quoted in README, f"{name}: {quoted} ({row['command']})"
+
+
+def test_links_lead_somewhere():
+    for target in re.findall(r"\]\(([^)#]+)\)", README):
+        assert target.startswith("http") or (ROOT / target).exists(), target
