@@ -9,14 +9,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import safetensors
-import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from metafilm import tensorfile
 from metafilm.config import Config
 from metafilm.errors import CheckpointError
-from metafilm.rundir import RunDirectory, atomic_write
+from metafilm.rundir import RunDirectory
 from metafilm.strict import close_match
 
 if TYPE_CHECKING:
@@ -37,33 +36,12 @@ def save_model(
         "config": json.dumps(config.to_dict()),
         "build": json.dumps(dict(build)),
     }
-    # Copies: safetensors refuses tensors that share memory, and strides other than the default.
-    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
-    atomic_write(path, sorted_header(safetensors.torch.save(tensors, metadata)))
-
-
-def sorted_header(content: bytes) -> bytes:
-    """A safetensors file with its header in order: safetensors writes metadata in a random one, and equal
-    weights should make equal files. Offsets count from the end of the header, so it may change its length."""
-    size = int.from_bytes(content[:8], "little")
-    header = json.dumps(json.loads(content[8 : 8 + size]), sort_keys=True, separators=(",", ":")).encode()
-    header += b" " * (-len(header) % 8)  # tensors start at a multiple of 8
-    return len(header).to_bytes(8, "little") + header + content[8 + size :]
+    tensorfile.write(path, state, metadata)
 
 
 def read_model(path: str | Path) -> tuple[dict[str, Tensor], Config, dict[str, Any]]:
     """What `save_model` wrote: (tensors on the CPU, config, build). Raises CheckpointError or ConfigError."""
-    path = Path(path)
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such file")
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:  # type: ignore[no-untyped-call]
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, not a dict
-    except (safetensors.SafetensorError, OSError) as error:
-        raise CheckpointError(
-            f"{path} is damaged or no safetensors file ({error}); train or download it again"
-        ) from error
+    tensors, metadata = tensorfile.read(path)
     if metadata.get("format") != FORMAT:
         raise CheckpointError(
             f"{path} is not a metafilm model: its metadata has format {metadata.get('format')!r}, "

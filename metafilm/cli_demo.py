@@ -5,9 +5,9 @@ from typing import Any
 
 from metafilm.cli_eval import record, stage_in_words
 from metafilm.config import load_config
-from metafilm.outer_loop import train
 from metafilm.rundir import RunDirectory
 from metafilm.tracking import Tracker
+from metafilm.training import train
 
 TEST_STYLES = {"known styles": "known-strokes", "unseen styles": "unseen-strokes"}
 

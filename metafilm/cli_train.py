@@ -4,15 +4,15 @@ import sys
 from pathlib import Path
 
 from metafilm.config import Config
-from metafilm.outer_loop import train
 from metafilm.rundir import RunDirectory
 from metafilm.tracking import Tracker
+from metafilm.training import train
 
 
 def train_or_resume(config: Config, run_dir: Path | None, data_root: Path | None) -> int:
     """Train and say where everything is; 130 after Ctrl-C, once the checkpoint is written.
 
-    Raises MetafilmError, see `RunDirectory.open` and `metafilm.outer_loop.train`.
+    Raises MetafilmError, see `RunDirectory.open` and `metafilm.training.train`.
     """
     path = run_dir or Path("runs") / config.name
     with RunDirectory.open(path, config) as run:

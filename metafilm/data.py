@@ -138,8 +138,11 @@ def evaluation_source(
     queries: int | None = None,
     seed: int = 0,
     style_name: str | None = None,
+    pools: tuple[ClassPool, ...] | None = None,
 ) -> Source:
     """Plain episodes of a split: no augmentation, no rotation; the style named, else the configuration's.
+
+    ``pools``: the split's, where they are loaded already.
 
     None for ways, shots and queries takes the configuration's evaluation setting, else its training one (of a
     range the low end).
@@ -147,7 +150,7 @@ def evaluation_source(
     ways = ways or config.evaluation.ways or _low(config.episodes.ways)
     shots = shots or config.evaluation.shots or _low(config.episodes.shots)
     queries = queries or config.evaluation.queries or config.episodes.queries
-    pools = load_pools(config, split, root)
+    pools = load_pools(config, split, root) if pools is None else pools
     if not pools:
         # the splits of a family of functions differ by seed alone
         offset = {"train": 0, "val": 1, "test": 2}.get(split, 3)

@@ -8,47 +8,17 @@ from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import safetensors
-import safetensors.torch
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from episodes import Episode
-from metafilm import film, norms
+from metafilm import export, film, norms, tensorfile
 from metafilm.errors import CheckpointError, MetafilmError
-from metafilm.rundir import atomic_write
 
 if TYPE_CHECKING:
     from metafilm.learner import MetaFiLM
 
 FORMAT, VERSION = "metafilm-task", "1"
-
-
-class Normalise(nn.Module):
-    """``(x - mean) / std`` per channel."""
-
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self, mean: Tensor, std: Tensor) -> None:
-        super().__init__()
-        self.register_buffer("mean", mean.clone())
-        self.register_buffer("std", std.clone())
-
-    def forward(self, x: Tensor) -> Tensor:
-        return (x - self.mean) / self.std
-
-
-class CosineClassifier(nn.Module):
-    """Scaled cosine similarity to fixed class vectors, ``[B, D]`` -> ``[B, ways]``."""
-
-    def __init__(self, prototypes: Tensor, scale: Tensor) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(scale * F.normalize(prototypes, dim=-1))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.linear(F.normalize(x, dim=-1), self.weight)
 
 
 class Task:
@@ -120,18 +90,7 @@ class Task:
         Raises:
             MetafilmError: a FiLM site that can't be folded.
         """
-        learner = self.learner
-        backbone = film.fold(learner.backbone, self.film)
-        for name, module in backbone.named_modules():
-            if isinstance(module, norms.Norm) and name in self.statistics:
-                module.running_mean.copy_(self.statistics[name][0])
-                module.running_var.copy_(self.statistics[name][1])
-        head = _plain_head(self.learner.head, self.state)
-        return (
-            nn.Sequential(Normalise(learner.mean, learner.std), norms.plain(backbone), head)
-            .requires_grad_(False)
-            .eval()
-        )
+        return export.plain_network(self.learner, self.film, self.state, self.statistics)
 
     def save(self, path: str | Path) -> None:
         """Write the task, without the shared network, as a safetensors file of a few kilobytes."""
@@ -152,8 +111,7 @@ class Task:
             "head": type(self.learner.head).__name__,
             "classes": classes,
         }
-        copies = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
-        atomic_write(path, safetensors.torch.save(copies, metadata))
+        tensorfile.write(path, tensors, metadata)
 
     @classmethod
     def load(cls, path: str | Path, learner: MetaFiLM) -> Task:
@@ -162,14 +120,7 @@ class Task:
         Raises:
             CheckpointError: missing or damaged file, or a task that doesn't fit the learner.
         """
-        try:
-            with safetensors.safe_open(str(path), framework="pt") as file:
-                metadata = file.metadata() or {}
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, not a dict
-        except (safetensors.SafetensorError, OSError) as error:
-            raise CheckpointError(
-                f"{path} can't be read as a saved task ({error}); save it again with Task.save"
-            ) from error
+        tensors, metadata = tensorfile.read(path)
         if metadata.get("format") != FORMAT or metadata.get("version") != VERSION:
             raise CheckpointError(
                 f"{path} is not a saved task: format {metadata.get('format')!r} version "
@@ -204,22 +155,6 @@ class Task:
         return cls(
             learner, parts["film"], parts["head"], parts["norm"], json.loads(metadata.get("classes", "[]"))
         )
-
-
-def _plain_head(head: nn.Module, state: dict[str, Tensor]) -> nn.Module:
-    from metafilm.heads import CosineHead, PrototypeHead
-
-    if isinstance(head, CosineHead):
-        return CosineClassifier(state["prototypes"][0].detach(), head.log_scale.detach().exp())
-    if isinstance(head, PrototypeHead):
-        # the squared distance is linear in the query, up to a term that all classes share
-        scale, points = head.log_scale.detach().exp(), state["prototypes"][0].detach()
-        weight, bias = 2 * scale * points, -scale * points.square().sum(-1)
-    else:
-        weight, bias = state["weight"][0].detach(), state["bias"][0].detach()
-    linear = nn.Linear(weight.shape[1], weight.shape[0], device=weight.device, dtype=weight.dtype)
-    linear.weight, linear.bias = nn.Parameter(weight.clone()), nn.Parameter(bias.clone())
-    return linear
 
 
 def as_float(images: Tensor, shape: tuple[int, ...]) -> Tensor:

@@ -1,7 +1,7 @@
 """Draw the README's pictures: docs/architecture.svg and docs/deviations.svg.
 
-    python scripts/figures.py architecture
-    python scripts/figures.py deviations omniglot-conv4 [--tasks 200]      # needs Omniglot and the extra `plots`
+python scripts/figures.py architecture
+python scripts/figures.py deviations omniglot-conv4 [--tasks 200]      # needs Omniglot and the extra `plots`
 """
 
 import argparse
@@ -25,7 +25,9 @@ INK, GAIN, BIAS, PAPER = "#263238", "#1e6fb8", "#d9711a", "#f3f6f8"
 
 def save(figure, path: Path) -> None:
     path.parent.mkdir(exist_ok=True)
-    atomic_write(path, lambda file: figure.savefig(file, format="svg", bbox_inches="tight", metadata={"Date": None}))
+    atomic_write(
+        path, lambda file: figure.savefig(file, format="svg", bbox_inches="tight", metadata={"Date": None})
+    )
     print(path)
 
 
@@ -36,15 +38,35 @@ def architecture() -> None:
     axes.axis("off")
 
     def box(x, y, width, height, text, colour=PAPER):
-        axes.add_patch(FancyBboxPatch((x, y), width, height, boxstyle="round,pad=0.3,rounding_size=1.2", fc=colour, ec=INK, lw=1.2))
+        axes.add_patch(
+            FancyBboxPatch(
+                (x, y), width, height, boxstyle="round,pad=0.3,rounding_size=1.2", fc=colour, ec=INK, lw=1.2
+            )
+        )
         axes.text(x + width / 2, y + height / 2, text, ha="center", va="center", fontsize=10, color=INK)
 
     def arrow(start, end, text="", colour=INK, style="-", bend=0.0, offset=(0.0, 1.2)):
         axes.add_patch(
-            FancyArrowPatch(start, end, arrowstyle="-|>", mutation_scale=13, color=colour, lw=1.4, ls=style, connectionstyle=f"arc3,rad={bend}")
+            FancyArrowPatch(
+                start,
+                end,
+                arrowstyle="-|>",
+                mutation_scale=13,
+                color=colour,
+                lw=1.4,
+                ls=style,
+                connectionstyle=f"arc3,rad={bend}",
+            )
         )
         if text:
-            axes.text((start[0] + end[0]) / 2 + offset[0], (start[1] + end[1]) / 2 + offset[1], text, ha="center", fontsize=9.5, color=colour)
+            axes.text(
+                (start[0] + end[0]) / 2 + offset[0],
+                (start[1] + end[1]) / 2 + offset[1],
+                text,
+                ha="center",
+                fontsize=9.5,
+                color=colour,
+            )
 
     box(1, 24, 12, 9, "episode:\nsupport set")
     box(1, 6, 12, 9, "episode:\nquery set")
@@ -59,13 +81,28 @@ def architecture() -> None:
     arrow((13.5, 10.5), (49.5, 10.5))
     arrow((69.5, 10.5), (78.5, 10.5), "features")
     arrow((88.5, 10.5), (91.5, 10.5))
-    arrow((95.5, 7.4), (59.5, 5.4), "outer loop: the gradient reaches backbone, encoder, head and step sizes", BIAS, "--", -0.22, (0.0, -8.2))
-    axes.text(50, 38.5, "a task is a small set of FiLM deviations δ of one shared network; δ = 0 is the plain network", ha="center", fontsize=10.5, color=INK)
+    arrow(
+        (95.5, 7.4),
+        (59.5, 5.4),
+        "outer loop: the gradient reaches backbone, encoder, head and step sizes",
+        BIAS,
+        "--",
+        -0.22,
+        (0.0, -8.2),
+    )
+    axes.text(
+        50,
+        38.5,
+        "a task is a small set of FiLM deviations δ of one shared network; δ = 0 is the plain network",
+        ha="center",
+        fontsize=10.5,
+        color=INK,
+    )
     save(figure, DOCS / "architecture.svg")
 
 
 def deviations(name: str, tasks: int, data_root: Path | None) -> None:
-    """δγ and δβ per layer over test tasks of a trained learner: what the encoder predicts and the inner loop adds."""
+    """δγ and δβ per layer over test tasks of a trained learner, after the inner loop."""
     learner = MetaFiLM.from_pretrained(name)
     source = evaluation_source(learner.config, "test", data_root)
     collected: dict[str, list[torch.Tensor]] = {}
@@ -84,17 +121,23 @@ def deviations(name: str, tasks: int, data_root: Path | None) -> None:
             body.set(facecolor=colour, alpha=0.55)
         for position, value in enumerate(values, 1):
             between = value.std(0).mean()
-            axis.text(position, axis.get_ylim()[1], f"±{between:.3f}", ha="center", va="top", fontsize=8, color=INK)
+            axis.text(
+                position, axis.get_ylim()[1], f"±{between:.3f}", ha="center", va="top", fontsize=8, color=INK
+            )
         axis.axhline(0, color=INK, lw=0.8)
         axis.set_xticks(range(1, len(sites) + 1), [f"layer {i}" for i in range(1, len(sites) + 1)])
         axis.set_title(title, color=colour, fontsize=11)
     axes[0].set_ylabel("deviation per feature map")
-    figure.suptitle(f"{name}: deviations over {tasks} test tasks (above: mean spread of a feature map between tasks)", fontsize=10)
+    figure.suptitle(
+        f"{name}, {tasks} test tasks (above: mean spread of a feature map between tasks)", fontsize=10
+    )
     save(figure, DOCS / "deviations.svg")
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("picture", choices=("architecture", "deviations"))
     parser.add_argument("run", nargs="?", default="omniglot-conv4")
     parser.add_argument("--tasks", type=int, default=200)

@@ -24,9 +24,9 @@ import torch
 
 from metafilm.cli_eval import record
 from metafilm.config import Config, load_config
-from metafilm.outer_loop import train
 from metafilm.rundir import RunDirectory, atomic_write, finite
 from metafilm.tracking import Tracker
+from metafilm.training import train
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -48,9 +48,9 @@ IMAGE_ROWS: dict[str, list[dict[str, Any]]] = {
 }
 
 # Both halves, either and neither, with one inner step and with five.
-SINUSOID_ROWS = [
-    {"encoder": encoder, "steps": steps} for steps in (1, 5) for encoder in (True, False)
-] + [{"encoder": encoder, "steps": 0} for encoder in (True, False)]
+SINUSOID_ROWS = [{"encoder": encoder, "steps": steps} for steps in (1, 5) for encoder in (True, False)] + [
+    {"encoder": encoder, "steps": 0} for encoder in (True, False)
+]
 
 
 def hardware() -> str:
@@ -58,7 +58,11 @@ def hardware() -> str:
     model = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
-        names = [line.partition(":")[2].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
+        names = [
+            line.partition(":")[2].strip()
+            for line in cpuinfo.read_text().splitlines()
+            if line.startswith("model name")
+        ]
         model = names[0] if names else model
         model += " with AMX" if "amx_bf16" in cpuinfo.read_text() else ""
     return f"{model}, {os.cpu_count()} cores, no GPU; torch {torch.__version__}"
@@ -66,8 +70,11 @@ def hardware() -> str:
 
 def commit() -> str:
     """The checkout's commit, marked where files of the packages differ from it."""
+
     def git(*words: str) -> str:
-        return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+        return subprocess.run(
+            ["git", *words], cwd=ROOT, capture_output=True, text=True, check=True
+        ).stdout.strip()
 
     changed = git("status", "--porcelain", "--", "metafilm", "episodes", "configs", "scripts")
     return git("rev-parse", "HEAD") + ("-dirty" if changed else "")
@@ -86,7 +93,9 @@ def image_rows(name: str, run: Path, data_root: Path | None) -> list[dict[str, A
     }
     rows = []
     for settings in IMAGE_ROWS[name]:
-        found = record(str(run), queries=15, seed=0, split="test", data_root=data_root, progress=True, **settings)
+        found = record(
+            str(run), queries=15, seed=0, split="test", data_root=data_root, progress=True, **settings
+        )
         flags = " ".join(f"--{key.replace('_', '-')} {value}" for key, value in settings.items())
         command = f"metafilm eval {run.as_posix()} {flags} --queries 15 --seed 0 --split test"
         rows.append(found | shared | {"command": command})
@@ -107,10 +116,11 @@ def sinusoid_rows(folder: Path) -> list[dict[str, Any]]:
             inner=replace(base.inner, steps=steps, evaluation_steps=steps),
         ).validate()
         path = folder / name
-        with RunDirectory.open(path, config) as run:
-            with Tracker(run, config) as tracker:
-                trained = train(config, run, tracker)
-        flags = f"--name {name} --encoder.enabled {encoder} --inner.steps {steps} --inner.evaluation_steps {steps}"
+        with RunDirectory.open(path, config) as run, Tracker(run, config) as tracker:
+            trained = train(config, run, tracker)
+        flags = f"--name {name} --encoder.enabled {encoder}"
+        flags += f" --inner.steps {steps} --inner.evaluation_steps {steps}"
+        scoring = "--episodes 1000 --queries 100 --seed 0 --split test"
         found = record(str(path), episodes=1000, queries=100, seed=0, split="test", progress=True)
         rows.append(
             {"setting": {"encoder": encoder, "inner_steps": steps}}
@@ -118,7 +128,7 @@ def sinusoid_rows(folder: Path) -> list[dict[str, Any]]:
             | {
                 "config": "configs/sinusoids.yaml",
                 "train_command": f"metafilm train configs/sinusoids.yaml {flags} --run-dir {path.as_posix()}",
-                "command": f"metafilm eval {path.as_posix()} --episodes 1000 --queries 100 --seed 0 --split test",
+                "command": f"metafilm eval {path.as_posix()} {scoring}",
                 "training_seconds": trained["training_seconds"],
                 "training_threads": trained["threads"],
                 "hardware": hardware(),
@@ -135,7 +145,9 @@ def print_row(row: dict[str, Any]) -> None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("name", choices=[*IMAGE_ROWS, "sinusoids"])
     parser.add_argument("run", type=Path, help="run directory (sinusoids: the folder of its runs)")
     parser.add_argument("--data-root", type=Path, default=None)

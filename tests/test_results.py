@@ -11,12 +11,14 @@ from metafilm.config import load_config
 
 ROOT = Path(__file__).resolve().parent.parent
 RECORDS = [
-    (file.name, row) for file in sorted((ROOT / "results").glob("*.json")) for row in json.loads(file.read_text())
+    (file.name, row)
+    for file in sorted((ROOT / "results").glob("*.json"))
+    for row in json.loads(file.read_text())
 ]
-KEYS = {
-    "dataset", "split", "ways", "shots", "queries", "episodes", "seed", "ci95", "protocol", "checkpoint", "wall_seconds",
-    "stages", "steps", "encoder_support", "config", "command", "train_command", "training_seconds", "hardware", "commit",
-}  # fmt: skip
+KEYS = set(
+    "dataset split ways shots queries episodes seed ci95 protocol checkpoint wall_seconds stages steps "
+    "encoder_support config command train_command training_seconds hardware commit".split()
+)
 
 
 def test_there_are_results():

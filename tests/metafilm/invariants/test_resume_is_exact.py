@@ -14,11 +14,11 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from metafilm import outer_loop
+from metafilm import training
 from metafilm.config import Config
-from metafilm.outer_loop import train
 from metafilm.rundir import RunDirectory
 from metafilm.tracking import Tracker
+from metafilm.training import train
 
 ITERATIONS = 24
 
@@ -26,7 +26,7 @@ ITERATIONS = 24
 SCRIPT = """
 import json, sys, time
 import torch
-from metafilm import outer_loop
+from metafilm import outer_loop, training
 from metafilm.config import Config
 from metafilm.rundir import RunDirectory
 from metafilm.tracking import Tracker
@@ -42,7 +42,7 @@ def slow(self, episodes):
 outer_loop.OuterLoop.step = slow
 with RunDirectory.open(folder, config) as run:
     try:
-        outer_loop.train(config, run, Tracker(run, config), root)
+        training.train(config, run, Tracker(run, config), root)
     except KeyboardInterrupt:
         sys.exit(130)
 """
@@ -123,7 +123,7 @@ def runs(tmp_path_factory, settings: dict) -> dict[str, Path]:
     root = tmp_path_factory.mktemp("root")
     whole, broken = folder / "whole", folder / "broken"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(outer_loop, "keep_freed_memory", lambda: None)  # it would last for the other tests
+        patch.setattr(training, "keep_freed_memory", lambda: None)  # it would last for the other tests
         run_here(whole, settings, root)
         killed = start(broken, settings, root, 4)
         killed.send_signal(signal.SIGKILL)

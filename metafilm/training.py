@@ -1,0 +1,190 @@
+"""A training run from its start, or from its checkpoint, to its end."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from episodes.progress import Progress
+from metafilm.build import build_learner
+from metafilm.checkpoint import save_model
+from metafilm.config import Config
+from metafilm.data import Source, evaluation_source, training_source
+from metafilm.evaluation import evaluate
+from metafilm.memory import keep_freed_memory
+from metafilm.outer_loop import Diverged, OuterLoop
+from metafilm.rundir import RunDirectory
+
+VALIDATION_SEED = 1_000_000
+GAP_WARNING = 15.0  # percentage points
+
+
+class Tracker(Protocol):
+    """Where metrics go: one record per iteration that has something to say."""
+
+    def log(self, record: dict[str, Any]) -> None: ...
+
+
+def train(
+    config: Config,
+    run: RunDirectory,
+    tracker: Tracker,
+    data_root: str | Path | None = None,
+    *,
+    progress: bool | None = None,
+) -> dict[str, Any]:
+    """Train a run to its end, from its checkpoint if it has one.
+
+    Args:
+        config: all settings.
+        run: an open run directory; takes metrics, checkpoints and the best weights.
+        tracker: where metrics go.
+        data_root: see :func:`episodes.data_root`.
+        progress: show a bar: True, False, or when somebody looks (None).
+
+    Returns:
+        What ``results.json`` says: best validation score and its iteration, training seconds, iterations.
+
+    Raises:
+        Diverged: naming the iteration and the last good checkpoint.
+        KeyboardInterrupt: after writing a checkpoint.
+    """
+    keep_freed_memory()
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    source = training_source(config, data_root)
+    validation = evaluation_source(config, config.data.validation_split, data_root, seed=VALIDATION_SEED)
+    seen = evaluation_source(
+        config, config.data.train_split, data_root, seed=VALIDATION_SEED, pools=source.pools
+    )
+    build = source.build
+    learner = build_learner(config, **build).to(memory_format=torch.channels_last)  # type: ignore[arg-type]
+    loop = OuterLoop(learner, config, source)
+    state = run.load_checkpoint()
+    if state is not None:
+        loop.load(state, run.checkpoint_file)
+    run.truncate_metrics(loop.iteration if state is not None else None)
+    last_saved = time.perf_counter()
+    iterations = config.outer.iterations
+    remaining = range(loop.iteration, iterations)
+    ahead = source.sampler.prefetch((loop.indices(i) for i in remaining), config.outer.task_chunk)
+    with (
+        _interruptible() as interrupted,
+        Progress(config.name, total=iterations, show=progress) as bar,
+        closing(ahead) as prefetched,  # type: ignore[type-var]
+    ):
+        bar.advance(loop.iteration)
+        begin = time.perf_counter()
+        for _, episodes in zip(remaining, prefetched, strict=False):
+            try:
+                report = loop.step(episodes)
+            except Diverged as error:
+                good = (
+                    f"the last good checkpoint is {run.checkpoint_file} (iteration {_saved(run)})"
+                    if run.checkpoint_file.exists()
+                    else "there is no checkpoint yet"
+                )
+                raise Diverged(
+                    f"{error}; {good}. Lower --outer.learning_rate or --inner.step_size and train anew"
+                ) from error
+            due = loop.iteration % config.evaluation.every == 0 or loop.iteration == iterations
+            if due:
+                report |= _validate(loop, validation, seen, run, build, config)
+            loop.seconds += time.perf_counter() - begin
+            begin = time.perf_counter()
+            if due or loop.iteration % 10 == 0 or loop.iteration == 1:
+                tracker.log({"iteration": loop.iteration, "seconds": loop.seconds, **report})
+            stop = interrupted.is_set()
+            if due or stop or time.perf_counter() - last_saved > config.evaluation.checkpoint_every_seconds:
+                run.save_checkpoint(loop.state())
+                last_saved = time.perf_counter()
+            bar.advance(1, _line(config.name, report, loop))
+            if stop:
+                raise KeyboardInterrupt
+    results = {
+        "best_validation": loop.best,
+        "best_iteration": loop.best_iteration,
+        "iterations": loop.iteration,
+        "training_seconds": loop.seconds,
+        "threads": torch.get_num_threads(),
+    }
+    run.write_results(results)
+    return results
+
+
+def _validate(
+    loop: OuterLoop,
+    validation: Source,
+    seen: Source,
+    run: RunDirectory,
+    build: dict[str, object],
+    config: Config,
+) -> dict[str, Any]:
+    """Score the (averaged) weights on validation classes, and on training classes to see the gap; keep the
+    best.
+    """
+    with loop.averaged() as learner:
+        count = config.evaluation.episodes
+        found = evaluate(learner, validation.sampler, count, progress=False)
+        known = evaluate(learner, seen.sampler, max(count // 4, 2), by_stage=False, progress=False)
+        measure = "mse" if learner.regression else "accuracy"
+        value = found[measure]
+        better = loop.best is None or (value < loop.best if learner.regression else value > loop.best)
+        if better:
+            loop.best, loop.best_iteration = value, loop.iteration
+            save_model(run.model_file, learner.state_dict(), config, build)
+    gap = known[measure] - value
+    # beyond what the two intervals explain, so that few validation tasks give no false alarm
+    if not learner.regression and gap - found["ci95"] - known["ci95"] > GAP_WARNING:
+        warnings.warn(
+            f"iteration {loop.iteration}: training classes score {known[measure]:.1f} %, validation classes "
+            f"{value:.1f} %: the learner overfits its training classes; raise --outer.penalty or "
+            "--outer.weight_decay, or augment",
+            stacklevel=2,
+        )
+    return {
+        f"validation_{measure}": value,
+        "validation_ci95": found["ci95"],
+        f"validation_{measure}_by_step": found[f"{measure}_by_step"],
+        "validation_stages": found["stages"],
+        f"training_classes_{measure}": known[measure],
+        "gap": gap,
+    }
+
+
+def _line(name: str, report: dict[str, Any], loop: OuterLoop) -> str:
+    best = "" if loop.best is None else f"  best validation {loop.best:.4g}"
+    accuracy = f"  accuracy {report['accuracy']:.1f} %" if "accuracy" in report else ""
+    return f"{name}  loss {report['loss']:.4f}{accuracy}{best}"
+
+
+def _saved(run: RunDirectory) -> int:
+    state = run.load_checkpoint()
+    return 0 if state is None else int(state["iteration"])
+
+
+@contextmanager
+def _interruptible() -> Iterator[threading.Event]:
+    """Ctrl-C sets the event, so that the step under way ends first; a second one interrupts at once."""
+    event = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield event
+        return
+
+    def note(number: int, frame: object) -> None:
+        event.set()
+        signal.signal(signal.SIGINT, before)
+
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield event
+    finally:
+        signal.signal(signal.SIGINT, before)
