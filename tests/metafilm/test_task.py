@@ -66,6 +66,19 @@ def test_the_plain_network_gives_the_same(make_learner, make_episode, norm, head
             torch.testing.assert_close(module(images).softmax(-1), expected, rtol=1e-4, atol=1e-5)
 
 
+def test_a_transductive_learner_s_task_normalises_by_the_support(make_learner, make_episode) -> None:
+    """So without inner steps it is the task of the same weights in support mode."""
+    learners = [
+        make_learner(dtype=torch.float32, backbone={"norm": norm}) for norm in ("transductive", "support")
+    ]
+    learners[1].load_state_dict(learners[0].state_dict())
+    episode = make_episode(tasks=1)
+    found, expected = (
+        adapted(learner, episode).predict_proba(episode.query_images[0]) for learner in learners
+    )
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
 def test_resnet12_folds_too(make_learner, make_episode) -> None:
     learner = make_learner(dtype=torch.float32, backbone={"name": "resnet12", "width": 2}, inner={"steps": 1})
     episode = make_episode(tasks=1)
@@ -188,7 +201,7 @@ def test_errors_in_files(learner, make_learner, make_episode, tmp_path) -> None:
     damaged = tmp_path / "damaged.safetensors"
     damaged.write_bytes(file.read_bytes()[:300])
     for missing in (damaged, tmp_path / "nowhere"):
-        with pytest.raises(CheckpointError, match="is damaged or no safetensors file|no such file"):
+        with pytest.raises(CheckpointError, match=r"is damaged or no safetensors file|no such file"):
             Task.load(missing, learner)
     safetensors.torch.save_file({"x": torch.zeros(1)}, damaged, {"format": "something"})
     with pytest.raises(CheckpointError, match="is not a saved task: format 'something'"):

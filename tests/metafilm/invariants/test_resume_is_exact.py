@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -88,7 +89,8 @@ def settings(data: Path) -> dict:
 
 def run_here(folder: Path, settings: dict, root: Path) -> None:
     config = Config.from_dict(settings)
-    with RunDirectory.open(folder, config) as run:
+    with RunDirectory.open(folder, config) as run, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*overfits its training classes")
         train(config, run, Tracker(run, config), root, progress=False)
 
 

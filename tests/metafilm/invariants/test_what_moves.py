@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from metafilm import evaluate, film
+from metafilm import evaluate, film, norms
 from metafilm.data import Source
 from metafilm.outer_loop import OuterLoop, outer_loss
 
@@ -87,6 +87,13 @@ def test_one_outer_step_moves_everything_else(learner, make_episode) -> None:
     }
     averages = ("running_mean", "running_var", "num_batches_tracked")
     assert buffers == {f"backbone.blocks.{i}.norm.{name}" for i in range(4) for name in averages}
+
+
+def test_running_averages_follow_the_predicting_pass_alone(learner, make_episode) -> None:
+    """Not the encoder's pass at δ = 0 nor those of the inner loop, whose images are augmented."""
+    learner.train()(make_episode(tasks=3))
+    recorded = {m.recorded_tasks.item() for m in learner.backbone.modules() if isinstance(m, norms.Norm)}
+    assert recorded == {3}
 
 
 def test_step_sizes_that_are_not_learned_stay(make_learner, make_episode) -> None:
