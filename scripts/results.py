@@ -5,6 +5,7 @@
     metafilm train configs/miniimagenet_5way_5shot.yaml
     python scripts/results.py miniimagenet runs/miniimagenet_5way_5shot
     python scripts/results.py sinusoids runs/sinusoids          # trains its runs there first, a few minutes
+    python scripts/results.py readme                            # puts the tables into README.md
 
 Every row is one run of the test split, with the keys of `metafilm eval --json` and `config`, `command`,
 `train_command`, `training_seconds`, `hardware` and `commit`.
@@ -37,20 +38,16 @@ IMAGE_ROWS: dict[str, list[dict[str, Any]]] = {
         {"ways": 20, "shots": 1, "episodes": 1000},
         {"ways": 20, "shots": 5, "episodes": 1000},
         {"ways": 5, "shots": 1, "episodes": 1000, "encoder_support": "shuffled"},
-        {"ways": 5, "shots": 1, "episodes": 1000, "encoder_support": "none"},
     ],
     "miniimagenet": [
         {"ways": 5, "shots": 5, "episodes": 600},
         {"ways": 5, "shots": 1, "episodes": 600},
         {"ways": 5, "shots": 5, "episodes": 600, "encoder_support": "shuffled"},
-        {"ways": 5, "shots": 5, "episodes": 600, "encoder_support": "none"},
     ],
 }
 
-# Both halves, either and neither, with one inner step and with five.
-SINUSOID_ROWS = [{"encoder": encoder, "steps": steps} for steps in (1, 5) for encoder in (True, False)] + [
-    {"encoder": encoder, "steps": 0} for encoder in (True, False)
-]
+# Both halves, either and neither.
+SINUSOID_ROWS = [{"encoder": encoder, "steps": steps} for encoder in (True, False) for steps in (1, 0)]
 
 
 def hardware() -> str:
@@ -139,6 +136,42 @@ def sinusoid_rows(folder: Path) -> list[dict[str, Any]]:
     return rows
 
 
+def markdown(rows: list[dict[str, Any]]) -> str:
+    """The rows as the README's table."""
+    functions = "mse" in rows[0]
+    measure, digits = ("mse", 4) if functions else ("accuracy", 2)
+    lines = [
+        "| task | before adaptation | after the encoder | **after the inner loop** |",
+        "|---|---|---|---|",
+    ]
+    for row in rows:
+        cells = dict(zip(row["stages"], row[f"{measure}_by_step"], strict=True))
+        last = f"{row[measure]:.{digits}f} ± {row['ci95']:.{digits}f}"
+        if functions:
+            on = row["setting"]["encoder"], row["setting"]["inner_steps"] > 0
+            name = {(True, True): "encoder and 1 inner step", (True, False): "encoder alone"}.get(on)
+            name = name or ("1 inner step alone" if on[1] else "neither")
+        else:
+            name = f"{row['ways']}-way {row['shots']}-shot"
+            name += {"shuffled": ", encoder reads another task"}.get(row["encoder_support"], "")
+        middle = f"{cells['encoder']:.{digits}f}" if "encoder" in cells else "–"
+        lines.append(f"| {name} | {cells['identity']:.{digits}f} | {middle} | **{last}** |")
+    return "\n".join(lines)
+
+
+def fill_readme() -> None:
+    """Replace the README's tables by those of results/."""
+    readme = ROOT / "README.md"
+    text = readme.read_text(encoding="utf-8")
+    for name in (*IMAGE_ROWS, "sinusoids"):
+        rows = json.loads((ROOT / "results" / f"{name}.json").read_text())
+        begin, end = f"<!-- results/{name}.json -->", f"<!-- end of {name} -->"
+        before, rest = text.split(begin)
+        after = rest.split(end)[1]
+        text = f"{before}{begin}\n{markdown(rows)}\n{end}{after}"
+    atomic_write(readme, text.encode())
+
+
 def print_row(row: dict[str, Any]) -> None:
     measure = "mse" if "mse" in row else "accuracy"
     print(row["command"], f"{row[measure]:.4f} ± {row['ci95']:.4f}", row[f"{measure}_by_step"], flush=True)
@@ -148,11 +181,18 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("name", choices=[*IMAGE_ROWS, "sinusoids"])
-    parser.add_argument("run", type=Path, help="run directory (sinusoids: the folder of its runs)")
+    parser.add_argument("name", choices=[*IMAGE_ROWS, "sinusoids", "readme"])
+    parser.add_argument(
+        "run", type=Path, nargs="?", help="run directory (sinusoids: the folder of its runs; readme: none)"
+    )
     parser.add_argument("--data-root", type=Path, default=None)
     parser.add_argument("--out", type=Path, default=None, help="file to write; default: results/NAME.json")
     arguments = parser.parse_args()
+    if arguments.name == "readme":
+        fill_readme()
+        return 0
+    if arguments.run is None:
+        parser.error(f"{arguments.name} needs a run directory")
     if arguments.name == "sinusoids":
         rows = sinusoid_rows(arguments.run)
     else:

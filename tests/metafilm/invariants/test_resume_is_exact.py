@@ -21,26 +21,26 @@ from metafilm.rundir import RunDirectory
 from metafilm.tracking import Tracker
 from metafilm.training import train
 
-ITERATIONS = 24
+ITERATIONS = 14
 
-# Trains the run whose settings stand in a file, slowly enough to be interrupted between any two iterations.
+# Trains the run whose settings stand in a file, and waits inside one iteration until a file says go on.
 SCRIPT = """
-import json, sys, time
-import torch
+import json, pathlib, sys, time
 from metafilm import outer_loop, training
 from metafilm.config import Config
 from metafilm.rundir import RunDirectory
 from metafilm.tracking import Tracker
 
-settings, folder, root = sys.argv[1:]
+settings, folder, root, until, go = sys.argv[1:]
 config = Config.from_dict(json.load(open(settings)))
 step = outer_loop.OuterLoop.step
 
-def slow(self, episodes):
-    time.sleep(0.1)
+def waiting(self, episodes):
+    while self.iteration == int(until) and not pathlib.Path(go).exists():
+        time.sleep(0.02)
     return step(self, episodes)
 
-outer_loop.OuterLoop.step = slow
+outer_loop.OuterLoop.step = waiting
 with RunDirectory.open(folder, config) as run:
     try:
         training.train(config, run, Tracker(run, config), root)
@@ -99,28 +99,34 @@ def iteration(folder: Path) -> int:
     return 0 if state is None else state["iteration"]
 
 
+def go(folder: Path) -> Path:
+    return folder.with_suffix(".go")
+
+
 def start(folder: Path, settings: dict, root: Path, until: int) -> subprocess.Popen:
-    """A process that trains, with a checkpoint of at least `until` iterations on the disk."""
+    """A process that trains, with `until` iterations on the disk, waiting inside the next."""
     file = folder.with_suffix(".json")
     file.write_text(json.dumps(settings))
     process = subprocess.Popen(
-        [sys.executable, "-c", SCRIPT, str(file), str(folder), str(root)],
+        [sys.executable, "-c", SCRIPT, str(file), str(folder), str(root), str(until), str(go(folder))],
         env=os.environ | {"OMP_NUM_THREADS": "1", "METAFILM_PROGRESS": "never"},
         stderr=subprocess.PIPE,
     )
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while iteration(folder) < until:
-        if process.poll() is not None or time.monotonic() > deadline:
+        ended = process.poll()
+        if ended is not None or time.monotonic() > deadline:
             process.kill()
-            pytest.fail(f"the run ended too early: {process.communicate()[1].decode()}")
+            what = "not yet there" if ended is None else f"ended with {ended}"
+            pytest.fail(f"iteration {until}: {what}: {process.communicate()[1].decode()}")
         time.sleep(0.05)
     return process
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory, settings: dict) -> dict[str, Path]:
-    """`whole`: uninterrupted. `broken`: killed with -9 after 4 iterations or more, resumed, stopped by Ctrl-C
-    after 8 or more, resumed to the end. `stopped`: how Ctrl-C left it."""
+    """`whole`: uninterrupted. `broken`: killed with -9 in iteration 5, resumed, stopped by Ctrl-C in the
+    tenth, resumed to the end."""
     folder = tmp_path_factory.mktemp("runs")
     root = tmp_path_factory.mktemp("root")
     whole, broken = folder / "whole", folder / "broken"
@@ -135,9 +141,11 @@ def runs(tmp_path_factory, settings: dict) -> dict[str, Path]:
         # half a line, as a kill in the middle of a write leaves it
         with (broken / "metrics.jsonl").open("a") as file:
             file.write('{"iteration": 5, "lo')
-        stopped = start(broken, settings, root, max(8, after_kill + 1))
+        stopped = start(broken, settings, root, 9)
         stopped.send_signal(signal.SIGINT)
-        _, errors = stopped.communicate(timeout=60)
+        time.sleep(0.2)
+        go(broken).touch()
+        _, errors = stopped.communicate(timeout=300)
         after_stop = iteration(broken)
         run_here(broken, settings, root)
     return {
@@ -151,7 +159,8 @@ def runs(tmp_path_factory, settings: dict) -> dict[str, Path]:
 
 def test_it_was_interrupted_in_the_middle(runs) -> None:
     after_kill, after_stop = runs["interruptions"]
-    assert 4 <= after_kill < after_stop < ITERATIONS
+    assert after_kill == 4
+    assert after_stop == 10, "the iteration under way ends before the checkpoint"
 
 
 def test_ctrl_c_ends_the_step_and_saves(runs) -> None:
@@ -191,7 +200,7 @@ def test_best_weights(runs) -> None:
 def test_metrics(runs) -> None:
     logged = [RunDirectory(runs[name]).read_metrics() for name in ("whole", "broken")]
     for records in logged:
-        assert [record["iteration"] for record in records] == [1, 5, 10, 15, 20, ITERATIONS]
+        assert [record["iteration"] for record in records] == [1, 5, 10, ITERATIONS]
         seconds = [record.pop("seconds") for record in records]
         assert seconds == sorted(seconds)
     assert "validation_accuracy" in logged[0][1]
