@@ -11,6 +11,7 @@ from metafilm.data import evaluation_source
 from metafilm.errors import MetafilmError
 from metafilm.evaluation import evaluate
 from metafilm.learner import MetaFiLM
+from metafilm.memory import keep_freed_memory
 from metafilm.rundir import atomic_write, finite
 from metafilm.settings import REGRESSION_DATA
 
@@ -43,6 +44,7 @@ def record(
     require_counts(
         ways=(ways, 2), shots=(shots, 1), queries=(queries, 1), episodes=(episodes, 2), steps=(steps, 0)
     )
+    keep_freed_memory()
     learner = load_learner(run_or_name)
     config: Config = learner.config
     if dataset is not None and learner.regression != (dataset in REGRESSION_DATA):
