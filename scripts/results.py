@@ -37,12 +37,11 @@ IMAGE_ROWS: dict[str, list[dict[str, Any]]] = {
         {"ways": 5, "shots": 5, "episodes": 1000},
         {"ways": 20, "shots": 1, "episodes": 1000},
         {"ways": 20, "shots": 5, "episodes": 1000},
-        {"ways": 5, "shots": 1, "episodes": 1000, "encoder_support": "shuffled"},
+        {"ways": 5, "shots": 1, "episodes": 300, "encoder_support": "shuffled"},
     ],
     "miniimagenet": [
         {"ways": 5, "shots": 5, "episodes": 600},
-        {"ways": 5, "shots": 1, "episodes": 600},
-        {"ways": 5, "shots": 5, "episodes": 600, "encoder_support": "shuffled"},
+        {"ways": 5, "shots": 5, "episodes": 100, "encoder_support": "shuffled"},
     ],
 }
 
@@ -77,7 +76,8 @@ def commit() -> str:
     return git("rev-parse", "HEAD") + ("-dirty" if changed else "")
 
 
-def image_rows(name: str, run: Path, data_root: Path | None) -> list[dict[str, Any]]:
+def image_rows(name: str, run: Path, data_root: Path | None, out: Path) -> list[dict[str, Any]]:
+    """Score the run, writing `out` after every row; a row of this very training that is there is kept."""
     trained = json.loads((run / "results.json").read_text())
     config = Config.from_yaml(run / "config.yaml")
     shared = {
@@ -86,18 +86,26 @@ def image_rows(name: str, run: Path, data_root: Path | None) -> list[dict[str, A
         "training_seconds": trained["training_seconds"],
         "training_threads": trained["threads"],
         "hardware": hardware(),
-        "commit": commit(),
     }
+    before = json.loads(out.read_text()) if out.is_file() else []
+    kept = {row["command"]: row for row in before if row["training_seconds"] == shared["training_seconds"]}
     rows = []
     for settings in IMAGE_ROWS[name]:
-        found = record(
-            str(run), queries=15, seed=0, split="test", data_root=data_root, progress=True, **settings
-        )
         flags = " ".join(f"--{key.replace('_', '-')} {value}" for key, value in settings.items())
         command = f"metafilm eval {run.as_posix()} {flags} --queries 15 --seed 0 --split test"
-        rows.append(found | shared | {"command": command})
+        if command not in kept:
+            found = record(
+                str(run), queries=15, seed=0, split="test", data_root=data_root, progress=True, **settings
+            )
+            kept[command] = found | shared | {"command": command, "commit": commit()}
+        rows.append(kept[command])
+        write(out, rows)
         print_row(rows[-1])
     return rows
+
+
+def write(out: Path, rows: list[dict[str, Any]]) -> None:
+    atomic_write(out, (json.dumps(finite(rows), indent=2) + "\n").encode())
 
 
 def sinusoid_rows(folder: Path) -> list[dict[str, Any]]:
@@ -193,12 +201,12 @@ def main() -> int:
         return 0
     if arguments.run is None:
         parser.error(f"{arguments.name} needs a run directory")
+    out = arguments.out or ROOT / "results" / f"{arguments.name}.json"
     if arguments.name == "sinusoids":
         rows = sinusoid_rows(arguments.run)
+        write(out, rows)
     else:
-        rows = image_rows(arguments.name, arguments.run, arguments.data_root)
-    out = arguments.out or ROOT / "results" / f"{arguments.name}.json"
-    atomic_write(out, (json.dumps(finite(rows), indent=2) + "\n").encode())
+        rows = image_rows(arguments.name, arguments.run, arguments.data_root, out)
     print(f"{len(rows)} rows in {out}")
     return 0
 
