@@ -35,8 +35,8 @@ IMAGE_ROWS: dict[str, list[dict[str, Any]]] = {
     "omniglot": [
         {"ways": 5, "shots": 1, "episodes": 1000},
         {"ways": 5, "shots": 5, "episodes": 1000},
-        {"ways": 20, "shots": 1, "episodes": 1000},
-        {"ways": 20, "shots": 5, "episodes": 1000},
+        {"ways": 20, "shots": 1, "episodes": 400},
+        {"ways": 20, "shots": 5, "episodes": 400},
         {"ways": 5, "shots": 1, "episodes": 300, "encoder_support": "shuffled"},
     ],
     "miniimagenet": [
