@@ -27,7 +27,7 @@ class Demo:
 
     run_dir: Path = Path("runs/demo")
     """Folder of the run; if it holds a finished or interrupted demo, that one goes on."""
-    episodes: int = 600
+    episodes: int = 200
     """Test tasks per line of the table."""
     debug: Switch = False
     """Show the traceback of an error."""

@@ -12,7 +12,7 @@ from metafilm.training import train
 TEST_STYLES = {"known styles": "known-strokes", "unseen styles": "unseen-strokes"}
 
 
-def demo(run_dir: Path, episodes: int = 600) -> int:
+def demo(run_dir: Path, episodes: int = 200) -> int:
     """Train `configs/demo.yaml` in `run_dir`, then score characters and styles that training never showed.
 
     Ctrl-C while it trains leaves a checkpoint from which the next demo goes on. Raises MetafilmError.
