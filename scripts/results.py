@@ -41,7 +41,7 @@ IMAGE_ROWS: dict[str, list[dict[str, Any]]] = {
     ],
     "miniimagenet": [
         {"ways": 5, "shots": 5, "episodes": 600},
-        {"ways": 5, "shots": 5, "episodes": 60, "encoder_support": "shuffled"},
+        {"ways": 5, "shots": 5, "episodes": 100, "encoder_support": "shuffled"},
     ],
 }
 
