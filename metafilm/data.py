@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -47,8 +47,6 @@ class Source:
         """The episode with class ids counted through all pools of a mixture."""
         if episode.pool_ids is None or episode.class_ids is None:
             return episode
-        from dataclasses import replace
-
         counts = torch.tensor([0] + [pool.num_classes for pool in self.pools[:-1]]).cumsum(0)
         return replace(episode, class_ids=episode.class_ids + counts[episode.pool_ids].unsqueeze(1))
 
