@@ -19,7 +19,7 @@ def build_backbone(config: Config, image_shape: tuple[int, ...]) -> nn.Module:
     """The plain backbone of the configuration, without FiLM."""
     settings = config.backbone
     if settings.name == "mlp":
-        return MLP(image_shape[0], settings.hidden)
+        return MLP(image_shape[0], settings.hidden, settings.activation)
     shape = (image_shape[0], image_shape[1], image_shape[2])
     network = {"conv4": Conv4, "resnet12": ResNet12}[settings.name]
     return network(shape, settings.width, settings.norm)

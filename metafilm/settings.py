@@ -100,6 +100,8 @@ class Backbone:
     """Feature maps of the first block (conv4: of every block)."""
     hidden: tuple[int, ...] = (40, 40)
     """Sizes of the hidden layers (mlp only)."""
+    activation: Literal["relu", "tanh", "silu"] = "relu"
+    """Between the hidden layers (mlp only); tanh fits smooth curves better after few inner steps."""
     norm: Literal["running", "support", "group", "transductive"] = "running"
     """Where normalisation statistics come from; transductive reads the query set, and results say so."""
 

@@ -35,13 +35,14 @@ IMAGE_ROWS: dict[str, list[dict[str, Any]]] = {
     "omniglot": [
         {"ways": 5, "shots": 1, "episodes": 1000},
         {"ways": 5, "shots": 5, "episodes": 1000},
-        {"ways": 20, "shots": 1, "episodes": 400},
-        {"ways": 20, "shots": 5, "episodes": 150},
-        {"ways": 5, "shots": 1, "episodes": 150, "encoder_support": "shuffled"},
+        {"ways": 20, "shots": 1, "episodes": 1000},
+        {"ways": 20, "shots": 5, "episodes": 1000},
+        {"ways": 5, "shots": 1, "episodes": 1000, "encoder_support": "shuffled"},
     ],
     "miniimagenet": [
         {"ways": 5, "shots": 5, "episodes": 600},
-        {"ways": 5, "shots": 5, "episodes": 100, "encoder_support": "shuffled"},
+        {"ways": 5, "shots": 1, "episodes": 600},
+        {"ways": 5, "shots": 5, "episodes": 600, "encoder_support": "shuffled"},
     ],
 }
 

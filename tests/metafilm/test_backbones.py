@@ -35,10 +35,12 @@ def test_resnet12() -> None:
     ] * 3 + [32] * 3
 
 
-def test_mlp() -> None:
-    net = MLP(3, (7, 5))
+@pytest.mark.parametrize("name", ["relu", "tanh", "silu"])
+def test_mlp(name: str) -> None:
+    net = MLP(3, (7, 5), name)
+    act = {"relu": torch.relu, "tanh": torch.tanh, "silu": torch.nn.functional.silu}[name]
     x = torch.randn(2, 3)
-    expected = torch.relu(net.layers[1](torch.relu(net.layers[0](x))))
+    expected = act(net.layers[1](act(net.layers[0](x))))
     assert net.out_features == 5 and torch.equal(net(x), expected)
 
 
