@@ -23,12 +23,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import cast
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from metafilm import kernels
 from metafilm.errors import MetafilmError
 from metafilm.film import FiLM, modulate
 
@@ -61,6 +62,16 @@ def layout(
         yield
     finally:
         _layout.reset(token)
+
+
+class Measured(NamedTuple):
+    """Maps ``[T·n, C, H, W]`` before a norm, the same max-pooled, and the mean and variance that the norm
+    will use: ``[T, C]``, or ``[C]`` for running averages. In mode ``group`` the maps alone count."""
+
+    maps: Tensor
+    pooled: Tensor
+    mean: Tensor
+    var: Tensor
 
 
 class Norm(nn.Module):
@@ -108,11 +119,7 @@ class Norm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``x``: ``[T·n, C, H, W]``, tasks contiguous; the shape is kept."""
-        film = getattr(self, "film", None)
-        if film is None:
-            weight, bias = self.weight, self.bias
-        else:
-            weight, bias = cast(FiLM, film).affine(self.weight, self.bias)
+        weight, bias = self._affine()
         now = _layout.get()
         if self.mode == "group":
             return self._group(x, weight, bias)
@@ -121,6 +128,57 @@ class Norm(nn.Module):
         if self.mode == "running" and not self.training:
             return self._running(x, weight, bias)
         return self._batch(x, weight, bias, now)
+
+    def measure(self, x: Tensor) -> Measured:
+        """The half of ``max_pool2d(norm(x), 2)`` that no deviation changes; :meth:`finish` is the rest.
+
+        A gain above zero commutes with max-pooling, so the affine is left for the pooled maps: a quarter of
+        the work, and none of it at full size.
+        """
+        now = _layout.get()
+        if self.mode == "group":
+            return Measured(x, x, x, x)
+        if self.mode == "running" and not self.training:
+            return Measured(x, F.max_pool2d(x, 2), self.running_mean, self.running_var)
+        _check_rows(x, now.tasks, self.weight)
+        rows = now.support if self.mode == "support" else None
+        pooled, mean, var = kernels.pool_and_moments(x, now.tasks, rows)
+        self._note(x, mean.detach(), var.detach(), now)
+        return Measured(x, pooled, mean, var)
+
+    def finish(self, measured: Measured) -> Tensor:
+        """Normalised, modulated and pooled maps ``[T·n, C, H // 2, W // 2]``."""
+        weight, bias = self._affine()
+        maps, pooled, mean, var = measured
+        if self.mode == "group":
+            return F.max_pool2d(self._group(maps, weight, bias), 2)
+        if weight.dim() == 2:
+            _check_rows(maps, weight.shape[0], weight)
+        elif mean.dim() == 2 and len(mean) == 1:
+            mean, var = mean[0], var[0]
+        negative = weight.detach() < 0
+        if negative.any():
+            # there the least value becomes the greatest
+            least = -F.max_pool2d(-maps, 2)
+            spread = negative.expand(max(len(negative), 1) if negative.dim() == 2 else 1, -1)
+            chosen = spread.repeat_interleave(len(maps) // len(spread), 0)[:, :, None, None]
+            pooled = torch.where(chosen, least, pooled)
+        gain = weight * torch.rsqrt(var + self.eps)
+        return modulate(pooled, gain, bias - mean * gain)
+
+    def _affine(self) -> tuple[Tensor, Tensor]:
+        """This layer's own affine followed by its FiLM, if it has one: ``[C]`` or ``[T, C]`` each."""
+        film = getattr(self, "film", None)
+        return (self.weight, self.bias) if film is None else cast(FiLM, film).affine(self.weight, self.bias)
+
+    def _note(self, x: Tensor, mean: Tensor, var: Tensor, now: Layout) -> None:
+        """Keep statistics ``[T, C]`` for the running averages, where the layout asks for it."""
+        if now.capture:
+            self._capture(mean[0], var[0])
+        elif now.record and self.training and self.mode == "running":
+            count = x.numel() // (x.shape[1] * len(mean))
+            self.recorded += torch.stack((mean, var * (count / (count - 1)))).sum(1)
+            self.recorded_tasks += len(mean)
 
     def _running(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         if weight.dim() == 1:
@@ -158,14 +216,9 @@ class Norm(nn.Module):
 
     def _support(self, x: Tensor, weight: Tensor, bias: Tensor, now: Layout) -> Tensor:
         _check_rows(x, now.tasks, weight)
-        rows = x.unflatten(0, (now.tasks, -1))  # [T, n, C, H, W]
-        support = rows[:, : now.support]
-        if x.dtype == torch.bfloat16:
-            support = support.float()
-        var, mean = torch.var_mean(support, dim=(1, 3, 4), correction=0)
-        if now.capture:
-            self._capture(mean[0], var[0])
-        gain = weight * torch.rsqrt(var + self.eps)  # [T, C]
+        mean, var = kernels.moments(x, now.tasks, now.support)  # [T, C]
+        self._note(x, mean.detach(), var.detach(), now)
+        gain = weight * torch.rsqrt(var + self.eps)
         return modulate(x, gain, bias - mean * gain)
 
     def _capture(self, mean: Tensor, var: Tensor) -> None:
@@ -229,12 +282,14 @@ def mode_of(network: nn.Module) -> str:
 
 
 def plain(network: nn.Module) -> nn.Module:
-    """Replace each :class:`Norm` by PyTorch's own layer with the same numbers, in place.
+    """Replace each :class:`Norm` and each of our convolutions by PyTorch's own layer, in place.
 
     ``support`` and ``transductive`` layers become ``nn.BatchNorm2d`` with the statistics in their buffers, so
     capture a task's first (:class:`Layout`).
     """
     for parent in list(network.modules()):
+        if type(parent) is kernels.Conv2d:
+            parent.__class__ = nn.Conv2d
         for name, child in list(parent.named_children()):
             if isinstance(child, Norm):
                 setattr(parent, name, _plain_layer(child))

@@ -2,26 +2,43 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from torch import Tensor, nn
 
 from metafilm.errors import MetafilmError
-from metafilm.norms import Norm
+from metafilm.kernels import Conv2d
+from metafilm.norms import Measured, Norm
 
 
 class Block(nn.Module):
-    """3×3 convolution, norm, 2×2 max-pooling, ReLU. Pooling before the ReLU gives the same numbers on a
-    quarter of the maps.
+    """3×3 convolution, norm, 2×2 max-pooling, ReLU: the usual norm, ReLU, pooling in an order that gives the
+    same numbers on a quarter of the maps.
     """
 
     def __init__(self, in_channels: int, width: int, norm: str) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(in_channels, width, 3, padding=1, bias=False)
+        self.conv = Conv2d(in_channels, width, 3, padding=1, bias=False)
         self.norm = Norm(width, norm)
         self.pool = nn.MaxPool2d(2)
         self.relu = nn.ReLU()
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.relu(self.pool(self.norm(self.conv(x))))
+    def measure(self, x: Tensor) -> Measured:
+        """What the block computes before its FiLM site."""
+        return self.norm.measure(self.conv(x))
+
+    def forward(self, x: Tensor | Measured) -> Tensor:
+        """``x``: maps, or what :meth:`measure` made of them."""
+        if not isinstance(self.norm, Norm):  # exported as a plain network
+            return self.relu(self.pool(self.norm(self.conv(x))))
+        return self.relu(self.norm.finish(x if isinstance(x, Measured) else self.measure(x)))
+
+
+class Stem(NamedTuple):
+    """The blocks before ``block`` done, and that one up to its FiLM site."""
+
+    block: int
+    maps: Tensor | Measured
 
 
 class Conv4(nn.Module):
@@ -52,5 +69,17 @@ class Conv4(nn.Module):
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.blocks(x).flatten(1)
+    def stem(self, x: Tensor) -> Stem:
+        """All that no deviation changes, for any number of passes over the same images."""
+        first = next(
+            (i for i, block in enumerate(self.blocks) if hasattr(block.norm, "film")), len(self.blocks)
+        )
+        for block in self.blocks[:first]:
+            x = block(x)
+        return Stem(first, self.blocks[first].measure(x) if first < len(self.blocks) else x)
+
+    def forward(self, x: Tensor | Stem) -> Tensor:
+        start, maps = (x.block, x.maps) if isinstance(x, Stem) else (0, x)
+        for block in self.blocks[start:]:
+            maps = block(maps)
+        return maps.flatten(1)

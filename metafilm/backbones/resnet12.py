@@ -6,6 +6,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from metafilm.errors import MetafilmError
+from metafilm.kernels import Conv2d
 from metafilm.norms import Norm
 
 
@@ -16,10 +17,10 @@ class Block(nn.Module):
         super().__init__()
         channels = (in_channels, width, width, width)
         self.convs = nn.ModuleList(
-            nn.Conv2d(channels[i], channels[i + 1], 3, padding=1, bias=False) for i in range(3)
+            Conv2d(channels[i], channels[i + 1], 3, padding=1, bias=False) for i in range(3)
         )
         self.norms = nn.ModuleList(Norm(width, norm) for _ in range(3))
-        self.shortcut = nn.Sequential(nn.Conv2d(in_channels, width, 1, bias=False), Norm(width, norm))
+        self.shortcut = nn.Sequential(Conv2d(in_channels, width, 1, bias=False), Norm(width, norm))
         self.relu = nn.LeakyReLU(0.1)
         self.pool = nn.MaxPool2d(2)
 

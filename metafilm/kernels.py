@@ -1,0 +1,255 @@
+"""Convolution and pooling as the inner loop needs them: exact, and fast when differentiated twice.
+
+PyTorch differentiates a convolution's backward pass by convolutions whose kernels are as large as the maps,
+many times slower than the native kernels that :func:`conv2d` calls instead. :func:`pool_and_moments` takes
+max-pooled maps and each task's mean and variance from the same maps and gives them one gradient, so that a
+norm need never be applied at full size: a norm's affine with a positive gain commutes with max-pooling.
+Both are differentiable twice, in every argument that is a map or a weight.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
+
+Geometry = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], int]
+"""Stride, padding, dilation and groups."""
+
+
+class Conv2d(nn.Conv2d):
+    """``nn.Conv2d`` whose gradients of any order run on native kernels."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.bias is not None or self.padding_mode != "zeros" or isinstance(self.padding, str):
+            return super().forward(x)
+        weight = self.weight
+        if torch.is_autocast_enabled(x.device.type):
+            dtype = torch.get_autocast_dtype(x.device.type)
+            x, weight = x.to(dtype), weight.to(dtype)
+        return conv2d(x, weight, (self.stride, self.padding, self.dilation, self.groups))
+
+
+def conv2d(x: Tensor, weight: Tensor, geometry: Geometry) -> Tensor:
+    """``F.conv2d`` without bias; gradients of any order by native kernels.
+
+    Args:
+        x: ``[B, C, H, W]``.
+        weight: ``[O, C / groups, h, w]``, of the same dtype.
+        geometry: stride, padding, dilation (pairs) and groups.
+    """
+    return _Convolve.apply(x, weight, geometry)  # type: ignore[return-value]
+
+
+# A convolution y(x, w), its input gradient x̄(g, w) and its weight gradient w̄(g, x) are three bilinear maps,
+# and each one's derivatives are the other two: differentiating stays among them.
+
+
+class _Convolve(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, geometry: Geometry) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.geometry = geometry
+        return torch.nn.functional.conv2d(x, weight, None, *geometry)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        of_x = _InputGradient.apply(grad, weight, x, ctx.geometry) if ctx.needs_input_grad[0] else None
+        of_w = _WeightGradient.apply(grad, x, weight, ctx.geometry) if ctx.needs_input_grad[1] else None
+        return of_x, of_w, None  # type: ignore[return-value]
+
+
+class _InputGradient(Function):
+    @staticmethod
+    def forward(ctx: Any, grad: Tensor, weight: Tensor, like: Tensor, geometry: Geometry) -> Tensor:
+        ctx.save_for_backward(grad, weight)
+        ctx.geometry = geometry
+        return _backward(grad, like, weight, geometry, 0)
+
+    @staticmethod
+    def backward(ctx: Any, u: Tensor) -> tuple[Tensor | None, ...]:
+        grad, weight = ctx.saved_tensors
+        of_grad = _Convolve.apply(u, weight, ctx.geometry) if ctx.needs_input_grad[0] else None
+        of_w = _WeightGradient.apply(grad, u, weight, ctx.geometry) if ctx.needs_input_grad[1] else None
+        return of_grad, of_w, None, None  # type: ignore[return-value]
+
+
+class _WeightGradient(Function):
+    @staticmethod
+    def forward(ctx: Any, grad: Tensor, x: Tensor, like: Tensor, geometry: Geometry) -> Tensor:
+        ctx.save_for_backward(grad, x)
+        ctx.geometry = geometry
+        return _backward(grad, x, like, geometry, 1)
+
+    @staticmethod
+    def backward(ctx: Any, u: Tensor) -> tuple[Tensor | None, ...]:
+        grad, x = ctx.saved_tensors
+        of_grad = _Convolve.apply(x, u, ctx.geometry) if ctx.needs_input_grad[0] else None
+        of_x = _InputGradient.apply(grad, u, x, ctx.geometry) if ctx.needs_input_grad[1] else None
+        return of_grad, of_x, None, None  # type: ignore[return-value]
+
+
+def _backward(grad: Tensor, x: Tensor, weight: Tensor, geometry: Geometry, which: int) -> Tensor:
+    """One of PyTorch's own gradients: of the input (0) or of the weight (1)."""
+    stride, padding, dilation, groups = geometry
+    mask = [which == 0, which == 1, False]
+    return torch.ops.aten.convolution_backward(
+        grad, x, weight, None, stride, padding, dilation, False, [0, 0], groups, mask
+    )[which]
+
+
+def pool_and_moments(y: Tensor, tasks: int = 1, rows: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    """2×2 max-pooling, and the mean and variance of each task's maps before it.
+
+    Args:
+        y: ``[T·n, C, H, W]``, the n rows of a task contiguous.
+        tasks: T.
+        rows: how many of a task's rows, from the first, the moments are of; None: all.
+
+    Returns:
+        Pooled maps ``[T·n, C, H // 2, W // 2]``; mean and biased variance ``[T, C]``, in float32 for bfloat16
+        maps.
+    """
+    return _PoolAndMoments.apply(y.contiguous(memory_format=torch.channels_last), tasks, rows)  # type: ignore[return-value]
+
+
+def moments(y: Tensor, tasks: int = 1, rows: int | None = None) -> tuple[Tensor, Tensor]:
+    """The second and third of :func:`pool_and_moments` alone, for maps ``[T·n, C, H, W]`` of any layout."""
+    return _Moments.apply(y, tasks, rows)  # type: ignore[return-value]
+
+
+def _moments(y: Tensor, tasks: int, rows: int | None) -> tuple[Tensor, Tensor]:
+    found = [_task_moments(part[:rows]) for part in y.chunk(tasks)]
+    means, variances = zip(*found, strict=True)
+    return torch.stack(means), torch.stack(variances)
+
+
+def _task_moments(y: Tensor) -> tuple[Tensor, Tensor]:
+    if y.dtype != torch.bfloat16:
+        return torch.batch_norm_update_stats(y, None, None, 0.0)
+    # the kernel rounds what it returns to bfloat16, but not what it leaves in running averages
+    mean, var = y.new_zeros((2, y.shape[1]), dtype=torch.float32)
+    torch.batch_norm_update_stats(y, mean, var, 1.0)
+    count = y.numel() // y.shape[1]
+    return mean, var * ((count - 1) / count)
+
+
+class _Moments(Function):
+    @staticmethod
+    def forward(ctx: Any, y: Tensor, tasks: int, rows: int | None) -> tuple[Tensor, Tensor]:
+        mean, var = _moments(y, tasks, rows)
+        ctx.save_for_backward(y, mean)
+        ctx.rows = rows
+        return mean, var
+
+    @staticmethod
+    def backward(ctx: Any, of_mean: Tensor, of_var: Tensor) -> tuple[Tensor | None, ...]:
+        y, mean = ctx.saved_tensors
+        per_task = y.unflatten(0, (len(mean), -1))  # [T, n, C, H, W]
+        part = per_task[:, : ctx.rows]
+        count = part[0, :, 0].numel()
+        shape = (len(mean), 1, -1, 1, 1)
+        # the mean once more, as a function of y that a second derivative sees
+        centred = part - part.mean((1, 3, 4), keepdim=True)
+        grad = (of_mean / count).view(shape) + (of_var * (2 / count)).view(shape) * centred
+        if ctx.rows is not None:
+            grad = torch.cat((grad, torch.zeros_like(per_task[:, ctx.rows :])), 1)
+        return grad.to(y.dtype).flatten(0, 1), None, None
+
+
+class _PoolAndMoments(Function):
+    @staticmethod
+    def forward(ctx: Any, y: Tensor, tasks: int, rows: int | None) -> tuple[Tensor, Tensor, Tensor]:
+        pooled, places = torch.nn.functional.max_pool2d(y, 2, return_indices=True)
+        mean, var = _moments(y, tasks, rows)
+        ctx.save_for_backward(y, places, mean)
+        ctx.rows = rows
+        ctx.set_materialize_grads(False)
+        return pooled, mean, var
+
+    @staticmethod
+    def backward(
+        ctx: Any, of_pooled: Tensor | None, of_mean: Tensor | None, of_var: Tensor | None
+    ) -> tuple[Tensor | None, ...]:
+        y, places, mean = ctx.saved_tensors
+        if of_pooled is None and of_mean is None and of_var is None:
+            return None, None, None
+        if of_pooled is None:
+            of_pooled = torch.zeros_like(places, dtype=y.dtype)
+        of_mean = torch.zeros_like(mean) if of_mean is None else of_mean
+        of_var = torch.zeros_like(mean) if of_var is None else of_var
+        return (
+            _PoolAndMomentsGradient.apply(of_pooled, of_mean, of_var, y, places, mean, ctx.rows),
+            None,
+            None,
+        )  # type: ignore[return-value]
+
+
+class _PoolAndMomentsGradient(Function):
+    """ȳ = unpool(p̄) + m̄ / M + 2 v̄ (y - m) / M over the M pixels that the moments are of."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        of_pooled: Tensor,
+        of_mean: Tensor,
+        of_var: Tensor,
+        y: Tensor,
+        places: Tensor,
+        mean: Tensor,
+        rows: int | None,
+    ) -> Tensor:
+        ctx.save_for_backward(of_var, y, places, mean)
+        ctx.rows = rows
+        grad = torch.ops.aten.max_pool2d_with_indices_backward(
+            of_pooled, y, [2, 2], [2, 2], [0, 0], [1, 1], False, places
+        )
+        part, count = _pixels(y, mean, rows), _count(y, mean, rows)
+        slope = of_var * (2 / count)
+        offset = of_mean / count - slope * mean
+        into = _pixels(grad, mean, rows)
+        into.addcmul_(part, slope.unsqueeze(1).to(y.dtype)).add_(offset.unsqueeze(1).to(y.dtype))
+        return grad
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, u: Tensor) -> tuple[Tensor | None, ...]:
+        of_var, y, places, mean = ctx.saved_tensors
+        needs, rows = ctx.needs_input_grad, ctx.rows
+        u = u.contiguous(memory_format=torch.channels_last)
+        part, u_part, count = _pixels(y, mean, rows), _pixels(u, mean, rows), _count(y, mean, rows)
+        u_sum = u_part.sum(1, dtype=mean.dtype)  # [T, C]
+        on_pooled = _gather(u, places) if needs[0] else None
+        on_mean = u_sum / count if needs[1] else None
+        on_var = on_y = None
+        if needs[2]:
+            on_var = ((u_part * part).sum(1, dtype=mean.dtype) - u_sum * mean) * (2 / count)
+        if needs[3]:
+            # m is a function of y too: (y - m) moves by u - mean(u)
+            slope = (of_var * (2 / count)).unsqueeze(1).to(y.dtype)
+            on_y = torch.zeros_like(y)
+            _pixels(on_y, mean, rows).copy_((u_part - (u_sum / count).unsqueeze(1).to(y.dtype)).mul_(slope))
+        return on_pooled, on_mean, on_var, on_y, None, None, None
+
+
+def _pixels(y: Tensor, mean: Tensor, rows: int | None) -> Tensor:
+    """The pixels that each task's moments are of, ``[T, M, C]``: a view of channels-last maps."""
+    pixels = y.permute(0, 2, 3, 1).view(len(mean), -1, y.shape[1])
+    return pixels[:, : _count(y, mean, rows)]
+
+
+def _count(y: Tensor, mean: Tensor, rows: int | None) -> int:
+    """M, how many pixels a task's moments are of."""
+    return (y.shape[0] // len(mean) if rows is None else rows) * y.shape[2] * y.shape[3]
+
+
+def _gather(u: Tensor, places: Tensor) -> Tensor:
+    """The entries of maps ``[B, C, H, W]`` where their maxima were, ``[B, C, h, w]``."""
+    batch, channels, height, width = places.shape
+    flat = u.permute(0, 2, 3, 1).reshape(batch, -1, channels)
+    where = places.permute(0, 2, 3, 1).reshape(batch, -1, channels)
+    return flat.gather(1, where).view(batch, height, width, channels).permute(0, 3, 1, 2)

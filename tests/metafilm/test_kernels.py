@@ -1,0 +1,82 @@
+"""The kernels against PyTorch's own, once and twice differentiated."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from metafilm import kernels
+
+GEOMETRIES = {
+    "3x3": ((1, 1), (1, 1), (1, 1), 1, (5, 3, 3, 3)),
+    "1x1": ((1, 1), (0, 0), (1, 1), 1, (4, 3, 1, 1)),
+    "strided": ((2, 1), (1, 0), (1, 2), 1, (5, 3, 3, 2)),
+    "grouped": ((1, 1), (1, 1), (1, 1), 3, (6, 1, 3, 3)),
+}
+
+
+@pytest.mark.parametrize("name", GEOMETRIES)
+def test_conv2d_is_right_to_the_second_order(name: str) -> None:
+    *geometry, shape = GEOMETRIES[name]
+    geometry = tuple(geometry)
+    torch.manual_seed(0)
+    x = torch.randn(2, 3, 6, 5, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(shape, dtype=torch.float64, requires_grad=True)
+
+    def convolve(x, weight):
+        return kernels.conv2d(x, weight, geometry)
+
+    assert torch.equal(convolve(x, weight), F.conv2d(x, weight, None, *geometry))
+    assert torch.autograd.gradcheck(convolve, (x, weight))
+    assert torch.autograd.gradgradcheck(convolve, (x, weight))
+
+
+def test_conv2d_is_right_to_the_third_order() -> None:
+    """The three maps are closed under differentiation: nothing stops at two."""
+    torch.manual_seed(0)
+    x = torch.randn(2, 2, 4, 4, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(3, 2, 3, 3, dtype=torch.float64, requires_grad=True)
+
+    def third(convolve):
+        value = torch.tanh(convolve(x, weight)).sum()
+        for _ in range(3):
+            gradients = torch.autograd.grad(value, (x, weight), create_graph=True)
+            value = sum((gradient**2).sum() for gradient in gradients)
+        return value
+
+    ours = third(lambda x, w: kernels.conv2d(x, w, ((1, 1), (1, 1), (1, 1), 1)))
+    torch.testing.assert_close(ours, third(lambda x, w: F.conv2d(x, w, padding=1)), rtol=1e-10, atol=0)
+
+
+def naive(y, tasks, rows):
+    part = y.unflatten(0, (tasks, -1))[:, :rows]
+    var, mean = torch.var_mean(part, dim=(1, 3, 4), correction=0)
+    return F.max_pool2d(y, 2), mean, var
+
+
+@pytest.mark.parametrize("tasks, rows", [(1, None), (3, None), (3, 2)])
+@pytest.mark.parametrize("side", [4, 5])
+def test_pool_and_moments(tasks: int, rows: int | None, side: int) -> None:
+    torch.manual_seed(0)
+    y = torch.randn(6 if tasks == 3 else 3, 4, side, side, dtype=torch.float64)
+    y = y[: 3 * tasks] if rows is None else torch.randn(9, 4, side, side, dtype=torch.float64)
+    y = y[: len(y) // tasks * tasks].requires_grad_()
+    for ours, expected in zip(kernels.pool_and_moments(y, tasks, rows), naive(y, tasks, rows), strict=True):
+        torch.testing.assert_close(ours, expected, rtol=1e-12, atol=1e-12)
+
+    def both(y):
+        return kernels.pool_and_moments(y, tasks, rows)
+
+    assert torch.autograd.gradcheck(both, (y,))
+    assert torch.autograd.gradgradcheck(both, (y,))
+    assert torch.autograd.gradcheck(lambda y: kernels.moments(y, tasks, rows), (y,))
+    assert torch.autograd.gradgradcheck(lambda y: kernels.moments(y, tasks, rows), (y,))
+
+
+def test_moments_of_bfloat16_maps_are_not_rounded_to_it() -> None:
+    torch.manual_seed(0)
+    y = (torch.randn(6, 8, 14, 14) * 3 + 1).to(torch.bfloat16)
+    _, mean, var = kernels.pool_and_moments(y, 2)
+    _, expected_mean, expected_var = naive(y.double(), 2, None)
+    assert mean.dtype == var.dtype == torch.float32
+    torch.testing.assert_close(mean.double(), expected_mean, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(var.double(), expected_var, rtol=1e-5, atol=1e-6)
