@@ -62,9 +62,15 @@ class Episode:
         """A copy in page-locked memory, from which transfers to an accelerator may overlap with work."""
         return self._map(lambda tensor: tensor.pin_memory())
 
-    def select(self, task: int) -> "Episode":
-        """Task number `task` (counted from 0, or from -1 backwards) as an episode of one task; views, no
-        copies."""
+    def select(self, task: int | slice) -> "Episode":
+        """Task number `task` (counted from 0, or from -1 backwards) as an episode of one task, or a slice of
+        the tasks; views, no copies."""
+        if isinstance(task, slice):
+            if not range(*task.indices(self.tasks)):
+                raise EpisodesError(
+                    f"{task} of an episode with {self.tasks} tasks is empty: choose at least one"
+                )
+            return self._map(lambda tensor: tensor[task])
         if not -self.tasks <= task < self.tasks:
             raise EpisodesError(
                 f"task {task} of an episode with {self.tasks} tasks: choose 0 to {self.tasks - 1}"

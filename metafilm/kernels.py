@@ -58,8 +58,8 @@ class _Convolve(Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
-        of_x = _InputGradient.apply(grad, weight, x, ctx.geometry) if ctx.needs_input_grad[0] else None
-        of_w = _WeightGradient.apply(grad, x, weight, ctx.geometry) if ctx.needs_input_grad[1] else None
+        of_x = _InputGradient.apply(grad, weight, x, ctx.geometry) if _wanted(ctx, 0) else None
+        of_w = _WeightGradient.apply(grad, x, weight, ctx.geometry) if _wanted(ctx, 1) else None
         return of_x, of_w, None  # type: ignore[return-value]
 
 
@@ -73,8 +73,8 @@ class _InputGradient(Function):
     @staticmethod
     def backward(ctx: Any, u: Tensor) -> tuple[Tensor | None, ...]:
         grad, weight = ctx.saved_tensors
-        of_grad = _Convolve.apply(u, weight, ctx.geometry) if ctx.needs_input_grad[0] else None
-        of_w = _WeightGradient.apply(grad, u, weight, ctx.geometry) if ctx.needs_input_grad[1] else None
+        of_grad = _Convolve.apply(u, weight, ctx.geometry) if _wanted(ctx, 0) else None
+        of_w = _WeightGradient.apply(grad, u, weight, ctx.geometry) if _wanted(ctx, 1) else None
         return of_grad, of_w, None, None  # type: ignore[return-value]
 
 
@@ -88,9 +88,23 @@ class _WeightGradient(Function):
     @staticmethod
     def backward(ctx: Any, u: Tensor) -> tuple[Tensor | None, ...]:
         grad, x = ctx.saved_tensors
-        of_grad = _Convolve.apply(x, u, ctx.geometry) if ctx.needs_input_grad[0] else None
-        of_x = _InputGradient.apply(grad, u, x, ctx.geometry) if ctx.needs_input_grad[1] else None
+        of_grad = _Convolve.apply(x, u, ctx.geometry) if _wanted(ctx, 0) else None
+        of_x = _InputGradient.apply(grad, u, x, ctx.geometry) if _wanted(ctx, 1) else None
         return of_grad, of_x, None, None  # type: ignore[return-value]
+
+
+def _wanted(ctx: Any, which: int) -> bool:
+    """Whether the backward pass under way has a use for this argument's gradient.
+
+    ``needs_input_grad`` says only that the argument has one: an inner step, which asks for the deviations'
+    gradient alone, would pay for every weight's.
+    """
+    if not ctx.needs_input_grad[which]:
+        return False
+    try:
+        return torch._C._will_engine_execute_node(ctx.next_functions[which][0])  # type: ignore[attr-defined]
+    except (RuntimeError, AttributeError):  # the gradient of a leaf was asked for by name
+        return True
 
 
 def _backward(grad: Tensor, x: Tensor, weight: Tensor, geometry: Geometry, which: int) -> Tensor:
@@ -219,7 +233,7 @@ class _PoolAndMomentsGradient(Function):
     @once_differentiable
     def backward(ctx: Any, u: Tensor) -> tuple[Tensor | None, ...]:
         of_var, y, places, mean = ctx.saved_tensors
-        needs, rows = ctx.needs_input_grad, ctx.rows
+        needs, rows = [_wanted(ctx, i) for i in range(4)], ctx.rows
         u = u.contiguous(memory_format=torch.channels_last)
         part, u_part, count = _pixels(y, mean, rows), _pixels(u, mean, rows), _count(y, mean, rows)
         u_sum = u_part.sum(1, dtype=mean.dtype)  # [T, C]
@@ -234,6 +248,56 @@ class _PoolAndMomentsGradient(Function):
             on_y = torch.zeros_like(y)
             _pixels(on_y, mean, rows).copy_((u_part - (u_sum / count).unsqueeze(1).to(y.dtype)).mul_(slope))
         return on_pooled, on_mean, on_var, on_y, None, None, None
+
+
+def affine_relu(x: Tensor, gain: Tensor, shift: Tensor) -> Tensor:
+    """``relu(gain ⊙ x + shift)``.
+
+    Args:
+        x: ``[T·n, C, H, W]``, the n rows of a task contiguous.
+        gain, shift: ``[T, C]``.
+    """
+    return _AffineRelu.apply(x.contiguous(memory_format=torch.channels_last), gain, shift)  # type: ignore[return-value]
+
+
+class _AffineRelu(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, gain: Tensor, shift: Tensor) -> Tensor:
+        if len(gain) == 1:
+            # the norm's kernel with mean 0 and variance 1: it computes in float32 whatever the maps' dtype
+            mean, var = _standard(gain)
+            out = torch.native_batch_norm(x, gain[0], shift[0], mean, var, False, 0.0, 0.0)[0].relu_()
+        else:
+            tasks, channels = gain.shape
+            pixels = x.permute(0, 2, 3, 1).view(tasks, -1, channels)
+            mapped = torch.addcmul(shift.unsqueeze(1).to(x.dtype), pixels, gain.unsqueeze(1).to(x.dtype))
+            batch, _, height, width = x.shape
+            out = mapped.relu_().view(batch, height, width, channels).permute(0, 3, 1, 2)
+        ctx.save_for_backward(x, gain, out)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, gain, out = ctx.saved_tensors
+        if len(gain) == 1 and not torch.is_grad_enabled():
+            grad = torch.ops.aten.threshold_backward(
+                grad.contiguous(memory_format=torch.channels_last), out, 0
+            )
+            mean, var = _standard(gain)
+            of_x, of_gain, of_shift = torch.ops.aten.native_batch_norm_backward(
+                grad, x, gain[0], mean, var, None, None, False, 0.0, [True, True, True]
+            )
+            return of_x, of_gain.unsqueeze(0), of_shift.unsqueeze(0)
+        grad = torch.ops.aten.threshold_backward(grad, out.detach(), 0).unflatten(0, (len(gain), -1))
+        spread = gain[:, None, :, None, None]
+        of_x = (grad * spread.to(x.dtype)).flatten(0, 1) if _wanted(ctx, 0) else None
+        of_gain = (grad * x.unflatten(0, (len(gain), -1))).sum((1, 3, 4), dtype=gain.dtype)
+        return of_x, of_gain, grad.sum((1, 3, 4), dtype=gain.dtype)
+
+
+def _standard(gain: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean 0 and variance 1 for each feature."""
+    return gain.new_zeros(gain.shape[1]), gain.new_ones(gain.shape[1])
 
 
 def _pixels(y: Tensor, mean: Tensor, rows: int | None) -> Tensor:

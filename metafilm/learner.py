@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -22,20 +22,28 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class Outcome:
-    """What one pass over a batch of T tasks gives.
+class Adaptation:
+    """How T tasks were adapted.
 
-    ``predictions`` and ``films`` have one entry per stage asked for: ``[T, Q, ways]`` logits (or
-    ``[T, Q, 1]`` values) and deviations ``[T, C]``. ``features`` and ``feature_classes``: the features at δ =
-    0 (without an encoder: at δᴷ) and which pool classes they belong to, for the auxiliary classification;
-    None where the pass does not make them.
+    ``stages`` and ``films``: the names of the stages gone through and their deviations ``[T, C]`` (``{}``: δ
+    = 0). ``features``: the support features at δ = 0 that the task encoder read, with a graph, where the
+    auxiliary classification may use them. ``inner_losses``: ``[T]`` for each inner step, before it.
     """
+
+    stages: list[str]
+    films: list[FilmDict]
+    features: Tensor | None = None
+    inner_losses: list[Tensor] = field(default_factory=list)
+
+
+@dataclass
+class Outcome:
+    """What one pass over a batch of T tasks gives: for each stage asked for its name, its deviations ``[T,
+    C]`` and the predictions, ``[T, Q, ways]`` logits or ``[T, Q, 1]`` values."""
 
     stages: list[str]
     predictions: list[Tensor]
     films: list[FilmDict]
-    features: Tensor | None = None
-    feature_classes: Tensor | None = None
     inner_losses: list[Tensor] = field(default_factory=list)
 
 
@@ -152,13 +160,22 @@ class MetaFiLM(nn.Module):
         x = (images.flatten(0, 1) - self.mean) / self.std
         return x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x
 
+    def stem(self, x: Tensor, tasks: int, *, support: int | None = None) -> Any:
+        """What the backbone makes of prepared images before its first FiLM site, to be passed to
+        :meth:`features` in their place as often as wanted; the images themselves where it has no such part.
+        """
+        if not hasattr(self.backbone, "stem"):
+            return x
+        with norms.layout(tasks, support), self._precision(x):
+            return self.backbone.stem(x)  # type: ignore[operator]
+
     def features(
-        self, x: Tensor, deviations: FilmDict, tasks: int, *, support: int | None = None, record: bool = False
+        self, x: Any, deviations: FilmDict, tasks: int, *, support: int | None = None, record: bool = False
     ) -> Tensor:
         """Backbone features.
 
         Args:
-            x: prepared images ``[T·n, ...]``.
+            x: prepared images ``[T·n, ...]``, or their :meth:`stem` under the same tasks and support.
             deviations: ``[T, C]`` each; {} is δ = 0.
             tasks: T.
             support: how many of each task's n rows are support rows, which come first; None: all.
@@ -167,12 +184,12 @@ class MetaFiLM(nn.Module):
         Returns:
             ``[T, n, D]``, in the weights' precision.
         """
-        with (
-            norms.layout(tasks, support, record),
-            torch.autocast(x.device.type, torch.bfloat16, enabled=self.autocast),
-        ):
+        with norms.layout(tasks, support, record), self._precision(self.mean):
             features = film.call(self.backbone, deviations, x)
         return features.to(self.mean.dtype).unflatten(0, (tasks, -1))
+
+    def _precision(self, x: Tensor) -> torch.autocast:
+        return torch.autocast(x.device.type, torch.bfloat16, enabled=self.autocast)
 
     def encode(self, features: Tensor, labels: Tensor, ways: int) -> FilmDict:
         """δ⁰ from support features at δ = 0.
@@ -205,88 +222,94 @@ class MetaFiLM(nn.Module):
             encoder_episode: whose support sets the task encoder reads instead of the episode's own.
             use_encoder: False starts the inner loop from δ = 0.
         """
+        found = self.adaptation(
+            episode, steps=steps, encoder_episode=encoder_episode, use_encoder=use_encoder
+        )
+        first = 0 if all_stages else -1
+        stages, films = found.stages[first:], found.films[first:]
+        predictions = [prediction for prediction, _ in self.predictions(episode, films)]
+        return Outcome(stages, predictions, films, found.inner_losses)
+
+    def adaptation(
+        self,
+        episode: Episode,
+        *,
+        steps: int | None = None,
+        encoder_episode: Episode | None = None,
+        use_encoder: bool = True,
+    ) -> Adaptation:
+        """The first half of :meth:`forward`: from support sets to deviations."""
         steps = (self.steps if self.training else self.evaluation_steps) if steps is None else steps
         if steps and self.inner is None:
             raise MetafilmError(
                 f"{steps} inner steps asked for, but this learner was built without an inner loop; "
                 "use steps 0"
             )
-        tasks, ways = episode.tasks, episode.ways
-        labels = episode.support_labels
-        support = self.prepare(episode.support_images)
-        encoding = self.encoder is not None and use_encoder
-        own_features = None
-        stages: list[tuple[str, FilmDict]] = [("identity", {})]
-        if encoding and encoder_episode is not None:
-            other = self.prepare(encoder_episode.support_images)
-            stages.append(
-                (
-                    "encoder",
-                    self._encode_images(other, encoder_episode.support_labels, encoder_episode.ways, tasks)[
-                        0
-                    ],
-                )
-            )
-        elif encoding:
-            start, own_features = self._encode_images(support, labels, ways, tasks)
-            stages.append(("encoder", start))
-        inner_losses: list[Tensor] = []
+        found = Adaptation(["identity"], [{}])
+        if self.encoder is not None and use_encoder:
+            start, found.features = self._encode_support(encoder_episode or episode)
+            found.stages.append("encoder")
+            found.films.append(start)
         if steps:
-            stages += self._inner_stages(stages[-1][1], support, episode, steps, inner_losses)
-        if not all_stages:
-            stages = stages[-1:]
-        outcome = Outcome(
-            [name for name, _ in stages],
-            [],
-            [deviations for _, deviations in stages],
-            inner_losses=inner_losses,
-        )
-        query = self.prepare(episode.query_images)
-        for _, deviations in stages:
-            prediction, features = self._predict(deviations, support, query, episode)
-            outcome.predictions.append(prediction)
-        if self.auxiliary is not None and self.training and episode.class_ids is not None:
-            known = labels if own_features is not None else torch.cat((labels, episode.query_labels), 1)
-            outcome.features = own_features if own_features is not None else features
-            outcome.feature_classes = episode.class_ids.gather(1, known[:, -outcome.features.shape[1] :])
-        return outcome
+            for k, deviations in enumerate(self._inner_steps(found, episode, steps)):
+                found.stages.append(f"step {k + 1}")
+                found.films.append(deviations)
+        return found
 
-    def _encode_images(
-        self, images: Tensor, labels: Tensor, ways: int, tasks: int
-    ) -> tuple[FilmDict, Tensor | None]:
+    def predictions(self, episode: Episode, films: Sequence[FilmDict]) -> Iterator[tuple[Tensor, Tensor]]:
+        """The second half of :meth:`forward`: under each of these deviations, the queries' predictions ``[T,
+        Q, ways]`` and the features ``[T, n, D]`` they come from, the support's first where the head reads it.
+        In training the normalisation statistics are noted for the running averages.
+        """
+        tasks, labels = episode.tasks, episode.support_labels
+        shots = labels.shape[1]
+        x = self.prepare(episode.query_images)
+        with_support = self.head.uses_support or norms.mode_of(self.backbone) == "support"
+        if with_support:
+            x = _join(self.prepare(episode.support_images), x, tasks)
+        support = shots if with_support else None
+        if len(films) > 1:
+            x = self.stem(x, tasks, support=support)
+        for deviations in films:
+            features = self.features(x, deviations, tasks, support=support, record=self.training)
+            state = self.head.fit(features[:, : support or 0], labels, episode.ways)
+            yield self.head.predict(state, features[:, support or 0 :]), features
+
+    def _encode_support(self, episode: Episode) -> tuple[FilmDict, Tensor | None]:
+        images, tasks = self.prepare(episode.support_images), episode.tasks
         if self.regression:
-            return self.encode(images.unflatten(0, (tasks, -1)), labels, ways), None
+            x = images.unflatten(0, (tasks, -1))
+            return self.encode(x, episode.support_labels, episode.ways), None
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.detach_encoder):
             features = self.features(images, {}, tasks)
-        return self.encode(features, labels, ways), None if self.detach_encoder else features
+        found = self.encode(features, episode.support_labels, episode.ways)
+        return found, None if self.detach_encoder else features
 
-    def _inner_stages(
-        self, start: FilmDict, support: Tensor, episode: Episode, steps: int, losses: list[Tensor]
-    ) -> Iterable[tuple[str, FilmDict]]:
+    def _inner_steps(self, found: Adaptation, episode: Episode, steps: int) -> Iterator[FilmDict]:
         assert self.inner is not None
         tasks, labels = episode.tasks, episode.support_labels
         shots = labels.shape[1]
-        images = support
+        images = self.prepare(episode.support_images)
         views = self._views(episode)
         if views is not None:
             # one pass: a task's support rows, then its views
-            prepared = self.prepare(views)
-            images = torch.cat(
-                (support.unflatten(0, (tasks, -1)), prepared.unflatten(0, (tasks, -1))), 1
-            ).flatten(0, 1)
+            images = _join(images, self.prepare(views), tasks)
+        images = self.stem(images, tasks, support=shots)
 
         def loss(deviations: FilmDict) -> Tensor:
             features = self.features(images, deviations, tasks, support=shots)
             held_out = features[:, shots:] if views is not None else None
             value = self.head.inner_loss(features[:, :shots], labels, episode.ways, held_out)
-            losses.append(value.detach())
+            found.inner_losses.append(value.detach())
             return value
 
-        start = start or film.zeros(self.backbone, tasks)
-        moves = self.inner(
-            start, loss, steps, first_order=self.first_order, meta_gradient=torch.is_grad_enabled()
+        return self.inner(
+            found.films[-1] or film.zeros(self.backbone, tasks),
+            loss,
+            steps,
+            first_order=self.first_order,
+            meta_gradient=torch.is_grad_enabled(),
         )
-        return [(f"step {i + 1}", deviations) for i, deviations in enumerate(moves)]
 
     def _views(self, episode: Episode) -> Tensor | None:
         """Augmented support copies ``[T, V·S, ...]`` where the head's inner loss wants them."""
@@ -297,22 +320,6 @@ class MetaFiLM(nn.Module):
         from metafilm.views import augmented_views
 
         return augmented_views(episode.support_images, self.views, self.view_augment, episode.index)
-
-    def _predict(
-        self, deviations: FilmDict, support: Tensor, query: Tensor, episode: Episode
-    ) -> tuple[Tensor, Tensor]:
-        """Logits ``[T, Q, ways]`` and the features of that pass."""
-        tasks, labels = episode.tasks, episode.support_labels
-        if self.head.uses_support or norms.mode_of(self.backbone) == "support":
-            shots = labels.shape[1]
-            both = torch.cat((support.unflatten(0, (tasks, -1)), query.unflatten(0, (tasks, -1))), 1).flatten(
-                0, 1
-            )
-            features = self.features(both, deviations, tasks, support=shots, record=self.training)
-            state = self.head.fit(features[:, :shots], labels, episode.ways)
-            return self.head.predict(state, features[:, shots:]), features
-        features = self.features(query, deviations, tasks, record=self.training)
-        return self.head.predict(self.head.fit(features[:, :0], labels, episode.ways), features), features
 
     def adapt(self, images: Tensor, labels: Sequence[Any] | Tensor, *, steps: int | None = None) -> Task:
         """Learn one task from its support set.
@@ -331,3 +338,10 @@ class MetaFiLM(nn.Module):
         from metafilm.task import adapt
 
         return adapt(self, images, labels, steps)
+
+
+def _join(first: Tensor, second: Tensor, tasks: int) -> Tensor:
+    """``[T·a, ...]``, ``[T·b, ...]`` -> ``[T·(a + b), ...]``, each task's rows of the first before its rows
+    of the second."""
+    both = torch.cat((first.unflatten(0, (tasks, -1)), second.unflatten(0, (tasks, -1))), 1).flatten(0, 1)
+    return both.contiguous(memory_format=torch.channels_last) if both.dim() == 4 else both

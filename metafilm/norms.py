@@ -14,7 +14,8 @@ mode                    training                                     evaluation
 
 In every mode the tasks of a batch don't see each other. Running averages move only when :func:`commit` is
 called, by the mean over the tasks recorded since, so they don't depend on how a meta-batch was cut into
-chunks.
+chunks. An adapted task keeps the statistics of its support, where the mode uses them; given those by
+:func:`metafilm.film.call`, a layer normalises by them instead of by the images of the pass.
 """
 
 from __future__ import annotations
@@ -123,14 +124,14 @@ class Norm(nn.Module):
         now = _layout.get()
         if self.mode == "group":
             return self._group(x, weight, bias)
+        if self._is_given():
+            return self._running(x, weight, bias)
         if self.mode == "support":
             return self._support(x, weight, bias, now)
-        if self.mode == "running" and not self.training:
-            return self._running(x, weight, bias)
         return self._batch(x, weight, bias, now)
 
     def measure(self, x: Tensor) -> Measured:
-        """The half of ``max_pool2d(norm(x), 2)`` that no deviation changes; :meth:`finish` is the rest.
+        """The half of ``relu(max_pool2d(norm(x), 2))`` that no deviation changes; :meth:`finish` is the rest.
 
         A gain above zero commutes with max-pooling, so the affine is left for the pooled maps: a quarter of
         the work, and none of it at full size.
@@ -138,7 +139,7 @@ class Norm(nn.Module):
         now = _layout.get()
         if self.mode == "group":
             return Measured(x, x, x, x)
-        if self.mode == "running" and not self.training:
+        if self._is_given():
             return Measured(x, F.max_pool2d(x, 2), self.running_mean, self.running_var)
         _check_rows(x, now.tasks, self.weight)
         rows = now.support if self.mode == "support" else None
@@ -147,11 +148,11 @@ class Norm(nn.Module):
         return Measured(x, pooled, mean, var)
 
     def finish(self, measured: Measured) -> Tensor:
-        """Normalised, modulated and pooled maps ``[T·n, C, H // 2, W // 2]``."""
+        """Normalised, modulated and pooled maps after a ReLU, ``[T·n, C, H // 2, W // 2]``."""
         weight, bias = self._affine()
         maps, pooled, mean, var = measured
         if self.mode == "group":
-            return F.max_pool2d(self._group(maps, weight, bias), 2)
+            return F.max_pool2d(self._group(maps, weight, bias), 2).relu()
         if weight.dim() == 2:
             _check_rows(maps, weight.shape[0], weight)
         elif mean.dim() == 2 and len(mean) == 1:
@@ -164,12 +165,20 @@ class Norm(nn.Module):
             chosen = spread.repeat_interleave(len(maps) // len(spread), 0)[:, :, None, None]
             pooled = torch.where(chosen, least, pooled)
         gain = weight * torch.rsqrt(var + self.eps)
-        return modulate(pooled, gain, bias - mean * gain)
+        shift = bias - mean * gain
+        if gain.dim() == 1:
+            gain, shift = gain.unsqueeze(0), shift.unsqueeze(0)
+        return kernels.affine_relu(pooled, gain, shift)
 
     def _affine(self) -> tuple[Tensor, Tensor]:
         """This layer's own affine followed by its FiLM, if it has one: ``[C]`` or ``[T, C]`` each."""
         film = getattr(self, "film", None)
         return (self.weight, self.bias) if film is None else cast(FiLM, film).affine(self.weight, self.bias)
+
+    def _is_given(self) -> bool:
+        """Whether the statistics are there before the images: running averages, or (``[T, C]``) those that
+        the tasks were adapted with."""
+        return (self.mode == "running" and not self.training) or self.running_mean.dim() == 2
 
     def _note(self, x: Tensor, mean: Tensor, var: Tensor, now: Layout) -> None:
         """Keep statistics ``[T, C]`` for the running averages, where the layout asks for it."""
@@ -181,7 +190,7 @@ class Norm(nn.Module):
             self.recorded_tasks += len(mean)
 
     def _running(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        if weight.dim() == 1:
+        if weight.dim() == 1 and self.running_mean.dim() == 1:
             return F.batch_norm(x, self.running_mean, self.running_var, weight, bias, False, 0.0, self.eps)
         gain = weight * torch.rsqrt(self.running_var + self.eps)
         return modulate(x, gain, bias - self.running_mean * gain)
@@ -234,7 +243,8 @@ def _check_rows(x: Tensor, tasks: int, weight: Tensor) -> None:
     if weight.dim() == 2 and weight.shape[0] != tasks:
         raise MetafilmError(
             f"deviations of {weight.shape[0]} tasks in a pass laid out for {tasks}; "
-            f"run it within metafilm.norms.layout(tasks={weight.shape[0]})"
+            f"run it within metafilm.norms.layout(tasks={weight.shape[0]}), or give film.call the tasks' "
+            "statistics"
         )
     if x.shape[0] % tasks:
         raise MetafilmError(
@@ -297,12 +307,13 @@ def plain(network: nn.Module) -> nn.Module:
 
 
 def _plain_layer(norm: Norm) -> nn.Module:
+    like = {"device": norm.weight.device, "dtype": norm.weight.dtype}
     if norm.mode == "group":
-        layer: nn.GroupNorm | nn.BatchNorm2d = nn.GroupNorm(norm.groups, norm.num_features, norm.eps)
+        layer: nn.GroupNorm | nn.BatchNorm2d = nn.GroupNorm(norm.groups, norm.num_features, norm.eps, **like)
     else:
-        layer = nn.BatchNorm2d(norm.num_features, norm.eps, norm.momentum)
+        layer = nn.BatchNorm2d(norm.num_features, norm.eps, norm.momentum, **like)
         layer.running_mean, layer.running_var = norm.running_mean.clone(), norm.running_var.clone()
     with torch.no_grad():
         layer.weight.copy_(norm.weight)
         layer.bias.copy_(norm.bias)
-    return layer.to(norm.weight.device, norm.weight.dtype).train(norm.training)
+    return layer.train(norm.training)

@@ -199,8 +199,12 @@ class Outer:
     """Optimiser steps."""
     meta_batch: int = 4
     """Tasks per optimiser step."""
-    task_chunk: int = 1
-    """Tasks that go through the network together; gradients add up over the chunks of a meta-batch."""
+    task_chunk: int | None = None
+    """Tasks whose support sets go through the inner loop together; gradients add up over the chunks of a
+    meta-batch. Empty: measured at the start of the run."""
+    query_chunk: int | None = None
+    """Tasks whose query sets go through the network together; empty: measured with task_chunk, or equal to
+    it."""
     learning_rate: float = 1e-3
     """Peak learning rate."""
     weight_decay: float = 5e-4
@@ -225,18 +229,17 @@ class Outer:
     """Arithmetic of the forward pass in training; evaluation is always float32."""
 
     def check(self) -> Iterator[Problem]:
-        yield from at_least(self, 1, "iterations", "meta_batch", "task_chunk")
+        yield from at_least(self, 1, "iterations", "meta_batch", "task_chunk", "query_chunk")
         yield from above(self, 0, "learning_rate", "encoder_learning_rate")
         yield from at_least(self, 0, "weight_decay", "encoder_weight_decay", "warmup", "clip_norm")
         yield from at_least(self, 0, "penalty", "auxiliary")
         yield from between(self, 0, 1, "final_learning_rate")
         if not 0 <= self.average < 1:
             yield "average", f"must be at least 0 and below 1, is {self.average}"
-        if self.task_chunk > self.meta_batch >= 1:
-            yield (
-                "task_chunk",
-                f"must not exceed --outer.meta_batch ({self.meta_batch}), is {self.task_chunk}",
-            )
+        for name in ("task_chunk", "query_chunk"):
+            value = getattr(self, name)
+            if value is not None and value > self.meta_batch >= 1:
+                yield name, f"must not exceed --outer.meta_batch ({self.meta_batch}), is {value}"
 
 
 @dataclass(frozen=True)

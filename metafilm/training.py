@@ -14,13 +14,15 @@ from typing import Any, Protocol
 import torch
 
 from episodes.progress import Progress
+from metafilm import chunks
 from metafilm.build import build_learner
 from metafilm.checkpoint import save_model
 from metafilm.config import Config
 from metafilm.data import Source, evaluation_source, training_source
 from metafilm.evaluation import evaluate
 from metafilm.memory import keep_freed_memory
-from metafilm.outer_loop import Diverged, OuterLoop
+from metafilm.outer_gradient import Diverged
+from metafilm.outer_loop import OuterLoop
 from metafilm.rundir import RunDirectory
 
 VALIDATION_SEED = 1_000_000
@@ -71,11 +73,13 @@ def train(
     state = run.load_checkpoint()
     if state is not None:
         loop.load(state, run.checkpoint_file)
+    else:
+        loop.chunks = chunks.measure(loop, lambda size: list(source.sampler.batches(loop.indices(0), size)))
     run.truncate_metrics(loop.iteration if state is not None else None)
     last_saved = time.perf_counter()
     iterations = config.outer.iterations
     remaining = range(loop.iteration, iterations)
-    ahead = source.sampler.prefetch((loop.indices(i) for i in remaining), config.outer.task_chunk)
+    ahead = source.sampler.prefetch((loop.indices(i) for i in remaining), loop.chunks.tasks)
     with (
         _interruptible() as interrupted,
         Progress(config.name, total=iterations, show=progress) as bar,

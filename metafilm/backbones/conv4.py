@@ -31,7 +31,7 @@ class Block(nn.Module):
         """``x``: maps, or what :meth:`measure` made of them."""
         if not isinstance(self.norm, Norm):  # exported as a plain network
             return self.relu(self.pool(self.norm(self.conv(x))))
-        return self.relu(self.norm.finish(x if isinstance(x, Measured) else self.measure(x)))
+        return self.norm.finish(x if isinstance(x, Measured) else self.measure(x))
 
 
 class Stem(NamedTuple):

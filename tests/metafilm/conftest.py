@@ -20,7 +20,7 @@ def tiny_config(**sections: dict[str, Any]) -> Config:
         "episodes": {"ways": 3, "shots": 2, "queries": 2},
         "backbone": {"width": 4},
         "encoder": {"width": 6},
-        "outer": {"iterations": 4, "meta_batch": 2, "learning_rate": 0.01, "warmup": 2},
+        "outer": {"iterations": 4, "meta_batch": 2, "task_chunk": 1, "learning_rate": 0.01, "warmup": 2},
         "evaluation": {"every": 2, "episodes": 4},
     }
     for name, section in sections.items():
@@ -154,3 +154,27 @@ def random_film() -> Callable[..., dict[str, Tensor]]:
         }
 
     return make
+
+
+@pytest.fixture
+def outer_loss():
+    """The outer loss of T tasks in one graph, as the formulas say it: what the engine is compared with."""
+
+    def loss(learner, episode, steps=None):
+        config = learner.config.outer
+        found = learner.adaptation(episode, steps=steps)
+        films = found.films[-1]
+        prediction, features = next(learner.predictions(episode, [films]))
+        value = learner.head.loss(prediction, episode.query_labels).mean()
+        if films:
+            value = value + config.penalty * torch.cat(list(films.values()), 1).square().mean()
+        if learner.auxiliary is not None:
+            labels = torch.cat((episode.support_labels, episode.query_labels), 1)
+            if found.features is not None:
+                features, labels = found.features, episode.support_labels
+            classes = episode.class_ids.gather(1, labels[:, -features.shape[1] :])
+            logits = learner.auxiliary(features).flatten(0, 1)
+            value = value + config.auxiliary * torch.nn.functional.cross_entropy(logits, classes.flatten())
+        return value
+
+    return loss

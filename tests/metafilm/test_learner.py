@@ -90,25 +90,6 @@ def test_views_of_the_episode_come_first(make_learner, make_episode) -> None:
         assert not torch.equal(learner(changed).films[-1][name], value)
 
 
-def test_auxiliary_features_and_their_classes(make_learner, make_episode) -> None:
-    episode = make_episode(tasks=2)
-    labels = torch.cat((episode.support_labels, episode.query_labels), 1)
-    classes = torch.stack([episode.class_ids[t, labels[t]] for t in range(2)])
-    cases = {
-        "encoder": {},
-        "none": {"encoder": {"enabled": False}},
-        "detached": {"encoder": {"detach": True}},
-    }
-    cases["linear"] = {"encoder": {"enabled": False}, "head": {"name": "linear"}}
-    expected = {"encoder": classes[:, :6], "none": classes, "detached": classes, "linear": classes[:, 6:]}
-    for case, sections in cases.items():
-        learner = make_learner(train_classes=7, outer={"auxiliary": 1.0}, **sections)
-        found = learner.train()(episode)
-        assert torch.equal(found.feature_classes, expected[case]), case
-        assert found.features.shape == (*found.feature_classes.shape, 4)
-        assert learner.eval()(episode).features is None
-
-
 def test_regression(make_learner) -> None:
     from episodes.sinusoids import SinusoidSampler
 

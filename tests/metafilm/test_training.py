@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from episodes import EpisodeSampler
-from metafilm import outer_loop, training
+from metafilm import outer_gradient, training
 from metafilm.checkpoint import load_learner
 from metafilm.data import Source
-from metafilm.outer_loop import Diverged
+from metafilm.outer_gradient import Diverged
 from metafilm.rundir import RunDirectory
 from metafilm.tracking import Tracker
 from metafilm.training import train
@@ -57,7 +57,7 @@ def test_nan_names_the_iteration_and_the_last_good_checkpoint(
     in_memory, tiny_config, tmp_path, monkeypatch
 ) -> None:
     config = tiny_config(outer={"iterations": 9}, evaluation={"checkpoint_every_seconds": 0.0})
-    original = outer_loop.outer_loss
+    original = outer_gradient._query_loss
     calls = []
 
     def poisoned(*args):
@@ -65,7 +65,7 @@ def test_nan_names_the_iteration_and_the_last_good_checkpoint(
         loss, report = original(*args)
         return (loss * float("nan") if len(calls) == 9 else loss), report  # two chunks an iteration
 
-    monkeypatch.setattr(outer_loop, "outer_loss", poisoned)
+    monkeypatch.setattr(outer_gradient, "_query_loss", poisoned)
     file = tmp_path / "run" / "checkpoint.pt"
     with pytest.raises(
         Diverged, match=r"nan at iteration 5; the last good checkpoint is .*\(iteration 4\)"

@@ -10,7 +10,7 @@ from metafilm import film, norms
 from metafilm.backbones import Conv4
 from metafilm.film import FilmDict
 from metafilm.inner_loop import InnerLoop
-from metafilm.outer_loop import penalty
+from metafilm.outer_gradient import penalty
 
 
 def outer(learner, episode) -> Tensor:

@@ -1,0 +1,78 @@
+"""How many tasks go through the network together: few enough for the cache, enough to keep calls from costing
+more than their work. It depends on network, episode and machine, so it is measured."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
+
+from episodes import Episode
+from metafilm import norms
+
+if TYPE_CHECKING:
+    from metafilm.outer_loop import OuterLoop
+    from metafilm.settings import Outer
+
+SLACK = 1.05  # a smaller chunk may be this much slower: it needs less memory
+ROUNDS = 3
+SECONDS = 10.0  # give up measuring after this long
+
+
+class Chunks(NamedTuple):
+    """``tasks``: whose support sets go through the inner loop together; ``queries``: whose query sets go
+    through the network together."""
+
+    tasks: int
+    queries: int
+
+    @classmethod
+    def of(cls, settings: Outer) -> Chunks:
+        """What the settings say, one task where they leave it open."""
+        tasks = settings.task_chunk or 1
+        return cls(tasks, settings.query_chunk or tasks)
+
+
+def measure(loop: OuterLoop, batch: Callable[[int], list[Episode]]) -> Chunks:
+    """Time the outer gradient under chunks of 1, 2, 4 ... tasks; the weights stay as they are.
+
+    Args:
+        loop: the outer loop to choose for.
+        batch: chunk size -> the first meta-batch in chunks of that size, all of one shape.
+
+    Returns:
+        The smallest chunks within 5 % of the fastest. What the settings name is taken as it is.
+    """
+    settings = loop.config.outer
+    if settings.task_chunk:
+        return Chunks.of(settings)
+    sizes = [1]
+    while sizes[-1] * 2 <= settings.meta_batch:
+        sizes.append(sizes[-1] * 2)
+    if settings.meta_batch not in sizes:
+        sizes.append(settings.meta_batch)
+    candidates = sorted({Chunks(size, settings.query_chunk or q) for size in sizes for q in {1, size}})
+    times = dict.fromkeys(candidates, float("inf"))
+    begin = time.perf_counter()
+    for turn in range(ROUNDS + 1):  # the first round warms up
+        for chunks in candidates:
+            if turn and time.perf_counter() - begin > SECONDS:
+                break
+            episodes = batch(chunks.tasks)[:1]
+            seconds = _seconds(loop, chunks, episodes) / episodes[0].tasks
+            if turn or chunks.tasks > 1:
+                times[chunks] = min(times[chunks], seconds)
+    best = min(times.values())
+    return min(chunks for chunks, seconds in times.items() if seconds <= SLACK * best)
+
+
+def _seconds(loop: OuterLoop, chunks: Chunks, episodes: list[Episode]) -> float:
+    before, loop.chunks = loop.chunks, chunks
+    begin = time.perf_counter()
+    try:
+        loop.gradient(episodes)
+        return time.perf_counter() - begin
+    finally:
+        loop.chunks = before
+        loop.optimiser.zero_grad(set_to_none=True)
+        norms.discard(loop.learner.backbone)
