@@ -1,8 +1,11 @@
 """`metafilm train`: a run from its start or from its checkpoint to its end."""
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+from metafilm import distributed
 from metafilm.config import Config
 from metafilm.rundir import RunDirectory
 from metafilm.tracking import Tracker
@@ -12,19 +15,32 @@ from metafilm.training import train
 def train_or_resume(config: Config, run_dir: Path | None, data_root: Path | None) -> int:
     """Train and say where everything is; 130 after Ctrl-C, once the checkpoint is written.
 
-    Raises MetafilmError, see `RunDirectory.open` and `metafilm.training.train`.
+    Under torchrun every process calls this; the first alone opens the folder and speaks. Raises
+    MetafilmError, see `RunDirectory.open` and `metafilm.training.train`.
     """
     path = run_dir or Path("runs") / config.name
+    group = distributed.start()
+    try:
+        if group.leads:
+            return _lead(config, path, data_root, group)
+        train(config, RunDirectory(path), Silent(), data_root, group=group)
+        return 0
+    finally:
+        distributed.stop()
+
+
+def _lead(config: Config, path: Path, data_root: Path | None, group: distributed.Group) -> int:
     with RunDirectory.open(path, config) as run:
         state = run.load_checkpoint() if run.resumed else None
+        others = f" with {group.size} processes" if group.size > 1 else ""
         if state is not None:
-            print(f"resuming {path} at iteration {state['iteration']} of {config.outer.iterations}")
+            print(f"resuming {path} at iteration {state['iteration']} of {config.outer.iterations}{others}")
             del state
         else:
-            print(f"training {config.name} in {path}")
+            print(f"training {config.name} in {path}{others}")
         try:
             with Tracker(run, config) as tracker:
-                results = train(config, run, tracker, data_root)
+                results = train(config, run, tracker, data_root, group=group)
                 tracker.finish(results)
         except KeyboardInterrupt:
             saved = run.load_checkpoint()
@@ -39,6 +55,13 @@ def train_or_resume(config: Config, run_dir: Path | None, data_root: Path | None
             return 130
     print(summary(results, path))
     return 0
+
+
+class Silent:
+    """Where the metrics of the other processes go: nowhere."""
+
+    def log(self, record: Mapping[str, Any]) -> None:
+        """Nothing."""
 
 
 def summary(results: dict, path: Path) -> str:

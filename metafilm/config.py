@@ -7,7 +7,7 @@ The same names serve as YAML keys (`outer: {iterations: 100}`), as command-line 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 
@@ -58,6 +58,8 @@ class Config:
     """Seed of the weights and of the episodes."""
     threads: int = free(0)
     """CPU threads; 0: torch's default. Another number of threads may change the last bits of a result."""
+    device: Literal["auto", "cpu", "cuda"] = free("auto")
+    """Where to train; auto: on a GPU where there is one."""
     data: Data = field(default_factory=Data)
     episodes: Episodes = field(default_factory=Episodes)
     backbone: Backbone = field(default_factory=Backbone)

@@ -12,6 +12,7 @@ import torch
 from episodes import Episode
 from episodes.prefetch import Sampler
 from episodes.progress import Progress
+from metafilm.distributed import Group
 from metafilm.errors import MetafilmError
 from metafilm.learner import MetaFiLM
 
@@ -39,6 +40,7 @@ def evaluate(
     by_stage: bool = True,
     max_tasks: int = 1,
     progress: bool | None = None,
+    group: Group | None = None,
 ) -> dict[str, Any]:
     """Score a learner on episodes 0 ... ``episodes`` - 1 of a sampler.
 
@@ -50,6 +52,7 @@ def evaluate(
         by_stage: score every stage, not the last alone.
         max_tasks: tasks per pass; the result does not depend on it but for rounding.
         progress: show a bar: True, False, or when it lasts and somebody looks (None).
+        group: the processes that share the episodes; all of them get the result of all.
 
     Returns:
         ``accuracy`` (percent; ``mse`` for regression) of the last stage, ``ci95``, ``accuracy_by_step``
@@ -75,11 +78,14 @@ def evaluate(
     learner.eval()
     stages: list[str] = []
     scores: dict[int, list[float]] = {}
-    numbers = [list(range(start, min(start + 16, episodes))) for start in range(0, episodes, 16)]
+    group = group or Group()
+    mine = group.share(range(episodes))
+    numbers = [mine[start : start + 16] for start in range(0, len(mine), 16)]
     try:
-        with torch.no_grad(), Progress("evaluating", total=episodes, show=progress) as bar:
+        with torch.no_grad(), Progress("evaluating", total=len(mine), show=progress) as bar:
             for chunk in sampler.prefetch(numbers, max_tasks):
                 for episode in chunk:
+                    episode = episode.to(learner.mean.device)
                     other = (
                         _next_support(sampler, episode, episodes) if encoder_support == "shuffled" else None
                     )
@@ -97,7 +103,7 @@ def evaluate(
                     bar.advance(episode.tasks)
     finally:
         learner.train(was_training)
-    columns = list(zip(*(scores[number] for number in sorted(scores)), strict=True))
+    columns = _gathered(scores, episodes, len(stages), group)
     means = [sum(column) / len(column) for column in columns]
     widths = [interval(column) for column in columns]
     measure = "mse" if learner.regression else "accuracy"
@@ -115,6 +121,16 @@ def evaluate(
     }
 
 
+def _gathered(
+    scores: dict[int, list[float]], episodes: int, stages: int, group: Group
+) -> list[tuple[float, ...]]:
+    """For each stage the scores of all episodes in order, those of the other processes too."""
+    rows = torch.zeros(episodes, stages, dtype=torch.float64, device=group.device)
+    for number, row in scores.items():
+        rows[number] = torch.tensor(row, dtype=torch.float64)
+    return [tuple(column) for column in group.sum(rows).T.tolist()]
+
+
 def score(learner: MetaFiLM, prediction: torch.Tensor, episode: Episode) -> list[float]:
     """Accuracy in percent (regression: mean squared error) of each task."""
     if learner.regression:
@@ -129,7 +145,7 @@ def _next_support(sampler: Sampler, episode: Episode, episodes: int) -> Episode:
     numbers = [(number + 1) % episodes for number in episode.index.tolist()]
     others = list(sampler.batches(numbers, None))
     if len(others) == 1:
-        return others[0]
+        return others[0].to(episode.device)
     shapes = {(other.ways, other.shots) for other in others}
     raise MetafilmError(
         f"shuffled support needs tasks of one shape, these have (ways, shots) {sorted(shapes)}; fix --ways "

@@ -20,7 +20,7 @@ chunks. An adapted task keeps the statistics of its support, where the mode uses
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -264,6 +264,19 @@ def commit(network: nn.Module) -> None:
     discard(network)
 
 
+def share(network: nn.Module, add: Callable[[Tensor], Tensor]) -> None:
+    """Add up the statistics recorded since the last :func:`commit` over several processes; ``add`` sums a
+    tensor over them."""
+    layers = [module for module in network.modules() if isinstance(module, Norm) and module.mode == "running"]
+    if not layers:
+        return
+    parts = [part.flatten() for layer in layers for part in (layer.recorded, layer.recorded_tasks)]
+    sums = iter(add(torch.cat(parts)).split([part.numel() for part in parts]))
+    for layer in layers:
+        layer.recorded.copy_(next(sums).view_as(layer.recorded))
+        layer.recorded_tasks.copy_(next(sums).squeeze(0))
+
+
 def discard(network: nn.Module) -> None:
     """Forget the statistics recorded since the last :func:`commit`, as when a step was given up half-way."""
     for module in network.modules():
@@ -299,7 +312,7 @@ def plain(network: nn.Module) -> nn.Module:
     """
     for parent in list(network.modules()):
         if type(parent) is kernels.Conv2d:
-            parent.__class__ = nn.Conv2d
+            parent.__class__ = nn.Conv2d  # type: ignore[assignment]
         for name, child in list(parent.named_children()):
             if isinstance(child, Norm):
                 setattr(parent, name, _plain_layer(child))

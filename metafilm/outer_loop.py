@@ -16,6 +16,8 @@ from metafilm.checkpoint import load_state
 from metafilm.chunks import Chunks
 from metafilm.config import Config
 from metafilm.data import Source
+from metafilm.distributed import Group
+from metafilm.errors import MetafilmError
 from metafilm.learner import MetaFiLM
 from metafilm.outer_gradient import Diverged, accumulate, merge
 
@@ -27,10 +29,21 @@ class OuterLoop:
         learner: what learns.
         config: all settings.
         source: training episodes.
+        group: the processes that share each meta-batch; None: this one alone.
+
+    Attributes:
+        stopping: set it to end the run after the next step; after a step it says whether any process did.
     """
 
-    def __init__(self, learner: MetaFiLM, config: Config, source: Source) -> None:
+    def __init__(self, learner: MetaFiLM, config: Config, source: Source, group: Group | None = None) -> None:
         self.learner, self.config, self.source = learner, config, source
+        self.group = group or Group()
+        self.stopping = False
+        if config.outer.meta_batch < self.group.size:
+            raise MetafilmError(
+                f"a meta-batch of {config.outer.meta_batch} can't be shared by {self.group.size} processes; "
+                f"raise --outer.meta_batch, or start fewer"
+            )
         self.optimiser = optimiser.build(learner, config.outer)
         self.average = (
             optimiser.MovingAverage(learner, config.outer.average) if config.outer.average else None
@@ -42,9 +55,9 @@ class OuterLoop:
         self.chunks = Chunks.of(config.outer)
 
     def indices(self, iteration: int) -> list[int]:
-        """Which episodes make the meta-batch of an iteration."""
+        """Which episodes of the meta-batch of an iteration are this process's."""
         size = self.config.outer.meta_batch
-        return list(range(iteration * size, (iteration + 1) * size))
+        return self.group.share(range(iteration * size, (iteration + 1) * size))
 
     def step(self, episodes: list[Episode]) -> dict[str, Any]:
         """One update from a meta-batch given in chunks; returns means over its tasks.
@@ -57,8 +70,20 @@ class OuterLoop:
         learner = self.learner
         self.optimiser.zero_grad(set_to_none=True)
         norms.discard(learner.backbone)
-        report = self.gradient(episodes)
+        failed: Diverged | None = None
+        report: dict[str, Any] = {}
+        try:
+            report = self.gradient(episodes)
+        except Diverged as error:
+            failed = error
         parameters = [parameter for group in self.optimiser.param_groups for parameter in group["params"]]
+        flags = self.group.sum_gradients(parameters, [float(failed is not None), float(self.stopping)])
+        if flags[0]:
+            raise failed or Diverged(f"the outer loss is not finite at iteration {self.iteration + 1}")
+        self.stopping = flags[1] > 0
+        if self.group.size > 1:
+            report = _summed(report, self.group)
+            norms.share(learner.backbone, self.group.sum)
         limit = settings.clip_norm or math.inf
         norm = float(torch.nn.utils.clip_grad_norm_(parameters, limit))
         if not math.isfinite(norm):
@@ -83,13 +108,15 @@ class OuterLoop:
         learner.autocast = settings.precision == "bfloat16"
         steps = None if self.iteration >= self.config.inner.start * settings.iterations else 0
         tasks = sum(episode.tasks for episode in episodes)
+        if self.group.size > 1:
+            tasks = settings.meta_batch
         reports: list[tuple[float, dict[str, Any]]] = []
         try:
             for episode in episodes:
                 share = episode.tasks / tasks
                 report = accumulate(
                     learner,
-                    self.source.global_classes(episode),
+                    self.source.global_classes(episode.to(learner.mean.device)),
                     self.config,
                     steps=steps,
                     share=share,
@@ -145,3 +172,13 @@ class OuterLoop:
         # other chunks add up in another order, so a resumed run keeps those it was begun with
         self.chunks = Chunks(*state["chunks"])
         torch.set_rng_state(state["random"])
+
+
+def _summed(report: dict[str, Any], group: Group) -> dict[str, Any]:
+    """Means over a meta-batch from each process's part of them."""
+    flat = {key: value for key, value in report.items() if key != "sizes"}
+    names = [*flat, *report["sizes"]]
+    values = [*flat.values(), *report["sizes"].values()]
+    total = group.sum(torch.tensor(values, dtype=torch.float64, device=group.device)).tolist()
+    both = dict(zip(names, total, strict=True))
+    return {key: both[key] for key in flat} | {"sizes": {key: both[key] for key in report["sizes"]}}

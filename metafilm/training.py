@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import signal
 import threading
 import time
@@ -19,6 +20,8 @@ from metafilm.build import build_learner
 from metafilm.checkpoint import save_model
 from metafilm.config import Config
 from metafilm.data import Source, evaluation_source, training_source
+from metafilm.distributed import Group, WorkerLost
+from metafilm.errors import MetafilmError
 from metafilm.evaluation import evaluate
 from metafilm.memory import keep_freed_memory
 from metafilm.outer_gradient import Diverged
@@ -27,6 +30,8 @@ from metafilm.rundir import RunDirectory
 
 VALIDATION_SEED = 1_000_000
 GAP_WARNING = 15.0  # percentage points
+GO_ON = "The same command goes on from there"
+TRAIN_ANEW = "Lower --outer.learning_rate or --inner.step_size and train anew"
 
 
 class Tracker(Protocol):
@@ -42,6 +47,7 @@ def train(
     data_root: str | Path | None = None,
     *,
     progress: bool | None = None,
+    group: Group | None = None,
 ) -> dict[str, Any]:
     """Train a run to its end, from its checkpoint if it has one.
 
@@ -51,65 +57,77 @@ def train(
         tracker: where metrics go.
         data_root: see :func:`episodes.data_root`.
         progress: show a bar: True, False, or when somebody looks (None).
+        group: the processes that train it together, all of which call this; its leader alone writes to
+            ``run`` and ``tracker``. None: this process alone.
 
     Returns:
         What ``results.json`` says: best validation score and its iteration, training seconds, iterations.
 
     Raises:
         Diverged: naming the iteration and the last good checkpoint.
-        KeyboardInterrupt: after writing a checkpoint.
+        KeyboardInterrupt: after writing a checkpoint, upon Ctrl-C or SIGTERM.
+        WorkerLost: another process has died; naming the checkpoint, which is written first.
     """
     keep_freed_memory()
     if config.threads:
         torch.set_num_threads(config.threads)
+    group = group or Group()
+    if not group.leads:
+        group.wait()  # the leader builds the data's cache
     source = training_source(config, data_root)
     validation = evaluation_source(config, config.data.validation_split, data_root, seed=VALIDATION_SEED)
     seen = evaluation_source(
         config, config.data.train_split, data_root, seed=VALIDATION_SEED, pools=source.pools
     )
+    if group.leads:
+        group.wait()
     build = source.build
-    learner = build_learner(config, **build).to(memory_format=torch.channels_last)  # type: ignore[arg-type]
-    loop = OuterLoop(learner, config, source)
-    state = run.load_checkpoint()
-    if state is not None:
-        loop.load(state, run.checkpoint_file)
-    else:
-        loop.chunks = chunks.measure(loop, lambda size: list(source.sampler.batches(loop.indices(0), size)))
-    run.truncate_metrics(loop.iteration if state is not None else None)
+    learner = build_learner(config, **build)  # type: ignore[arg-type]
+    learner = learner.to(device_of(config, group), memory_format=torch.channels_last)  # type: ignore[call-overload]
+    loop = OuterLoop(learner, config, source, group)
+    _begin(loop, run)
     last_saved = time.perf_counter()
     iterations = config.outer.iterations
     remaining = range(loop.iteration, iterations)
     ahead = source.sampler.prefetch((loop.indices(i) for i in remaining), loop.chunks.tasks)
     with (
-        _interruptible() as interrupted,
-        Progress(config.name, total=iterations, show=progress) as bar,
+        _interruptible(last_words=group.size > 1) as interrupted,
+        Progress(config.name, total=iterations, show=progress if group.leads else False) as bar,
         closing(ahead) as prefetched,  # type: ignore[type-var]
     ):
         bar.advance(loop.iteration)
         begin = time.perf_counter()
         for _, episodes in zip(remaining, prefetched, strict=False):
+            loop.stopping = interrupted.is_set()
             try:
                 report = loop.step(episodes)
             except Diverged as error:
-                good = (
-                    f"the last good checkpoint is {run.checkpoint_file} (iteration {_saved(run)})"
-                    if run.checkpoint_file.exists()
-                    else "there is no checkpoint yet"
-                )
-                raise Diverged(
-                    f"{error}; {good}. Lower --outer.learning_rate or --inner.step_size and train anew"
+                raise Diverged(f"{error}; {_last_good(run)}. {TRAIN_ANEW}") from error
+            except WorkerLost as error:
+                if group.leads:  # the weights are still those before this step
+                    run.save_checkpoint(loop.state())
+                raise WorkerLost(
+                    f"{error}; {_last_good(run)}. The same command goes on from there"
                 ) from error
             due = loop.iteration % config.evaluation.every == 0 or loop.iteration == iterations
             if due:
-                report |= _validate(loop, validation, seen, run, build, config)
+                try:
+                    report |= _validate(loop, validation, seen, run, build, config)
+                except WorkerLost as error:
+                    raise WorkerLost(f"{error}; {_last_good(run)}. {GO_ON}") from error
             loop.seconds += time.perf_counter() - begin
             begin = time.perf_counter()
-            if due or loop.iteration % 10 == 0 or loop.iteration == 1:
-                tracker.log({"iteration": loop.iteration, "seconds": loop.seconds, **report})
-            stop = interrupted.is_set()
-            if due or stop or time.perf_counter() - last_saved > config.evaluation.checkpoint_every_seconds:
-                run.save_checkpoint(loop.state())
-                last_saved = time.perf_counter()
+            stop = loop.stopping or (group.size == 1 and interrupted.is_set())
+            if group.leads:
+                if due or loop.iteration % 10 == 0 or loop.iteration == 1:
+                    tracker.log({"iteration": loop.iteration, "seconds": loop.seconds, **report})
+                if (
+                    due
+                    or stop
+                    or time.perf_counter() - last_saved > config.evaluation.checkpoint_every_seconds
+                ):
+                    run.save_checkpoint(loop.state())
+                    last_saved = time.perf_counter()
             bar.advance(1, _line(config.name, report, loop))
             if stop:
                 raise KeyboardInterrupt
@@ -119,9 +137,47 @@ def train(
         "iterations": loop.iteration,
         "training_seconds": loop.seconds,
         "threads": torch.get_num_threads(),
+        "processes": group.size,
     }
-    run.write_results(results)
+    if group.leads:
+        run.write_results(results)
     return results
+
+
+def _begin(loop: OuterLoop, run: RunDirectory) -> None:
+    """Start from the leader's checkpoint, or from its fresh weights, on every process."""
+    state = run.load_checkpoint() if loop.group.leads else None
+    if state is not None:
+        loop.load(state, run.checkpoint_file)
+    elif loop.group.leads:
+        sampler, first = loop.source.sampler, loop.indices(0)
+        loop.chunks = chunks.measure(loop, lambda size: list(sampler.batches(first, size)))
+    if loop.group.leads:
+        run.truncate_metrics(loop.iteration if state is not None else None)
+    if loop.group.size > 1:
+        content = io.BytesIO()
+        torch.save(loop.state(), content)
+        received = io.BytesIO(loop.group.send(content.getvalue() if loop.group.leads else None))
+        loop.load(torch.load(received, map_location="cpu", weights_only=True), run.checkpoint_file)
+
+
+def device_of(config: Config, group: Group) -> torch.device:
+    """Where to train.
+
+    Raises:
+        MetafilmError: the settings ask for a GPU and there is none.
+    """
+    if config.device == "cpu" or (config.device == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise MetafilmError("--device cuda, but PyTorch sees no GPU here; use --device cpu or auto")
+    return group.device if group.size > 1 else torch.device("cuda")
+
+
+def _last_good(run: RunDirectory) -> str:
+    if run.checkpoint_file.exists():
+        return f"the last good checkpoint is {run.checkpoint_file} (iteration {_saved(run)})"
+    return "there is no checkpoint yet"
 
 
 def _validate(
@@ -137,14 +193,16 @@ def _validate(
     """
     with loop.averaged() as learner:
         count = config.evaluation.episodes
-        found = evaluate(learner, validation.sampler, count, progress=False)
-        known = evaluate(learner, seen.sampler, max(count // 4, 2), by_stage=False, progress=False)
+        shared: dict[str, Any] = {"progress": False, "group": loop.group}
+        found = evaluate(learner, validation.sampler, count, **shared)
+        known = evaluate(learner, seen.sampler, max(count // 4, 2), by_stage=False, **shared)
         measure = "mse" if learner.regression else "accuracy"
         value = found[measure]
         better = loop.best is None or (value < loop.best if learner.regression else value > loop.best)
         if better:
             loop.best, loop.best_iteration = value, loop.iteration
-            save_model(run.model_file, learner.state_dict(), config, build)
+            if loop.group.leads:
+                save_model(run.model_file, learner.state_dict(), config, build)
     gap = known[measure] - value
     # beyond what the two intervals explain, so that few validation tasks give no false alarm
     if not learner.regression and gap - found["ci95"] - known["ci95"] > GAP_WARNING:
@@ -176,8 +234,11 @@ def _saved(run: RunDirectory) -> int:
 
 
 @contextmanager
-def _interruptible() -> Iterator[threading.Event]:
-    """Ctrl-C sets the event, so that the step under way ends first; a second one interrupts at once."""
+def _interruptible(last_words: bool = False) -> Iterator[threading.Event]:
+    """Ctrl-C (or SIGTERM, as schedulers send it) sets the event, so that the step under way ends first; a
+    second one interrupts at once. With ``last_words`` SIGTERM is ignored from then on: torchrun sends it when
+    another process has died, while this one still has to say so.
+    """
     event = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield event
@@ -185,10 +246,13 @@ def _interruptible() -> Iterator[threading.Event]:
 
     def note(number: int, frame: object) -> None:
         event.set()
-        signal.signal(signal.SIGINT, before)
+        signal.signal(number, before[signal.Signals(number)])
 
-    before = signal.signal(signal.SIGINT, note)
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    if last_words:
+        before[signal.SIGTERM] = signal.SIG_IGN
     try:
         yield event
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

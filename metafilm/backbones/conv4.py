@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from torch import Tensor, nn
 
@@ -71,15 +71,19 @@ class Conv4(nn.Module):
 
     def stem(self, x: Tensor) -> Stem:
         """All that no deviation changes, for any number of passes over the same images."""
-        first = next(
-            (i for i, block in enumerate(self.blocks) if hasattr(block.norm, "film")), len(self.blocks)
-        )
-        for block in self.blocks[:first]:
-            x = block(x)
-        return Stem(first, self.blocks[first].measure(x) if first < len(self.blocks) else x)
+        first = 0
+        while first < len(self.blocks) and not hasattr(self.block(first).norm, "film"):
+            x = self.block(first)(x)
+            first += 1
+        return Stem(first, self.block(first).measure(x) if first < len(self.blocks) else x)
 
     def forward(self, x: Tensor | Stem) -> Tensor:
         start, maps = (x.block, x.maps) if isinstance(x, Stem) else (0, x)
-        for block in self.blocks[start:]:
-            maps = block(maps)
+        for i in range(start, len(self.blocks)):
+            maps = self.block(i)(maps)
+        assert isinstance(maps, Tensor)
         return maps.flatten(1)
+
+    def block(self, i: int) -> Block:
+        """Block i of four."""
+        return cast(Block, self.blocks[i])
