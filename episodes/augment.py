@@ -8,13 +8,28 @@ whoever owns the numbers owns the reproducibility.
 
 import math
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
 from episodes.errors import EpisodesError
+from episodes.pixels import empty, rotate90
 from episodes.sampler import Augment
+
+__all__ = [
+    "BY_NAME",
+    "LUMA",
+    "Affine",
+    "ColorJitter",
+    "Compose",
+    "CropFlip",
+    "Identity",
+    "Shift",
+    "by_name",
+    "rotate90",
+]
 
 # Rec. 601 luma, what PIL's "L" and torchvision's `rgb_to_grayscale` use.
 LUMA = (0.299, 0.587, 0.114)
@@ -44,7 +59,7 @@ class Shift:
     def __call__(self, images: Tensor, uniforms: Tensor | NDArray) -> Tensor:
         """images [B, C, H, W], uniforms [B, 2] (down, right) -> [B, C, H, W]."""
         uniforms = _check(images, uniforms, self.num_uniforms)
-        return _crop(images, uniforms[:, 0], uniforms[:, 1], _margin(self.pixels, images), "constant")
+        return _crops(images, uniforms, _margin(self.pixels, images), "constant")
 
 
 class CropFlip:
@@ -65,10 +80,7 @@ class CropFlip:
     def __call__(self, images: Tensor, uniforms: Tensor | NDArray) -> Tensor:
         """images [B, C, H, W], uniforms [B, 3] (down, right, mirror) -> [B, C, H, W]."""
         uniforms = _check(images, uniforms, self.num_uniforms)
-        cropped = _crop(images, uniforms[:, 0], uniforms[:, 1], _margin(self.padding, images), self.mode)
-        mirrored = (uniforms[:, 2] >= 0.5).nonzero().squeeze(1)
-        cropped[mirrored] = cropped[mirrored].flip(-1)
-        return cropped
+        return _crops(images, uniforms, _margin(self.padding, images), self.mode)
 
 
 class ColorJitter:
@@ -193,27 +205,6 @@ def by_name(name: str) -> Augment | None:
     return BY_NAME[name]()
 
 
-def rotate90(images: Tensor, quarter_turns: Tensor | NDArray) -> Tensor:
-    """Turns each image counter-clockwise by its number of quarter turns, as `torch.rot90` would.
-
-    images: [B, C, H, H] of any dtype. quarter_turns: [B] integers (taken modulo 4). Returns [B, C, H, H].
-    Raises EpisodesError when the images aren't square or the counts don't match.
-    """
-    if images.dim() != 4 or images.shape[-1] != images.shape[-2]:
-        raise EpisodesError(f"rotate90 needs square images [B, C, H, H], got {list(images.shape)}")
-    turns = torch.as_tensor(quarter_turns, device=images.device).remainder(4)
-    if turns.shape != images.shape[:1]:
-        raise EpisodesError(
-            f"rotate90 needs one number of quarter turns an image: got {list(turns.shape)} for {len(images)}"
-        )
-    turned = images.clone()
-    for count in (1, 2, 3):
-        rows = (turns == count).nonzero().squeeze(1)
-        if len(rows):
-            turned[rows] = images[rows].rot90(count, (-2, -1))
-    return turned
-
-
 def _check(images: Tensor, uniforms: Tensor | NDArray, columns: int) -> Tensor:
     """The uniforms as a tensor beside the images, or an EpisodesError."""
     uniforms = torch.as_tensor(uniforms, device=images.device)
@@ -235,14 +226,37 @@ def _margin(pixels: int | None, images: Tensor) -> int:
     return min(images.shape[-2:]) // 10 if pixels is None else pixels
 
 
-def _crop(images: Tensor, down: Tensor, right: Tensor, margin: int, mode: str) -> Tensor:
-    """Crops of the images padded by `margin`, at offsets that the uniforms `down` and `right` [B] choose."""
-    batch, _, height, width = images.shape
+def _crops(images: Tensor, uniforms: Tensor, margin: int, mode: str) -> Tensor:
+    """Crops of the images padded by `margin`, mirrored where a third column of the uniforms says so."""
+    height, width = images.shape[-2:]
     if mode == "reflect" and margin >= min(height, width):
         raise EpisodesError(f"reflecting {margin} pixels needs images larger than that, got {height}x{width}")
-    padded = F.pad(images, [margin] * 4, mode=mode)
     offsets = 2 * margin + 1
-    top, left = (offsets - 1 - (u * offsets).long().clamp(0, offsets - 1) for u in (down, right))
+    top, left = (offsets - 1 - (uniforms[:, i] * offsets).long().clamp(0, offsets - 1) for i in (0, 1))
+    mirrored = uniforms[:, 2] >= 0.5 if uniforms.shape[1] > 2 else torch.zeros_like(top, dtype=torch.bool)
+    if images.device.type == "cpu" and images.dtype == torch.float32 and not images.requires_grad:
+        return _crops_one_by_one(images, top.tolist(), left.tolist(), mirrored.tolist(), margin, mode)
+    padded = F.pad(images, [margin] * 4, mode=mode)
     # All crops exist as one strided view; picking one an image is a single copy without an index per pixel.
     windows = padded.unfold(2, height, 1).unfold(3, width, 1)  # [B, C, offsets, offsets, H, W]
-    return windows[torch.arange(batch, device=images.device), :, top, left]
+    cropped = windows[torch.arange(len(images), device=images.device), :, top, left]
+    return torch.where(mirrored[:, None, None, None], cropped.flip(-1), cropped)
+
+
+def _crops_one_by_one(
+    images: Tensor, top: list[int], left: list[int], mirrored: list[bool], margin: int, mode: str
+) -> Tensor:
+    """The same on the CPU: one padded image at a time stays in the cache."""
+    channels, height, width = images.shape[1:]
+    cropped = empty(tuple(images.shape))
+    canvas = np.zeros((channels, height + 2 * margin, width + 2 * margin), np.float32)
+    inner = canvas[:, margin : margin + height, margin : margin + width]
+    around = [(0, 0), (margin, margin), (margin, margin)]
+    for image, out, y, x, mirror in zip(images.numpy(), cropped, top, left, mirrored, strict=True):
+        if mode == "reflect":
+            canvas = np.pad(image, around, "reflect")
+        else:
+            inner[...] = image
+        window = canvas[:, y : y + height, x : x + width]
+        out[...] = window[..., ::-1] if mirror else window
+    return torch.from_numpy(cropped)

@@ -12,7 +12,7 @@ from enum import IntEnum
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+_GOLDEN = 0x9E3779B97F4A7C15
 _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
 _MIX_2 = np.uint64(0x94D049BB133111EB)
 _MASK = (1 << 64) - 1
@@ -42,17 +42,26 @@ class Stream(IntEnum):
 
 def _mix(words: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """Stafford's finaliser, in place on a fresh array."""
-    words ^= words >> np.uint64(30)
+    shifted = words >> np.uint64(30)
+    words ^= shifted
     words *= _MIX_1
-    words ^= words >> np.uint64(27)
+    words ^= np.right_shift(words, np.uint64(27), out=shifted)
     words *= _MIX_2
-    words ^= words >> np.uint64(31)
+    words ^= np.right_shift(words, np.uint64(31), out=shifted)
     return words
+
+
+def _mixed(state: int, coordinate: int) -> int:
+    """One more coordinate mixed into the state, as `_absorb` does it for arrays."""
+    word = (state + (coordinate + 1) * _GOLDEN) & _MASK
+    word = ((word ^ (word >> 30)) * int(_MIX_1)) & _MASK
+    word = ((word ^ (word >> 27)) * int(_MIX_2)) & _MASK
+    return word ^ (word >> 31)
 
 
 def _absorb(state: NDArray[np.uint64], coordinate: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """Mix one more coordinate into the state; broadcasts."""
-    return _mix(state + (coordinate + np.uint64(1)) * _GOLDEN)
+    return _mix(state + (coordinate + np.uint64(1)) * np.uint64(_GOLDEN))
 
 
 def words(seed: int, episodes: ArrayLike, stream: int, shape: tuple[int, ...] = ()) -> NDArray[np.uint64]:
@@ -62,9 +71,8 @@ def words(seed: int, episodes: ArrayLike, stream: int, shape: tuple[int, ...] = 
     caller's own. The word at a position doesn't depend on `shape`: a larger shape only adds positions.
     """
     numbers = np.atleast_1d(np.asarray(episodes)).astype(np.int64).view(np.uint64)
-    state = _absorb(np.zeros(1, np.uint64), np.array([seed & _MASK], np.uint64))
-    state = _absorb(state, np.array([int(stream) & _MASK], np.uint64))
-    state = _absorb(state, numbers)
+    start = _mixed(_mixed(0, seed & _MASK), int(stream) & _MASK)
+    state = _absorb(np.array([start], np.uint64), numbers)
     for size in shape:
         state = _absorb(state[..., None], np.arange(size, dtype=np.uint64))
     return state
@@ -95,12 +103,14 @@ def first_of_shuffled(
     total = keys.shape[-1]
     mask = np.uint64((1 << max(total - 1, 1).bit_length()) - 1)
     position = np.arange(total, dtype=np.uint64)
-    tagged = (keys & ~mask) | position
+    tagged = keys & ~mask
+    tagged |= position
     if sizes is not None:
         # A missing candidate sorts behind every present one: its high bits are all ones, and `count <= sizes`
         # keeps it out.
         missing = position >= np.asarray(sizes, np.uint64)[..., None]
         tagged = np.where(missing, ~mask | position, tagged)
     if total > 4 * count:
-        tagged = np.partition(tagged, count - 1, axis=-1)[..., :count]
+        tagged.partition(count - 1, axis=-1)
+        tagged = tagged[..., :count]
     return (np.sort(tagged, axis=-1)[..., :count] & mask).astype(np.int64)

@@ -18,9 +18,9 @@ class Episode:
     both float32, and ways is 0.
     """
 
-    support_images: Tensor  # [T, S, C, H, W] float32 in [0, 1]
+    support_images: Tensor  # [T, S, C, H, W] float32 in [0, 1], or uint8
     support_labels: Tensor  # [T, S] int64 in [0, ways)
-    query_images: Tensor  # [T, Q, C, H, W] float32 in [0, 1]
+    query_images: Tensor  # [T, Q, C, H, W] float32 in [0, 1], or uint8
     query_labels: Tensor  # [T, Q] int64 in [0, ways)
     ways: int  # 0 for regression
     index: Tensor  # [T] int64, the episode numbers

@@ -20,8 +20,8 @@ _MOMENT_PIXELS = 30_000_000
 class ClassPool:
     """One split of a data set.
 
-    Class c's images are rows offsets[c] to offsets[c + 1] - 1 of `images`. Raises EpisodesError when the
-    parts don't fit.
+    Class c's images are rows offsets[c] to offsets[c + 1] - 1 of `images`, which is kept as it is when it is
+    contiguous. Raises EpisodesError when the parts don't fit.
     """
 
     images: Tensor  # [N, C, H, W] uint8
@@ -38,6 +38,7 @@ class ClassPool:
             raise EpisodesError(
                 f"a pool's images are uint8 [N, C, H, W], got {images.dtype} {tuple(images.shape)}"
             )
+        object.__setattr__(self, "images", images.contiguous())  # samplers copy whole rows
         if offsets.dtype != torch.int64 or tuple(offsets.shape) != (classes + 1,) or classes == 0:
             raise EpisodesError(
                 f"a pool of {classes} classes needs offsets int64 [{classes + 1}] and at least one class, "

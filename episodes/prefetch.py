@@ -1,5 +1,6 @@
-"""Batches of episodes built ahead of time, for anything that has `shapes(indices)` and `batch(indices)`."""
+"""What a sampler is, and batches of its episodes built ahead of time."""
 
+import itertools
 import queue
 import threading
 from collections.abc import Hashable, Iterable, Iterator, Sequence
@@ -29,6 +30,29 @@ class Sampler(Protocol):
     ) -> Iterator[list[Episode]]:
         """For each entry, the list that `batches` would give, built in a background thread."""
         ...
+
+
+class BaseSampler(Sampler):
+    """A sampler from its `shapes` and `batch`: `[i]`, iteration, `batches` and `prefetch` follow."""
+
+    def __getitem__(self, index: int) -> Episode:
+        """Episode number `index`, an Episode of one task."""
+        return self.batch([index])
+
+    def __iter__(self) -> Iterator[Episode]:
+        """Episodes 0, 1, 2, ... without end."""
+        return (self[index] for index in itertools.count())
+
+    def batches(self, indices: Sequence[int], max_tasks: int | None = None) -> Iterator[Episode]:
+        """Episodes grouped by shape (stable) into rectangular Episodes of at most `max_tasks` tasks."""
+        return in_batches(self, indices, max_tasks)
+
+    def prefetch(
+        self, batches_of_indices: Iterable[Sequence[int]], max_tasks: int | None = None, depth: int = 2
+    ) -> Iterator[list[Episode]]:
+        """For each entry the list of its `batches`, built in a background thread, at most `depth` entries
+        ahead."""
+        return prefetch(self, batches_of_indices, max_tasks, depth)
 
 
 def in_batches(sampler: Sampler, indices: Sequence[int], max_tasks: int | None = None) -> Iterator[Episode]:

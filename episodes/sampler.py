@@ -1,6 +1,7 @@
 """EpisodeSampler: episode i of a pool is a pure function of (seed, i)."""
 
-from collections.abc import Iterable, Iterator, Sequence
+import itertools
+from collections.abc import Sequence
 from typing import Literal, Protocol
 
 import numpy as np
@@ -12,8 +13,9 @@ from episodes.counter import Stream, first_of_shuffled, integers, uniforms, word
 from episodes.episode import Episode
 from episodes.errors import EpisodesError
 from episodes.feasibility import Range, as_range, check_pools
+from episodes.pixels import empty, gather
 from episodes.pool import ClassPool, require_square
-from episodes.prefetch import in_batches, prefetch
+from episodes.prefetch import BaseSampler, in_batches, prefetch
 
 __all__ = ["Augment", "EpisodeSampler", "Transform", "in_batches", "prefetch"]
 
@@ -36,7 +38,7 @@ class Transform(Protocol):
     def __call__(self, images: Tensor, uniforms: Tensor, /) -> Tensor: ...
 
 
-class EpisodeSampler:
+class EpisodeSampler(BaseSampler):
     """Draws few-shot episodes from one pool, or from a mixture of pools.
 
     pools: a ClassPool or several of one image shape. ways, shots: a number, or an inclusive range (low, high)
@@ -45,7 +47,9 @@ class EpisodeSampler:
     them; one value, or one per pool. rotation: "per-class" turns each class of each episode by 0, 90, 180 or
     270 degrees, all its images alike. transform: one draw per episode, for all its images. augment: one draw
     per image of support and query. views: V copies of each support image through view_augment, made after
-    transform and augment. weights: how often each pool of a mixture is drawn, equally by default.
+    transform and augment. weights: how often each pool of a mixture is drawn, equally by default. dtype:
+    torch.float32 for images in [0, 1], or torch.uint8 for the pixels as they are: a quarter of the memory, to
+    be divided by 255 where they are used (metafilm's learners do so), but then nothing may change an image.
 
     The order is rows, rotation, transform, augment, views. Episode i depends on (seed, i) and these settings
     alone: not on the batch it is in, nor on who asked before. Its classes and images don't depend on how many
@@ -69,6 +73,7 @@ class EpisodeSampler:
         view_augment: Augment | None = None,
         transform: Transform | None = None,
         weights: Sequence[float] | None = None,
+        dtype: torch.dtype = torch.float32,
     ) -> None:
         self.pools = (pools,) if isinstance(pools, ClassPool) else tuple(pools)
         self.ways, self.shots, self.queries, self.seed = ways, shots, int(queries), int(seed)
@@ -78,6 +83,7 @@ class EpisodeSampler:
         self.rotation, self.augment, self.transform = rotation, augment, transform
         self.views, self.view_augment = int(views), view_augment
         self._ways, self._shots = as_range("ways", ways), as_range("shots", shots)
+        self._fixed = self._ways[0] == self._ways[1] and self._shots[0] == self._shots[1]
         if self.rotation not in ("none", "per-class"):
             raise EpisodesError(f'rotation is {self.rotation!r}: choose "none" or "per-class"')
         if self.views < 0 or (self.views > 0) != (self.view_augment is not None):
@@ -85,6 +91,13 @@ class EpisodeSampler:
                 f"views={self.views} and view_augment={self.view_augment!r}: give both (views >= 1) or "
                 "neither"
             )
+        if dtype not in (torch.float32, torch.uint8):
+            raise EpisodesError(f"dtype is {dtype}: choose torch.float32 or torch.uint8")
+        if dtype == torch.uint8 and (transform is not None or augment is not None or self.views):
+            raise EpisodesError(
+                "dtype torch.uint8 with a transform, augment or views: these need torch.float32"
+            )
+        self.dtype = dtype
         check_pools(self.pools, self._ways[1], self._shots[1], self.queries, self.within_group, weights)
         if self.rotation == "per-class":
             require_square(self.image_shape)
@@ -104,33 +117,13 @@ class EpisodeSampler:
 
     def shapes(self, indices: Sequence[int] | NDArray[np.int64]) -> list[tuple[int, int]]:
         """(ways, shots) of each episode."""
+        if self._fixed:
+            return [(self._ways[0], self._shots[0])] * len(_numbers(indices))
         draws = uniforms(self.seed, _numbers(indices), Stream.SHAPE, (2,))
         columns = []
         for column, (low, high) in enumerate((self._ways, self._shots)):
             columns.append(low + np.floor(draws[:, column] * (high - low + 1)).astype(int))
         return list(zip(*(column.tolist() for column in columns), strict=True))
-
-    def __getitem__(self, index: int) -> Episode:
-        """Episode number `index`, an Episode of one task."""
-        return self.batch([index])
-
-    def __iter__(self) -> Iterator[Episode]:
-        """Episodes 0, 1, 2, ... without end."""
-        index = 0
-        while True:
-            yield self[index]
-            index += 1
-
-    def batches(self, indices: Sequence[int], max_tasks: int | None = None) -> Iterator[Episode]:
-        """Episodes grouped by shape (stable) into rectangular Episodes of at most `max_tasks` tasks."""
-        return in_batches(self, indices, max_tasks)
-
-    def prefetch(
-        self, batches_of_indices: Iterable[Sequence[int]], max_tasks: int | None = None, depth: int = 2
-    ) -> Iterator[list[Episode]]:
-        """For each entry the list of its `batches`, built in a background thread, at most `depth` entries
-        ahead."""
-        return prefetch(self, batches_of_indices, max_tasks, depth)
 
     def batch(self, indices: Sequence[int]) -> Episode:
         """The episodes of these numbers as one Episode of T = len(indices) tasks.
@@ -145,31 +138,38 @@ class EpisodeSampler:
                 "use `batches`, which groups them by shape"
             )
         ways, shots = shapes[0]
-        which = np.searchsorted(self._shares, uniforms(self.seed, numbers, Stream.POOL), side="right")
-        which = np.minimum(which, len(self.pools) - 1)  # the shares may sum to a hair less than one
+        which = self._draw_pools(numbers)
         classes = np.empty((len(numbers), ways), np.int64)
         rows = np.empty((len(numbers), ways, shots + self.queries), np.int64)
         for p, table in enumerate(self._tables):
             if (mine := which == p).any():
                 classes[mine] = self._draw_classes(table, self.within_group[p], numbers[mine], ways)
                 rows[mine] = self._draw_rows(table, numbers[mine], classes[mine], shots + self.queries)
-        support_ids = torch.from_numpy(rows[:, :, :shots].reshape(len(numbers), -1))
-        query_ids = torch.from_numpy(rows[:, :, shots:].reshape(len(numbers), -1))
+        support_ids, query_ids = (
+            np.ascontiguousarray(part).reshape(len(numbers), -1)
+            for part in (rows[:, :, :shots], rows[:, :, shots:])
+        )
         support, query = self._images(numbers, which, support_ids, query_ids, ways)
-        labels = torch.arange(ways).expand(len(numbers), ways)
         return Episode(
             support_images=support,
-            support_labels=labels.repeat_interleave(shots, 1),
+            support_labels=_labels(len(numbers), ways, shots),
             query_images=query,
-            query_labels=labels.repeat_interleave(self.queries, 1),
+            query_labels=_labels(len(numbers), ways, self.queries),
             ways=ways,
             index=torch.from_numpy(numbers),
             class_ids=torch.from_numpy(classes),
-            support_ids=support_ids,
-            query_ids=query_ids,
+            support_ids=torch.from_numpy(support_ids),
+            query_ids=torch.from_numpy(query_ids),
             support_views=self._views(numbers, support),
-            pool_ids=torch.from_numpy(which.astype(np.int64)) if len(self.pools) > 1 else None,
+            pool_ids=torch.from_numpy(which) if len(self.pools) > 1 else None,
         )
+
+    def _draw_pools(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+        """int64 [T]: which pool each episode comes from."""
+        if len(self.pools) == 1:
+            return np.zeros(len(numbers), np.int64)
+        which = np.searchsorted(self._shares, uniforms(self.seed, numbers, Stream.POOL), side="right")
+        return np.minimum(which, len(self.pools) - 1)  # the shares may sum to a hair less than one
 
     def _draw_classes(
         self, table: "_Table", within_group: bool, numbers: NDArray[np.int64], ways: int
@@ -199,48 +199,44 @@ class EpisodeSampler:
         self,
         numbers: NDArray[np.int64],
         which: NDArray[np.int64],
-        support_ids: Tensor,
-        query_ids: Tensor,
+        support_ids: NDArray[np.int64],
+        query_ids: NDArray[np.int64],
         ways: int,
     ) -> tuple[Tensor, Tensor]:
-        """Support and query images, float32 in [0, 1]: gather, rotation, transform and augment."""
+        """Support and query images: gather, rotation, transform and augment."""
         turns = None
         if self.rotation == "per-class":
-            turns = torch.from_numpy(integers(self.seed, numbers, Stream.ROTATION, 4, (ways,)))
-        support, query = (
-            self._gather(which, rows, turns).to(torch.float32).div_(255) for rows in (support_ids, query_ids)
-        )
-        if self.transform is not None:
+            turns = integers(self.seed, numbers, Stream.ROTATION, 4, (ways,))
+        if self.transform is None:
+            support, query = (self._gather(which, rows, turns) for rows in (support_ids, query_ids))
+        else:
             # In one piece, so that what a transform measures on a task's images it measures once.
-            joined = self.transform(
-                torch.cat([support, query], 1), self._uniforms(numbers, Stream.TRANSFORM, self.transform)
-            )
-            support, query = (
-                part.contiguous() for part in joined.split([support.shape[1], query.shape[1]], 1)
-            )
+            joined = torch.cat([self._gather(which, rows, turns) for rows in (support_ids, query_ids)], 1)
+            joined = self.transform(joined, self._uniforms(numbers, Stream.TRANSFORM, self.transform))
+            sizes = [support_ids.shape[1], query_ids.shape[1]]
+            support, query = (part.contiguous() for part in joined.split(sizes, 1))
         if self.augment is not None:
             support = self._augmented(numbers, Stream.AUGMENT_SUPPORT, self.augment, support)
             query = self._augmented(numbers, Stream.AUGMENT_QUERY, self.augment, query)
         return support, query
 
-    def _gather(self, which: NDArray[np.int64], rows: Tensor, turns: Tensor | None) -> Tensor:
-        """Rows [T, n] of the tasks' pools, turned by turns [T, ways] quarters: uint8 [T, n, C, H, W]."""
-        shape = (*rows.shape, *self.image_shape)
-        if len(self.pools) == 1:
-            pixels = self.pools[0].images.index_select(0, rows.flatten()).view(shape)
-        else:
-            pixels = torch.empty(shape, dtype=torch.uint8)
-            for p in np.unique(which):
-                mine = torch.from_numpy(np.flatnonzero(which == p))
-                pixels[mine] = self.pools[p].images.index_select(0, rows[mine].flatten()).view(-1, *shape[1:])
-        if turns is None:
-            return pixels
-        quarters = turns.repeat_interleave(rows.shape[1] // turns.shape[1], 1)
-        turned = pixels.clone()
-        for quarter in (1, 2, 3):
-            chosen = quarters == quarter
-            turned[chosen] = torch.rot90(pixels[chosen], quarter, (-2, -1))
-        return turned
+    def _gather(
+        self, which: NDArray[np.int64], rows: NDArray[np.int64], turns: NDArray[np.int64] | None
+    ) -> Tensor:
+        """Rows [T, n] of the tasks' pools, turned by turns [T, ways] quarters: [T, n, C, H, W]."""
+        kind = np.uint8 if self.dtype == torch.uint8 else np.float32
+        images = empty((*rows.shape, *self.image_shape), kind)
+        quarters = None if turns is None else np.repeat(turns, rows.shape[1] // turns.shape[1], 1)
+        # Episodes of one pool at a time; a run of them is one piece of memory.
+        ends = [*(np.flatnonzero(which[1:] != which[:-1]) + 1), len(which)]
+        for first, last in itertools.pairwise([0, *ends]):
+            gather(
+                self.pools[which[first]].images,
+                rows[first:last].reshape(-1),
+                images[first:last].reshape(-1, *self.image_shape),
+                None if quarters is None else quarters[first:last].reshape(-1),
+            )
+        return torch.from_numpy(images)
 
     def _views(self, numbers: NDArray[np.int64], support: Tensor) -> Tensor | None:
         """[T, V, S, C, H, W], or None when no views are asked for."""
@@ -254,6 +250,8 @@ class EpisodeSampler:
     def _augmented(
         self, numbers: NDArray[np.int64], stream: Stream, augment: Augment, images: Tensor
     ) -> Tensor:
+        if images.shape[1] == 0:
+            return images
         draws = self._uniforms(numbers, stream, augment, images.shape[1]).flatten(0, 1)
         return augment(images.flatten(0, 1), draws).view(images.shape)
 
@@ -277,6 +275,13 @@ class _Table:
         self.members = np.zeros((len(self.group_sizes), int(self.group_sizes.max())), np.int64)
         for group, size in enumerate(self.group_sizes):
             self.members[group, :size] = np.flatnonzero(groups == group)
+
+
+def _labels(tasks: int, ways: int, images: int) -> Tensor:
+    """int64 [tasks, ways * images]: 0, ..., 0, 1, ..., 1, ... in each row."""
+    labels = np.empty((tasks, ways, images), np.int64)
+    labels[:] = np.arange(ways)[:, None]
+    return torch.from_numpy(labels.reshape(tasks, ways * images))
 
 
 def _numbers(indices: Sequence[int] | NDArray[np.int64]) -> NDArray[np.int64]:

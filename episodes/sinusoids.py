@@ -2,7 +2,7 @@
 section 5.1)."""
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -12,10 +12,10 @@ from torch import Tensor
 from episodes.counter import Stream, uniforms
 from episodes.episode import Episode
 from episodes.errors import EpisodesError
-from episodes.prefetch import in_batches, prefetch
+from episodes.prefetch import BaseSampler
 
 
-class SinusoidSampler:
+class SinusoidSampler(BaseSampler):
     """Tasks y = amplitude * sin(x - phase), one amplitude and phase a task.
 
     The minus sign is that of the code that the published figures come from (cbfinn/maml and
@@ -55,31 +55,9 @@ class SinusoidSampler:
     def __repr__(self) -> str:
         return f"SinusoidSampler(shots={self.shots}, queries={self.queries}, seed={self.seed})"
 
-    def __getitem__(self, index: int) -> Episode:
-        """Episode number `index`, an Episode of one task."""
-        return self.batch([index])
-
-    def __iter__(self) -> Iterator[Episode]:
-        """Episodes 0, 1, 2, ... without end."""
-        index = 0
-        while True:
-            yield self[index]
-            index += 1
-
     def shapes(self, indices: Sequence[int]) -> list[tuple[int, int]]:
         """(ways, shots) of each episode: always (0, shots)."""
         return [(0, self.shots)] * len(indices)
-
-    def batches(self, indices: Sequence[int], max_tasks: int | None = None) -> Iterator[Episode]:
-        """The episodes of these numbers, in order, as Episodes of at most `max_tasks` tasks."""
-        return in_batches(self, indices, max_tasks)
-
-    def prefetch(
-        self, batches_of_indices: Iterable[Sequence[int]], max_tasks: int | None = None, depth: int = 2
-    ) -> Iterator[list[Episode]]:
-        """For each entry the list of its `batches`, built in a background thread, at most `depth` entries
-        ahead."""
-        return prefetch(self, batches_of_indices, max_tasks, depth)
 
     def functions(self, indices: Sequence[int]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Amplitude and phase of each episode's function, each float64 [T]."""

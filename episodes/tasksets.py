@@ -5,8 +5,9 @@ and query in one; each script then picks its support out of them. Here the rule 
 the order they come, the first `shots` are support and the next `queries` are query.
 """
 
+import itertools
 import random
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from episodes.episode import Episode
 from episodes.errors import EpisodesError
-from episodes.prefetch import Sampler, in_batches, prefetch
+from episodes.prefetch import BaseSampler, Sampler
 
 
 class Taskset:
@@ -61,7 +62,7 @@ def to_taskset(sampler: Sampler, num_tasks: int = 20_000) -> Taskset:
     return Taskset(sampler, num_tasks)
 
 
-class TasksetSampler:
+class TasksetSampler(BaseSampler):
     """A learn2learn taskset as a sampler of episodes of one shape.
 
     Episode i is made of taskset[i]; it is as reproducible as that. (learn2learn draws task i by
@@ -83,9 +84,17 @@ class TasksetSampler:
     def __repr__(self) -> str:
         return f"TasksetSampler(ways={self.ways}, shots={self.shots}, queries={self.queries})"
 
-    def __getitem__(self, index: int) -> Episode:
-        """Episode number `index`, an Episode of one task."""
-        data, labels = self.taskset[index]
+    def __iter__(self) -> Iterator[Episode]:
+        """Episodes 0, 1, 2, ... for as long as the taskset has them."""
+        for index in itertools.count():
+            try:
+                task = self.taskset[index]
+            except IndexError:
+                return
+            yield self._episode(task, index)
+
+    def _episode(self, task: tuple[Any, Any], index: int) -> Episode:
+        data, labels = task
         images = self._images(torch.as_tensor(data), index)
         labels = torch.as_tensor(labels).flatten()
         classes = labels.unique()  # sorted
@@ -136,18 +145,7 @@ class TasksetSampler:
 
     def batch(self, indices: Sequence[int]) -> Episode:
         """The episodes of these numbers as one Episode of T = len(indices) tasks."""
-        return Episode.cat([self[int(index)] for index in indices])
-
-    def batches(self, indices: Sequence[int], max_tasks: int | None = None) -> Iterator[Episode]:
-        """The episodes of these numbers, in order, as Episodes of at most `max_tasks` tasks."""
-        return in_batches(self, indices, max_tasks)
-
-    def prefetch(
-        self, batches_of_indices: Iterable[Sequence[int]], max_tasks: int | None = None, depth: int = 2
-    ) -> Iterator[list[Episode]]:
-        """For each entry the list of its `batches`, built in a background thread, at most `depth` entries
-        ahead."""
-        return prefetch(self, batches_of_indices, max_tasks, depth)
+        return Episode.cat([self._episode(self.taskset[int(index)], int(index)) for index in indices])
 
 
 def from_taskset(

@@ -6,6 +6,7 @@ from metafilm.errors import CheckpointError, ConfigError, MetafilmError, RunErro
 from metafilm.evaluation import evaluate
 from metafilm.inner_loop import InnerLoop
 from metafilm.learner import MetaFiLM
+from metafilm.serving import TaskBank
 from metafilm.task import Task
 from metafilm.task_encoder import TaskEncoder
 
@@ -18,6 +19,7 @@ __all__ = [
     "MetafilmError",
     "RunError",
     "Task",
+    "TaskBank",
     "TaskEncoder",
     "backbones",
     "evaluate",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from episodes.prefetch import Sampler
 from episodes.progress import Progress
 from metafilm.distributed import Group
 from metafilm.errors import MetafilmError
+from metafilm.film import FilmDict
 from metafilm.learner import MetaFiLM
 
 ENCODER_SUPPORT = ("own", "shuffled", "none")
@@ -38,7 +39,7 @@ def evaluate(
     steps: int | None = None,
     encoder_support: str = "own",
     by_stage: bool = True,
-    max_tasks: int = 1,
+    max_tasks: int | None = None,
     progress: bool | None = None,
     group: Group | None = None,
 ) -> dict[str, Any]:
@@ -50,7 +51,8 @@ def evaluate(
         encoder_support: whose support set the task encoder reads: the task's ``own``; another task's
             (``shuffled``: the next episode's, so each is used once); ``none``: the encoder is off.
         by_stage: score every stage, not the last alone.
-        max_tasks: tasks per pass; the result does not depend on it but for rounding.
+        max_tasks: tasks whose support sets are adapted to together; the result does not depend on it but for
+            rounding. None: 8, and one by one with shuffled support, so that shapes may vary.
         progress: show a bar: True, False, or when it lasts and somebody looks (None).
         group: the processes that share the episodes; all of them get the result of all.
 
@@ -83,23 +85,28 @@ def evaluate(
     numbers = [mine[start : start + 16] for start in range(0, len(mine), 16)]
     try:
         with torch.no_grad(), Progress("evaluating", total=len(mine), show=progress) as bar:
-            for chunk in sampler.prefetch(numbers, max_tasks):
+            together = max_tasks or (1 if encoder_support == "shuffled" else 8)
+            for chunk in sampler.prefetch(numbers, together):
                 for episode in chunk:
                     episode = episode.to(learner.mean.device)
                     other = (
                         _next_support(sampler, episode, episodes) if encoder_support == "shuffled" else None
                     )
-                    outcome = learner(
+                    found = learner.adaptation(
                         episode,
                         steps=steps,
-                        all_stages=by_stage,
                         encoder_episode=other,
                         use_encoder=encoder_support != "none",
                     )
-                    stages = outcome.stages
-                    rows = [score(learner, prediction, episode) for prediction in outcome.predictions]
-                    for position, number in enumerate(episode.index.tolist()):
-                        scores[number] = [row[position] for row in rows]
+                    first = 0 if by_stage else -1
+                    stages = found.stages[first:]
+                    for part, films in _parts(episode, found.films[first:]):
+                        rows = [
+                            score(learner, prediction, part)
+                            for prediction, _ in learner.predictions(part, films)
+                        ]
+                        for position, number in enumerate(part.index.tolist()):
+                            scores[number] = [row[position] for row in rows]
                     bar.advance(episode.tasks)
     finally:
         learner.train(was_training)
@@ -119,6 +126,16 @@ def evaluate(
         "protocol": learner.protocol,
         "wall_seconds": time.perf_counter() - begin,
     }
+
+
+def _parts(episode: Episode, films: list[FilmDict]) -> Iterator[tuple[Episode, list[FilmDict]]]:
+    """Image tasks one by one: a task's queries fill the cache as it is. Tasks of vectors all together."""
+    if episode.tasks == 1 or episode.query_images.dim() < 5:
+        yield episode, films
+        return
+    for task in range(episode.tasks):
+        mine = [{name: value[task : task + 1] for name, value in film.items()} for film in films]
+        yield episode.select(task), mine
 
 
 def _gathered(

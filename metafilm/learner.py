@@ -151,13 +151,13 @@ class MetaFiLM(nn.Module):
         }
 
     def prepare(self, images: Tensor) -> Tensor:
-        """``[T, n, C, H, W]`` in [0, 1] -> normalised ``[T·n, C, H, W]``, channels last."""
+        """``[T, n, C, H, W]`` in [0, 1], or uint8 -> normalised ``[T·n, C, H, W]``, channels last."""
         if tuple(images.shape[2:]) != self.image_shape:
             raise MetafilmError(
                 f"images have shape {tuple(images.shape[2:])}, this learner expects {self.image_shape}; "
                 f"resize them first"
             )
-        x = (images.flatten(0, 1) - self.mean) / self.std
+        x = (self._unit(images.flatten(0, 1)) - self.mean) / self.std
         return x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x
 
     def stem(self, x: Tensor, tasks: int, *, support: int | None = None) -> Any:
@@ -319,7 +319,12 @@ class MetaFiLM(nn.Module):
             return episode.support_views.flatten(1, 2)
         from metafilm.views import augmented_views
 
-        return augmented_views(episode.support_images, self.views, self.view_augment, episode.index)
+        images = self._unit(episode.support_images)
+        return augmented_views(images, self.views, self.view_augment, episode.index)
+
+    def _unit(self, images: Tensor) -> Tensor:
+        """uint8 pixels as floats in [0, 1]."""
+        return images.to(self.mean.dtype) / 255 if images.dtype == torch.uint8 else images
 
     def adapt(self, images: Tensor, labels: Sequence[Any] | Tensor, *, steps: int | None = None) -> Task:
         """Learn one task from its support set.

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from episodes import ClassPool, Episode, EpisodeSampler, EpisodesError
+from episodes.augment import Shift
 from episodes.counter import Stream, uniforms, words
 
 FIELDS = (
@@ -311,3 +312,22 @@ def test_a_cat_of_single_episodes_is_the_batch():
     sampler = EpisodeSampler(POOL, 3, 1, 2)
     joined = Episode.cat([sampler[i] for i in range(5)])
     assert torch.equal(joined.query_images, sampler.batch(range(5)).query_images)
+
+
+@pytest.mark.parametrize("rotation", ["none", "per-class"])
+def test_uint8_images_are_the_pixels_as_they_are(rotation) -> None:
+    options = {"ways": (2, 4), "shots": (1, 3), "queries": 2, "seed": 5, "rotation": rotation}
+    floats, pixels = (EpisodeSampler(POOL, **options, dtype=kind) for kind in (torch.float32, torch.uint8))
+    for i in range(6):
+        expected, found = floats[i], pixels[i]
+        assert found.support_images.dtype == found.query_images.dtype == torch.uint8
+        assert torch.equal(found.support_images.float() / 255, expected.support_images)
+        assert torch.equal(found.query_images.float() / 255, expected.query_images)
+        assert torch.equal(found.support_ids, expected.support_ids)
+
+
+def test_uint8_images_can_not_be_changed() -> None:
+    with pytest.raises(EpisodesError, match=r"dtype torch\.uint8 with a transform, augment or views"):
+        EpisodeSampler(POOL, 2, 1, 1, augment=Shift(1), dtype=torch.uint8)
+    with pytest.raises(EpisodesError, match=r"dtype is torch\.float64: choose"):
+        EpisodeSampler(POOL, 2, 1, 1, dtype=torch.float64)

@@ -131,7 +131,10 @@ def test_alone() -> None:
 
 def test_shares_are_disjoint_and_whole() -> None:
     shares = [distributed.Group(rank, 3).share(range(8)) for rank in range(3)]
-    assert sorted(number for share in shares for number in share) == list(range(8)) and max(map(len, shares)) - min(map(len, shares)) <= 1
+    assert (
+        sorted(number for share in shares for number in share) == list(range(8))
+        and max(map(len, shares)) - min(map(len, shares)) <= 1
+    )
 
 
 def test_too_many_processes(make_learner) -> None:

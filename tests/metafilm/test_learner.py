@@ -158,3 +158,16 @@ def test_errors(make_learner, make_episode) -> None:
     mixed.blocks[0].norm = norms.Norm(4, "group")
     with pytest.raises(MetafilmError, match="several modes"):
         _ = MetaFiLM(mixed, heads.PrototypeHead(1.0), image_shape=(1, 16, 16)).protocol
+
+
+def test_uint8_episodes_are_the_same_tasks(make_learner, make_episode) -> None:
+    learner = make_learner(inner={"steps": 1}).eval()
+    episode = make_episode(tasks=2)
+    pixels = {
+        name: (getattr(episode, name) * 255).round().to(torch.uint8)
+        for name in ("support_images", "query_images")
+    }
+    floats = {name: value.to(torch.float64) / 255 for name, value in pixels.items()}
+    expected = learner(replace(episode, **floats))
+    found = learner(replace(episode, **pixels))
+    assert torch.equal(found.predictions[-1], expected.predictions[-1])
