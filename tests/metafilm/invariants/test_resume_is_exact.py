@@ -78,6 +78,7 @@ def settings(data: Path) -> dict:
         "outer": {
             "iterations": ITERATIONS,
             "meta_batch": 2,
+            "task_chunk": 1,  # left open it is measured, and two fresh runs may choose differently
             "learning_rate": 0.01,
             "warmup": 3,
             "auxiliary": 0.5,
