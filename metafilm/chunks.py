@@ -41,10 +41,11 @@ def measure(loop: OuterLoop, batch: Callable[[int], list[Episode]]) -> Chunks:
         batch: chunk size -> the first meta-batch in chunks of that size, all of one shape.
 
     Returns:
-        The smallest chunks within 5 % of the fastest. What the settings name is taken as it is.
+        The smallest chunks within 5 % of the fastest. What the settings name is taken as it is,
+        and compiled code takes task by task.
     """
     settings = loop.config.outer
-    if settings.task_chunk:
+    if settings.task_chunk or settings.compile:
         return Chunks.of(settings)
     sizes = [1]
     while sizes[-1] * 2 <= settings.meta_batch:

@@ -135,6 +135,9 @@ class Config:
             yield "outer.auxiliary", "must be 0 for functions: they have no classes to tell apart"
         if self.head.name == "linear" and isinstance(self.episodes.ways, tuple):
             yield "episodes.ways", "must be one number for the linear head, whose outputs are fixed"
+        for name in ("ways", "shots"):
+            if self.outer.compile and isinstance(getattr(self.episodes, name), tuple):
+                yield f"episodes.{name}", "must be one number with --outer.compile: each shape compiles anew"
 
 
 def resume_differences(old: Config, new: Config) -> list[str]:

@@ -15,6 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+from metafilm import native
 
 Geometry = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], int]
 """Stride, padding, dilation and groups."""
@@ -25,6 +28,8 @@ class Conv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         if self.bias is not None or self.padding_mode != "zeros" or isinstance(self.padding, str):
+            return super().forward(x)
+        if torch.compiler.is_compiling():  # the compiler differentiates and fuses PyTorch's own operations
             return super().forward(x)
         weight = self.weight
         if torch.is_autocast_enabled(x.device.type):
@@ -53,7 +58,7 @@ class _Convolve(Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, geometry: Geometry) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.geometry = geometry
-        return torch.nn.functional.conv2d(x, weight, None, *geometry)
+        return F.conv2d(x, weight, None, *geometry)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
@@ -178,10 +183,14 @@ class _Moments(Function):
 class _PoolAndMoments(Function):
     @staticmethod
     def forward(ctx: Any, y: Tensor, tasks: int, rows: int | None) -> tuple[Tensor, Tensor, Tensor]:
-        pooled, places = torch.nn.functional.max_pool2d(y, 2, return_indices=True)
-        mean, var = _moments(y, tasks, rows)
+        counted = y.shape[0] // tasks if rows is None else rows
+        if native.fits(y):
+            pooled, places, mean, var = native.pool(y, tasks, counted)
+        else:
+            pooled, places = F.max_pool2d(y, 2, return_indices=True)
+            mean, var = _moments(y, tasks, rows)
         ctx.save_for_backward(y, places, mean)
-        ctx.rows = rows
+        ctx.counted = counted
         ctx.set_materialize_grads(False)
         return pooled, mean, var
 
@@ -193,14 +202,11 @@ class _PoolAndMoments(Function):
         if of_pooled is None and of_mean is None and of_var is None:
             return None, None, None
         if of_pooled is None:
-            of_pooled = torch.zeros_like(places, dtype=y.dtype)
+            of_pooled = torch.zeros_like(F.max_pool2d(y, 2))
         of_mean = torch.zeros_like(mean) if of_mean is None else of_mean
         of_var = torch.zeros_like(mean) if of_var is None else of_var
-        return (
-            _PoolAndMomentsGradient.apply(of_pooled, of_mean, of_var, y, places, mean, ctx.rows),
-            None,
-            None,
-        )  # type: ignore[return-value]
+        grad = _PoolAndMomentsGradient.apply(of_pooled, of_mean, of_var, y, places, mean, ctx.counted)
+        return grad, None, None  # type: ignore[return-value]
 
 
 class _PoolAndMomentsGradient(Function):
@@ -215,17 +221,18 @@ class _PoolAndMomentsGradient(Function):
         y: Tensor,
         places: Tensor,
         mean: Tensor,
-        rows: int | None,
+        counted: int,
     ) -> Tensor:
         ctx.save_for_backward(of_var, y, places, mean)
-        ctx.rows = rows
+        ctx.counted = counted
+        offset, slope = _line(of_mean, of_var, mean, counted * y.shape[2] * y.shape[3])
+        if places.dtype == torch.uint8:
+            of_pooled = of_pooled.contiguous(memory_format=torch.channels_last)
+            return native.unpool(of_pooled, places, y, offset, slope, counted)
         grad = torch.ops.aten.max_pool2d_with_indices_backward(
             of_pooled, y, [2, 2], [2, 2], [0, 0], [1, 1], False, places
         )
-        part, count = _pixels(y, mean, rows), _count(y, mean, rows)
-        slope = of_var * (2 / count)
-        offset = of_mean / count - slope * mean
-        into = _pixels(grad, mean, rows)
+        into, part = _pixels(grad, mean, counted), _pixels(y, mean, counted)
         into.addcmul_(part, slope.unsqueeze(1).to(y.dtype)).add_(offset.unsqueeze(1).to(y.dtype))
         return grad
 
@@ -233,21 +240,99 @@ class _PoolAndMomentsGradient(Function):
     @once_differentiable
     def backward(ctx: Any, u: Tensor) -> tuple[Tensor | None, ...]:
         of_var, y, places, mean = ctx.saved_tensors
-        needs, rows = [_wanted(ctx, i) for i in range(4)], ctx.rows
+        needs, counted = [_wanted(ctx, i) for i in range(4)], ctx.counted
         u = u.contiguous(memory_format=torch.channels_last)
-        part, u_part, count = _pixels(y, mean, rows), _pixels(u, mean, rows), _count(y, mean, rows)
+        part, u_part = _pixels(y, mean, counted), _pixels(u, mean, counted)
+        count = part.shape[1]
         u_sum = u_part.sum(1, dtype=mean.dtype)  # [T, C]
-        on_pooled = _gather(u, places) if needs[0] else None
-        on_mean = u_sum / count if needs[1] else None
-        on_var = on_y = None
+        on_pooled = on_mean = on_var = on_y = None
+        if needs[0]:
+            on_pooled = native.gather(u, places) if places.dtype == torch.uint8 else _gather(u, places)
+        if needs[1]:
+            on_mean = u_sum / count
         if needs[2]:
             on_var = ((u_part * part).sum(1, dtype=mean.dtype) - u_sum * mean) * (2 / count)
         if needs[3]:
             # m is a function of y too: (y - m) moves by u - mean(u)
             slope = (of_var * (2 / count)).unsqueeze(1).to(y.dtype)
             on_y = torch.zeros_like(y)
-            _pixels(on_y, mean, rows).copy_((u_part - (u_sum / count).unsqueeze(1).to(y.dtype)).mul_(slope))
+            _pixels(on_y, mean, counted).copy_(
+                (u_part - (u_sum / count).unsqueeze(1).to(y.dtype)).mul_(slope)
+            )
         return on_pooled, on_mean, on_var, on_y, None, None, None
+
+
+def _line(of_mean: Tensor, of_var: Tensor, mean: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The gradient of a mean and a variance over ``count`` pixels, as offset + slope · y."""
+    slope = of_var * (2 / count)
+    return of_mean / count - slope * mean, slope
+
+
+def _pixels(y: Tensor, mean: Tensor, counted: int) -> Tensor:
+    """The pixels that each task's moments are of, ``[T, M, C]``: a view of channels-last maps."""
+    pixels = y.permute(0, 2, 3, 1).view(len(mean), -1, y.shape[1])
+    return pixels[:, : counted * y.shape[2] * y.shape[3]]
+
+
+def _gather(u: Tensor, places: Tensor) -> Tensor:
+    """The entries of maps ``[B, C, H, W]`` where their maxima were, ``[B, C, h, w]``."""
+    batch, channels, height, width = places.shape
+    flat = u.permute(0, 2, 3, 1).reshape(batch, -1, channels)
+    where = places.permute(0, 2, 3, 1).reshape(batch, -1, channels)
+    return flat.gather(1, where).view(batch, height, width, channels).permute(0, 3, 1, 2)
+
+
+def stem_fits(convolution: nn.Module, x: Tensor) -> bool:
+    """Whether :func:`stem_pool_and_moments` can take this convolution of these images."""
+    return (
+        isinstance(convolution, Conv2d)
+        and convolution.weight.shape[1:] == (1, 3, 3)
+        and convolution.padding == convolution.stride == convolution.dilation == (1, 1)
+        and convolution.padding_mode == "zeros"
+        and convolution.bias is None
+        and x.dtype == convolution.weight.dtype == torch.float32
+        and not x.requires_grad
+        and native.fits(x)
+    )
+
+
+def stem_pool_and_moments(
+    x: Tensor, weight: Tensor, tasks: int = 1, rows: int | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """:func:`pool_and_moments` of a 3×3 convolution of one-channel images, whose maps are never in memory.
+
+    Args:
+        x: ``[T·n, 1, H, W]`` float32, without a gradient.
+        weight: ``[C, 1, 3, 3]`` float32.
+        tasks, rows: as there.
+    """
+    low = torch.is_autocast_enabled("cpu")
+    return _Stem.apply(x, weight, tasks, rows, torch.bfloat16 if low else torch.float32)  # type: ignore[return-value]
+
+
+class _Stem(Function):
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, tasks: int, rows: int | None, dtype: torch.dtype
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        counted = x.shape[0] // tasks if rows is None else rows
+        pooled, places, mean, var = native.stem(x, weight, dtype, tasks, counted)
+        ctx.save_for_backward(x, weight, places, mean)
+        ctx.counted, ctx.dtype = counted, dtype
+        return pooled, mean, var
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, places, mean = ctx.saved_tensors
+        of_pooled, of_mean, of_var = grads
+        if torch.is_grad_enabled():  # a second derivative in the weight: through the maps after all
+            maps = conv2d(x.to(ctx.dtype), weight.to(ctx.dtype), ((1, 1), (1, 1), (1, 1), 1))
+            found = pool_and_moments(maps, len(mean), ctx.counted)
+            return None, *torch.autograd.grad(found, [weight], grads, create_graph=True), None, None, None
+        offset, slope = _line(of_mean, of_var, mean, ctx.counted * x.shape[2] * x.shape[3])
+        of_pooled = of_pooled.contiguous(memory_format=torch.channels_last)
+        of_weight = native.stem_gradient(x, weight, of_pooled, places, offset, slope, ctx.counted)
+        return None, of_weight, None, None, None
 
 
 def affine_relu(x: Tensor, gain: Tensor, shift: Tensor) -> Tensor:
@@ -263,7 +348,9 @@ def affine_relu(x: Tensor, gain: Tensor, shift: Tensor) -> Tensor:
 class _AffineRelu(Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, gain: Tensor, shift: Tensor) -> Tensor:
-        if len(gain) == 1:
+        if native.fits(x):
+            out = native.affine(x, gain, shift)
+        elif len(gain) == 1:
             # the norm's kernel with mean 0 and variance 1: it computes in float32 whatever the maps' dtype
             mean, var = _standard(gain)
             out = torch.native_batch_norm(x, gain[0], shift[0], mean, var, False, 0.0, 0.0)[0].relu_()
@@ -279,20 +366,28 @@ class _AffineRelu(Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, gain, out = ctx.saved_tensors
-        if len(gain) == 1 and not torch.is_grad_enabled():
-            grad = torch.ops.aten.threshold_backward(
-                grad.contiguous(memory_format=torch.channels_last), out, 0
-            )
+        if torch.is_grad_enabled():
+            tasks = len(gain)
+            grad = torch.ops.aten.threshold_backward(grad, out.detach(), 0).unflatten(0, (tasks, -1))
+            spread = gain[:, None, :, None, None]
+            of_x = (grad * spread.to(x.dtype)).flatten(0, 1) if _wanted(ctx, 0) else None
+            of_gain = (grad * x.unflatten(0, (tasks, -1))).sum((1, 3, 4), dtype=gain.dtype)
+            return of_x, of_gain, grad.sum((1, 3, 4), dtype=gain.dtype)
+        grad = grad.contiguous(memory_format=torch.channels_last)
+        if native.fits(x):
+            return native.affine_gradient(grad, out, x, gain)
+        grad = torch.ops.aten.threshold_backward(grad, out, 0)
+        if len(gain) == 1:
             mean, var = _standard(gain)
             of_x, of_gain, of_shift = torch.ops.aten.native_batch_norm_backward(
                 grad, x, gain[0], mean, var, None, None, False, 0.0, [True, True, True]
             )
             return of_x, of_gain.unsqueeze(0), of_shift.unsqueeze(0)
-        grad = torch.ops.aten.threshold_backward(grad, out.detach(), 0).unflatten(0, (len(gain), -1))
-        spread = gain[:, None, :, None, None]
-        of_x = (grad * spread.to(x.dtype)).flatten(0, 1) if _wanted(ctx, 0) else None
-        of_gain = (grad * x.unflatten(0, (len(gain), -1))).sum((1, 3, 4), dtype=gain.dtype)
-        return of_x, of_gain, grad.sum((1, 3, 4), dtype=gain.dtype)
+        pixels, values = (t.permute(0, 2, 3, 1).reshape(len(gain), -1, t.shape[1]) for t in (grad, x))
+        of_x = (
+            (pixels * gain.unsqueeze(1).to(x.dtype)).view(grad.permute(0, 2, 3, 1).shape).permute(0, 3, 1, 2)
+        )
+        return of_x, (pixels * values).sum(1, dtype=gain.dtype), pixels.sum(1, dtype=gain.dtype)
 
 
 def _standard(gain: Tensor) -> tuple[Tensor, Tensor]:

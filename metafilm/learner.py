@@ -262,18 +262,29 @@ class MetaFiLM(nn.Module):
         In training the normalisation statistics are noted for the running averages.
         """
         tasks, labels = episode.tasks, episode.support_labels
-        shots = labels.shape[1]
         x = self.prepare(episode.query_images)
-        with_support = self.head.uses_support or norms.mode_of(self.backbone) == "support"
-        if with_support:
+        support = labels.shape[1] if self.reads_support else 0
+        if support:
             x = _join(self.prepare(episode.support_images), x, tasks)
-        support = shots if with_support else None
         if len(films) > 1:
-            x = self.stem(x, tasks, support=support)
+            x = self.stem(x, tasks, support=support or None)
         for deviations in films:
-            features = self.features(x, deviations, tasks, support=support, record=self.training)
-            state = self.head.fit(features[:, : support or 0], labels, episode.ways)
-            yield self.head.predict(state, features[:, support or 0 :]), features
+            yield self.predict_prepared(x, deviations, labels, episode.ways, support)
+
+    def predict_prepared(
+        self, x: Any, deviations: FilmDict, labels: Tensor, ways: int, support: int
+    ) -> tuple[Tensor, Tensor]:
+        """One of :meth:`predictions`, from prepared images (or their stem) whose first ``support`` rows of
+        each task are the support's."""
+        tasks = labels.shape[0]
+        features = self.features(x, deviations, tasks, support=support or None, record=self.training)
+        state = self.head.fit(features[:, :support], labels, ways)
+        return self.head.predict(state, features[:, support:]), features
+
+    @property
+    def reads_support(self) -> bool:
+        """Whether the support goes through the adapted network together with the queries."""
+        return self.head.uses_support or norms.mode_of(self.backbone) == "support"
 
     def _encode_support(self, episode: Episode) -> tuple[FilmDict, Tensor | None]:
         images, tasks = self.prepare(episode.support_images), episode.tasks
@@ -290,7 +301,7 @@ class MetaFiLM(nn.Module):
         tasks, labels = episode.tasks, episode.support_labels
         shots = labels.shape[1]
         images = self.prepare(episode.support_images)
-        views = self._views(episode)
+        views = self.views_of(episode)
         if views is not None:
             # one pass: a task's support rows, then its views
             images = _join(images, self.prepare(views), tasks)
@@ -311,7 +322,7 @@ class MetaFiLM(nn.Module):
             meta_gradient=torch.is_grad_enabled(),
         )
 
-    def _views(self, episode: Episode) -> Tensor | None:
+    def views_of(self, episode: Episode) -> Tensor | None:
         """Augmented support copies ``[T, V·S, ...]`` where the head's inner loss wants them."""
         if not self.head.held_out_views or self.views == 0:
             return None

@@ -53,11 +53,29 @@ WHOLE = Layout()
 _layout: ContextVar[Layout] = ContextVar("metafilm_layout", default=WHOLE)
 
 
+class _Traced:
+    """The layout while the compiler traces, which knows no context variables."""
+
+    layout = WHOLE
+
+
+_traced = _Traced()
+
+
+def _now() -> Layout:
+    return _traced.layout if torch.compiler.is_compiling() else _layout.get()
+
+
 @contextmanager
 def layout(
     tasks: int = 1, support: int | None = None, record: bool = False, capture: bool = False
 ) -> Iterator[None]:
     """Within this context, forward passes are laid out so (see :class:`Layout`)."""
+    if torch.compiler.is_compiling():
+        before, _traced.layout = _traced.layout, Layout(tasks, support, record, capture)
+        yield
+        _traced.layout = before
+        return
     token = _layout.set(Layout(tasks, support, record, capture))
     try:
         yield
@@ -66,11 +84,12 @@ def layout(
 
 
 class Measured(NamedTuple):
-    """Maps ``[T·n, C, H, W]`` before a norm, the same max-pooled, and the mean and variance that the norm
-    will use: ``[T, C]``, or ``[C]`` for running averages. In mode ``group`` the maps alone count."""
+    """Maps before a norm: how to get them ``[T·n, C, H, W]``, the same max-pooled, and the mean and variance
+    that the norm will use, ``[T, C]``, or ``[C]`` for running averages. In mode ``group`` there are only the
+    maps themselves."""
 
-    maps: Tensor
-    pooled: Tensor
+    maps: Callable[[], Tensor]
+    pooled: Tensor | None
     mean: Tensor
     var: Tensor
 
@@ -121,7 +140,7 @@ class Norm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """``x``: ``[T·n, C, H, W]``, tasks contiguous; the shape is kept."""
         weight, bias = self._affine()
-        now = _layout.get()
+        now = _now()
         if self.mode == "group":
             return self._group(x, weight, bias)
         if self._is_given():
@@ -130,39 +149,53 @@ class Norm(nn.Module):
             return self._support(x, weight, bias, now)
         return self._batch(x, weight, bias, now)
 
-    def measure(self, x: Tensor) -> Measured:
-        """The half of ``relu(max_pool2d(norm(x), 2))`` that no deviation changes; :meth:`finish` is the rest.
+    def measure(self, x: Tensor, convolution: nn.Module) -> Measured:
+        """The half of ``relu(max_pool2d(norm(convolution(x)), 2))`` that no deviation changes; :meth:`finish`
+        is the rest.
 
         A gain above zero commutes with max-pooling, so the affine is left for the pooled maps: a quarter of
         the work, and none of it at full size.
         """
-        now = _layout.get()
-        if self.mode == "group":
-            return Measured(x, x, x, x)
-        if self._is_given():
-            return Measured(x, F.max_pool2d(x, 2), self.running_mean, self.running_var)
-        _check_rows(x, now.tasks, self.weight)
-        rows = now.support if self.mode == "support" else None
-        pooled, mean, var = kernels.pool_and_moments(x, now.tasks, rows)
-        self._note(x, mean.detach(), var.detach(), now)
-        return Measured(x, pooled, mean, var)
+        now = _now()
+        whole = self.mode != "group"
+        given = self._is_given()
+        if whole and not given:
+            _check_rows(x, now.tasks, self.weight)
+        tasks, rows = (1, None) if given else (now.tasks, now.support if self.mode == "support" else None)
+        if whole and kernels.stem_fits(convolution, x):
+            weight = cast(nn.Conv2d, convolution).weight
+            pooled, mean, var = kernels.stem_pool_and_moments(x, weight, tasks, rows)
+            found = Measured(lambda: convolution(x), pooled, mean, var)
+        else:
+            maps = convolution(x)
+            if not whole:
+                return Measured(lambda: maps, None, self.running_mean, self.running_var)
+            if given:
+                found = Measured(lambda: maps, F.max_pool2d(maps, 2), self.running_mean, self.running_var)
+            else:
+                found = Measured(lambda: maps, *kernels.pool_and_moments(maps, tasks, rows))
+        if given:
+            return found._replace(mean=self.running_mean, var=self.running_var)
+        count = (x.shape[0] // tasks if rows is None else rows) * x.shape[2] * x.shape[3]
+        self._note(count, found.mean.detach(), found.var.detach(), now)
+        return found
 
     def finish(self, measured: Measured) -> Tensor:
         """Normalised, modulated and pooled maps after a ReLU, ``[T·n, C, H // 2, W // 2]``."""
         weight, bias = self._affine()
         maps, pooled, mean, var = measured
-        if self.mode == "group":
-            return F.max_pool2d(self._group(maps, weight, bias), 2).relu()
+        if pooled is None:
+            return F.max_pool2d(self._group(maps(), weight, bias), 2).relu()
         if weight.dim() == 2:
-            _check_rows(maps, weight.shape[0], weight)
+            _check_rows(pooled, weight.shape[0], weight)
         elif mean.dim() == 2 and len(mean) == 1:
             mean, var = mean[0], var[0]
         negative = weight.detach() < 0
         if negative.any():
             # there the least value becomes the greatest
-            least = -F.max_pool2d(-maps, 2)
+            least = -F.max_pool2d(-maps(), 2)
             spread = negative.expand(max(len(negative), 1) if negative.dim() == 2 else 1, -1)
-            chosen = spread.repeat_interleave(len(maps) // len(spread), 0)[:, :, None, None]
+            chosen = spread.repeat_interleave(len(pooled) // len(spread), 0)[:, :, None, None]
             pooled = torch.where(chosen, least, pooled)
         gain = weight * torch.rsqrt(var + self.eps)
         shift = bias - mean * gain
@@ -180,12 +213,12 @@ class Norm(nn.Module):
         the tasks were adapted with."""
         return (self.mode == "running" and not self.training) or self.running_mean.dim() == 2
 
-    def _note(self, x: Tensor, mean: Tensor, var: Tensor, now: Layout) -> None:
-        """Keep statistics ``[T, C]`` for the running averages, where the layout asks for it."""
+    def _note(self, count: int, mean: Tensor, var: Tensor, now: Layout) -> None:
+        """Keep statistics ``[T, C]`` of ``count`` pixels each for the running averages, where the layout asks
+        for it."""
         if now.capture:
             self._capture(mean[0], var[0])
         elif now.record and self.training and self.mode == "running":
-            count = x.numel() // (x.shape[1] * len(mean))
             self.recorded += torch.stack((mean, var * (count / (count - 1)))).sum(1)
             self.recorded_tasks += len(mean)
 
@@ -226,7 +259,8 @@ class Norm(nn.Module):
     def _support(self, x: Tensor, weight: Tensor, bias: Tensor, now: Layout) -> Tensor:
         _check_rows(x, now.tasks, weight)
         mean, var = kernels.moments(x, now.tasks, now.support)  # [T, C]
-        self._note(x, mean.detach(), var.detach(), now)
+        count = (x.shape[0] // now.tasks if now.support is None else now.support) * x[0, 0].numel()
+        self._note(count, mean.detach(), var.detach(), now)
         gain = weight * torch.rsqrt(var + self.eps)
         return modulate(x, gain, bias - mean * gain)
 

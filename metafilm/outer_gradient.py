@@ -72,7 +72,7 @@ def accumulate(
         mine = ends if whole else {name: value[first : first + size] for name, value in ends.items()}
         loss, report = _query_loss(learner, part, mine, 0.0 if own_features else config.outer.auxiliary)
         weight = part.tasks / episode.tasks
-        (_finite(loss) * (weight * share)).backward()
+        (finite(loss) * (weight * share)).backward()
         reports.append((weight, report))
     report = merge(reports)
     deviation = penalty(films)
@@ -86,7 +86,7 @@ def accumulate(
             report["auxiliary"] = float(auxiliary.detach())
     roots = [(value, ends[name].grad) for name, value in films.items() if ends[name].grad is not None]
     if isinstance(rest, Tensor) and rest.requires_grad:
-        roots.append((_finite(rest) * share, None))
+        roots.append((finite(rest) * share, None))
     if roots:
         torch.autograd.backward([root for root, _ in roots], [gradient for _, gradient in roots])
     return report
@@ -118,7 +118,8 @@ def _auxiliary(learner: MetaFiLM, features: Tensor, episode: Episode, labels: Te
     return F.cross_entropy(logits, episode.class_ids.gather(1, labels).flatten())
 
 
-def _finite(loss: Tensor) -> Tensor:
+def finite(loss: Tensor) -> Tensor:
+    """The loss. Raises Diverged unless it is finite."""
     if not math.isfinite(float(loss.detach())):
         raise Diverged(f"the outer loss is {float(loss.detach())}")
     return loss

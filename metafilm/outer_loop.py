@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -20,6 +20,9 @@ from metafilm.distributed import Group
 from metafilm.errors import MetafilmError
 from metafilm.learner import MetaFiLM
 from metafilm.outer_gradient import Diverged, accumulate, merge
+
+if TYPE_CHECKING:
+    from metafilm.compiled import CompiledGradient
 
 
 class OuterLoop:
@@ -53,6 +56,11 @@ class OuterLoop:
         self.best_iteration = 0
         self.seconds = 0.0
         self.chunks = Chunks.of(config.outer)
+        self.compiled: CompiledGradient | None = None
+        if config.outer.compile:
+            from metafilm.compiled import CompiledGradient
+
+            self.compiled = CompiledGradient(learner, config)
 
     def indices(self, iteration: int) -> list[int]:
         """Which episodes of the meta-batch of an iteration are this process's."""
@@ -114,14 +122,18 @@ class OuterLoop:
         try:
             for episode in episodes:
                 share = episode.tasks / tasks
-                report = accumulate(
-                    learner,
-                    self.source.global_classes(episode.to(learner.mean.device)),
-                    self.config,
-                    steps=steps,
-                    share=share,
-                    query_chunk=self.chunks.queries,
-                )
+                episode = self.source.global_classes(episode.to(learner.mean.device))
+                if self.compiled is not None:
+                    report = self.compiled(episode, steps=steps, share=share)
+                else:
+                    report = accumulate(
+                        learner,
+                        episode,
+                        self.config,
+                        steps=steps,
+                        share=share,
+                        query_chunk=self.chunks.queries,
+                    )
                 reports.append((share, report))
         except Diverged as error:
             raise Diverged(f"{error} at iteration {self.iteration + 1}") from error

@@ -225,6 +225,8 @@ class Outer:
     """Weight of the cross entropy over all training classes."""
     average: float = 0.0
     """Decay of the moving average of the weights; 0: none."""
+    compile: bool = False
+    """Run each task through torch.compile: one or two minutes at the start, needs a C++ compiler."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Arithmetic of the forward pass in training; evaluation is always float32."""
 

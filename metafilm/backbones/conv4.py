@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple, cast
 
+import torch
 from torch import Tensor, nn
 
 from metafilm.errors import MetafilmError
@@ -25,11 +26,12 @@ class Block(nn.Module):
 
     def measure(self, x: Tensor) -> Measured:
         """What the block computes before its FiLM site."""
-        return self.norm.measure(self.conv(x))
+        return self.norm.measure(x, self.conv)
 
     def forward(self, x: Tensor | Measured) -> Tensor:
         """``x``: maps, or what :meth:`measure` made of them."""
-        if not isinstance(self.norm, Norm):  # exported as a plain network
+        # exported as a plain network, or traced by the compiler, which fuses these by itself
+        if not isinstance(self.norm, Norm) or (torch.compiler.is_compiling() and isinstance(x, Tensor)):
             return self.relu(self.pool(self.norm(self.conv(x))))
         return self.norm.finish(x if isinstance(x, Measured) else self.measure(x))
 

@@ -24,7 +24,7 @@ def test_stages_against_the_parts_by_hand(make_learner, make_episode) -> None:
 
     support, labels = episode.support_images, episode.support_labels
     start = learner.encoder(prototypes(features(support, {}), labels, 3))
-    views = learner._views(episode)
+    views = learner.views_of(episode)
     start = {name: value.detach().requires_grad_() for name, value in start.items()}
     loss = learner.head.inner_loss(features(support, start), labels, 3, features(views, start))
     gradients = torch.autograd.grad(loss.sum(), list(start.values()))

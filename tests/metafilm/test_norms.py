@@ -128,7 +128,7 @@ def test_plain(mode) -> None:
     expected = net(x)
     plain = norms.plain(net)
     assert not any(isinstance(module, norms.Norm) for module in plain.modules())
-    assert torch.equal(plain(x), expected)
+    torch.testing.assert_close(plain(x), expected)
 
 
 def test_the_state_dict_is_batch_norm_s() -> None:

@@ -1,0 +1,305 @@
+/* What lies between two convolutions, each in one pass over channels-last memory.
+ *
+ * Maps are [rows, H, W, C], pooled maps [rows, H/2, W/2, C]; a place is which of a window's four pixels (row by
+ * row) is the greatest, the first of equals. The file is compiled once for float and once for bfloat16 maps (it
+ * includes itself); sums are of float, row by row, so that they don't depend on who adds them up.
+ */
+
+#ifndef T
+
+#include <stdint.h>
+#include <string.h>
+
+#define MOST 2048 /* channels; metafilm/native.py keeps to it */
+
+typedef uint16_t bfloat16;
+
+static inline float load_bfloat16(bfloat16 value) {
+    uint32_t bits = (uint32_t)value << 16;
+    float result;
+    memcpy(&result, &bits, 4);
+    return result;
+}
+
+static inline bfloat16 store_bfloat16(float value) { /* to nearest, ties to even */
+    uint32_t bits;
+    memcpy(&bits, &value, 4);
+    return (bfloat16)((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
+}
+
+static inline float load_float(float value) { return value; }
+static inline float store_float(float value) { return value; }
+
+#define T float
+#define LOAD load_float
+#define STORE store_float
+#define NAME(name) name##_float32
+#include "native.c"
+#undef T
+#undef LOAD
+#undef STORE
+#undef NAME
+#define T bfloat16
+#define LOAD load_bfloat16
+#define STORE store_bfloat16
+#define NAME(name) name##_bfloat16
+#include "native.c"
+
+/* x [rows, H, W], padded by one pixel of zeros, to buffer [(H + 2), (W + 2)]. */
+static void pad(const float *x, long H, long W, float *buffer) {
+    memset(buffer, 0, sizeof(float) * (H + 2) * (W + 2));
+    for (long i = 0; i < H; i++) memcpy(buffer + (i + 1) * (W + 2) + 1, x + i * W, sizeof(float) * W);
+}
+
+/* Of all 3x3 patches of each image: their sum [rows, 9] and the sum of their outer products [rows, 9, 9]. */
+void patch_sums(const float *x, long rows, long H, long W, float *buffer, float *sums, float *products) {
+    for (long n = 0; n < rows; n++) {
+        pad(x + n * H * W, H, W, buffer);
+        for (long a = 0; a < 9; a++) {
+            const float *first = buffer + (a / 3) * (W + 2) + a % 3;
+            float sum = 0;
+            for (long i = 0; i < H; i++)
+#pragma GCC ivdep
+                for (long j = 0; j < W; j++) sum += first[i * (W + 2) + j];
+            sums[n * 9 + a] = sum;
+            for (long b = a; b < 9; b++) {
+                const float *second = buffer + (b / 3) * (W + 2) + b % 3;
+                float product = 0;
+                for (long i = 0; i < H; i++)
+                    for (long j = 0; j < W; j++) product += first[i * (W + 2) + j] * second[i * (W + 2) + j];
+                products[n * 81 + a * 9 + b] = products[n * 81 + b * 9 + a] = product;
+            }
+        }
+    }
+}
+
+#else
+
+/* pooled, places, and per row the sums [rows, 2, C] of (y - shift) and of its square. */
+void NAME(pool)(const T *y, long rows, long H, long W, long C, const T *shift, T *pooled, uint8_t *places,
+                float *sums) {
+    float s[MOST], q[MOST], k[MOST];
+    for (long c = 0; c < C; c++) k[c] = LOAD(shift[c]);
+    long h = H / 2, w = W / 2;
+    for (long n = 0; n < rows; n++) {
+        memset(s, 0, sizeof(float) * C);
+        memset(q, 0, sizeof(float) * C);
+        const T *image = y + n * H * W * C;
+        for (long i = 0; i < h; i++)
+            for (long j = 0; j < w; j++) {
+                const T *p0 = image + (2 * i * W + 2 * j) * C, *p1 = p0 + C, *p2 = p0 + W * C, *p3 = p2 + C;
+                T *out = pooled + ((n * h + i) * w + j) * C;
+                uint8_t *place = places + ((n * h + i) * w + j) * C;
+#pragma GCC ivdep
+                for (long c = 0; c < C; c++) {
+                    float a = LOAD(p0[c]), b = LOAD(p1[c]), d = LOAD(p2[c]), e = LOAD(p3[c]);
+                    float best = a;
+                    int where = 0;
+                    where = b > best ? 1 : where;
+                    best = b > best ? b : best;
+                    where = d > best ? 2 : where;
+                    best = d > best ? d : best;
+                    where = e > best ? 3 : where;
+                    best = e > best ? e : best;
+                    out[c] = STORE(best);
+                    place[c] = (uint8_t)where;
+                    a -= k[c], b -= k[c], d -= k[c], e -= k[c];
+                    s[c] += (a + b) + (d + e);
+                    q[c] += (a * a + b * b) + (d * d + e * e);
+                }
+            }
+        for (long i = 0; i < H; i++)
+            for (long j = (i < 2 * h ? 2 * w : 0); j < W; j++) { /* what odd sides leave out of the windows */
+                const T *p = image + (i * W + j) * C;
+#pragma GCC ivdep
+                for (long c = 0; c < C; c++) {
+                    float a = LOAD(p[c]) - k[c];
+                    s[c] += a;
+                    q[c] += a * a;
+                }
+            }
+        memcpy(sums + n * 2 * C, s, sizeof(float) * C);
+        memcpy(sums + (n * 2 + 1) * C, q, sizeof(float) * C);
+    }
+}
+
+/* grad = grad of pooled where it came from + offset + slope * y, for the rows of one task; of the `counted` first
+ * of them the moments are. */
+static void NAME(unpool_task)(const T *of_pooled, const uint8_t *places, const T *y, const float *offset,
+                              const float *slope, long rows, long counted, long H, long W, long C, T *grad) {
+    static const float nothing[MOST];
+    long h = H / 2, w = W / 2;
+    for (long n = 0; n < rows; n++) {
+        if (n == counted) offset = slope = nothing;
+        for (long i = 0; i < h; i++)
+            for (long j = 0; j < w; j++) {
+                long at = ((n * h + i) * w + j) * C, first = ((n * H + 2 * i) * W + 2 * j) * C;
+                const T *g = of_pooled + at;
+                const uint8_t *place = places + at;
+                for (int k = 0; k < 4; k++) {
+                    long to = first + ((k >> 1) * W + (k & 1)) * C;
+                    const T *from = y + to;
+                    T *out = grad + to;
+#pragma GCC ivdep
+                    for (long c = 0; c < C; c++)
+                        out[c] = STORE(offset[c] + slope[c] * LOAD(from[c]) + (place[c] == k ? LOAD(g[c]) : 0.0f));
+                }
+            }
+        for (long i = 0; i < H; i++)
+            for (long j = (i < 2 * h ? 2 * w : 0); j < W; j++) {
+                long to = ((n * H + i) * W + j) * C;
+#pragma GCC ivdep
+                for (long c = 0; c < C; c++) grad[to + c] = STORE(offset[c] + slope[c] * LOAD(y[to + c]));
+            }
+    }
+}
+
+void NAME(unpool)(const T *of_pooled, const uint8_t *places, const T *y, const float *offset, const float *slope,
+                  long tasks, long rows, long counted, long H, long W, long C, T *grad) {
+    long maps = rows * H * W * C, pooled = rows * (H / 2) * (W / 2) * C;
+    for (long t = 0; t < tasks; t++)
+        NAME(unpool_task)(of_pooled + t * pooled, places + t * pooled, y + t * maps, offset + t * C, slope + t * C,
+                          rows, counted, H, W, C, grad + t * maps);
+}
+
+/* The entries of u [rows, H, W, C] where the maxima were. */
+void NAME(gather)(const T *u, const uint8_t *places, long rows, long H, long W, long C, T *out) {
+    long h = H / 2, w = W / 2;
+    for (long n = 0; n < rows; n++)
+        for (long i = 0; i < h; i++)
+            for (long j = 0; j < w; j++) {
+                long at = ((n * h + i) * w + j) * C;
+                const T *p0 = u + ((n * H + 2 * i) * W + 2 * j) * C, *p1 = p0 + C, *p2 = p0 + W * C, *p3 = p2 + C;
+#pragma GCC ivdep
+                for (long c = 0; c < C; c++) {
+                    int k = places[at + c];
+                    T low = k & 1 ? p1[c] : p0[c], high = k & 1 ? p3[c] : p2[c];
+                    out[at + c] = k & 2 ? high : low;
+                }
+            }
+}
+
+/* out = relu(gain * x + shift) over pixels [tasks, pixels, C]; gain and shift [tasks, C]. */
+void NAME(affine)(const T *x, const float *gain, const float *shift, long tasks, long pixels, long C, T *out) {
+    for (long t = 0; t < tasks; t++, gain += C, shift += C)
+        for (long i = t * pixels; i < (t + 1) * pixels; i++)
+#pragma GCC ivdep
+            for (long c = 0; c < C; c++) {
+                float value = gain[c] * LOAD(x[i * C + c]) + shift[c];
+                out[i * C + c] = STORE(value < 0 ? 0 : value); /* NaN stays */
+            }
+}
+
+/* Its gradients; of_gain and of_shift [tasks, C] are sums over the pixels. */
+void NAME(affine_gradient)(const T *grad, const T *out, const T *x, const float *gain, long tasks, long pixels,
+                           long C, T *of_x, double *of_gain, double *of_shift) {
+    float s[MOST], q[MOST];
+    for (long t = 0; t < tasks; t++, gain += C, of_gain += C, of_shift += C)
+        for (long first = t * pixels; first < (t + 1) * pixels; first += 256) {
+            long last = first + 256 < (t + 1) * pixels ? first + 256 : (t + 1) * pixels;
+            memset(s, 0, sizeof(float) * C);
+            memset(q, 0, sizeof(float) * C);
+            for (long i = first; i < last; i++)
+#pragma GCC ivdep
+                for (long c = 0; c < C; c++) {
+                    long at = i * C + c;
+                    float g = LOAD(out[at]) > 0 ? LOAD(grad[at]) : 0.0f;
+                    of_x[at] = STORE(g * gain[c]);
+                    s[c] += g;
+                    q[c] += g * LOAD(x[at]);
+                }
+            for (long c = 0; c < C; c++) of_shift[c] += s[c], of_gain[c] += q[c];
+        }
+}
+
+static void pad(const float *x, long H, long W, float *buffer);
+
+/* A 3x3 convolution of one-channel images x [rows, H, W] by weight [9, C] with `pool`, y never written. */
+void NAME(stem)(const float *x, const float *weight, long rows, long H, long W, long C, float *buffer, T *pooled,
+                uint8_t *places, float *sums) {
+    float s[MOST], q[MOST];
+    long h = H / 2, w = W / 2, wide = W + 2;
+    for (long n = 0; n < rows; n++) {
+        pad(x + n * H * W, H, W, buffer);
+        memset(s, 0, sizeof(float) * C);
+        memset(q, 0, sizeof(float) * C);
+        for (long i = 0; i < h; i++)
+            for (long j = 0; j < w; j++) {
+                float p[16];
+                for (int a = 0; a < 4; a++)
+                    for (int b = 0; b < 4; b++) p[a * 4 + b] = buffer[(2 * i + a) * wide + 2 * j + b];
+                T *out = pooled + ((n * h + i) * w + j) * C;
+                uint8_t *place = places + ((n * h + i) * w + j) * C;
+#pragma GCC ivdep
+                for (long c = 0; c < C; c++) {
+                    float a = 0, b = 0, d = 0, e = 0;
+#pragma GCC unroll 9
+                    for (int k = 0; k < 9; k++) {
+                        float v = weight[k * C + c];
+                        int at = (k / 3) * 4 + k % 3;
+                        a += v * p[at];
+                        b += v * p[at + 1];
+                        d += v * p[at + 4];
+                        e += v * p[at + 5];
+                    }
+                    float best = a;
+                    int where = 0;
+                    where = b > best ? 1 : where;
+                    best = b > best ? b : best;
+                    where = d > best ? 2 : where;
+                    best = d > best ? d : best;
+                    where = e > best ? 3 : where;
+                    best = e > best ? e : best;
+                    out[c] = STORE(best);
+                    place[c] = (uint8_t)where;
+                    s[c] += (a + b) + (d + e);
+                    q[c] += (a * a + b * b) + (d * d + e * e);
+                }
+            }
+        for (long i = 0; i < H; i++)
+            for (long j = (i < 2 * h ? 2 * w : 0); j < W; j++) {
+                const float *p = buffer + i * wide + j;
+#pragma GCC ivdep
+                for (long c = 0; c < C; c++) {
+                    float a = 0;
+                    for (int k = 0; k < 9; k++) a += weight[k * C + c] * p[(k / 3) * wide + k % 3];
+                    s[c] += a;
+                    q[c] += a * a;
+                }
+            }
+        memcpy(sums + n * 2 * C, s, sizeof(float) * C);
+        memcpy(sums + (n * 2 + 1) * C, q, sizeof(float) * C);
+    }
+}
+
+/* The part of the weight's gradient [9, C] (added to) that comes through the pooled maps. */
+void NAME(stem_gradient)(const float *x, const T *of_pooled, const uint8_t *places, long rows, long H, long W,
+                         long C, float *buffer, float *scratch, double *of_weight) {
+    long h = H / 2, w = W / 2, wide = W + 2;
+    for (long n = 0; n < rows; n++) {
+        pad(x + n * H * W, H, W, buffer);
+        memset(scratch, 0, sizeof(float) * 9 * C);
+        for (long i = 0; i < h; i++)
+            for (long j = 0; j < w; j++) {
+                float p[16];
+                for (int a = 0; a < 4; a++)
+                    for (int b = 0; b < 4; b++) p[a * 4 + b] = buffer[(2 * i + a) * wide + 2 * j + b];
+                const T *grad = of_pooled + ((n * h + i) * w + j) * C;
+                const uint8_t *place = places + ((n * h + i) * w + j) * C;
+#pragma GCC ivdep
+                for (long c = 0; c < C; c++) {
+                    float g = LOAD(grad[c]);
+                    int k = place[c];
+                    float a = k == 0 ? g : 0.0f, b = k == 1 ? g : 0.0f, d = k == 2 ? g : 0.0f, e = k == 3 ? g : 0.0f;
+#pragma GCC unroll 9
+                    for (int m = 0; m < 9; m++) {
+                        int at = (m / 3) * 4 + m % 3;
+                        scratch[m * C + c] += (a * p[at] + b * p[at + 1]) + (d * p[at + 4] + e * p[at + 5]);
+                    }
+                }
+            }
+        for (long m = 0; m < 9 * C; m++) of_weight[m] += scratch[m];
+    }
+}
+
+#endif

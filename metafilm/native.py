@@ -1,0 +1,349 @@
+"""The kernels of ``native.c``, built by the machine's C compiler at first use where there is one.
+
+They do in one pass over memory what takes PyTorch's operations four or five: on a CPU most of the time
+that a few-shot step spends outside its convolutions. Without a compiler, in float64 and on GPUs the same
+functions run on PyTorch's operations (:mod:`metafilm.kernels`). The library lies in the user's own cache
+directory, named by a hash of its source, compiler and processor; a file that others could have written is not
+loaded. ``METAFILM_NATIVE=0`` switches it off.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import math
+import os
+import platform
+import shutil
+import stat
+import subprocess
+import tempfile
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+SOURCE = Path(__file__).with_name("native.c")
+FLAGS = (
+    "-O3 -march=native -fno-math-errno -fno-trapping-math -fno-signed-zeros -fassociative-math -shared -fPIC"
+).split()
+MOST_CHANNELS = 2048
+DTYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
+PARALLEL = 2**18  # elements below which a second thread costs more than it saves
+
+
+def fits(x: Tensor) -> bool:
+    """Whether the kernels take these maps ``[B, C, H, W]``."""
+    return (
+        x.dtype in DTYPES
+        and x.device.type == "cpu"
+        and 0 < x.shape[1] <= MOST_CHANNELS
+        and not torch.compiler.is_compiling()
+        and library() is not None
+    )
+
+
+@cache
+def library() -> ctypes.CDLL | None:
+    """The built kernels; None where they can't be had."""
+    compiler = next(filter(None, map(shutil.which, ("cc", "gcc", "clang"))), None)
+    if os.environ.get("METAFILM_NATIVE", "1") == "0" or compiler is None or os.name != "posix":
+        return None
+    try:
+        key = hashlib.sha256(
+            "\n".join([SOURCE.read_text(), compiler, *FLAGS, _version(compiler), _processor()]).encode()
+        ).hexdigest()[:24]
+        folder = _private_folder()
+        file = folder / f"kernels-{key}.so"
+        if not file.exists():
+            with tempfile.TemporaryDirectory(dir=folder) as scratch:
+                built = Path(scratch) / "kernels.so"
+                subprocess.run(
+                    [compiler, *FLAGS, "-o", str(built), str(SOURCE)],
+                    check=True,
+                    capture_output=True,
+                    timeout=120,
+                )
+                os.replace(built, file)
+        _require_own(file)
+        return ctypes.CDLL(str(file))
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _private_folder() -> Path:
+    from platformdirs import user_cache_path
+
+    folder = user_cache_path("metafilm") / "native"
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    _require_own(folder)
+    return folder
+
+
+def _require_own(path: Path) -> None:
+    """OSError unless this user alone can have written the file or folder."""
+    found = path.stat()
+    if found.st_uid != os.getuid() or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise PermissionError(f"{path} can be written by others")
+
+
+def _version(compiler: str) -> str:
+    return subprocess.run([compiler, "--version"], capture_output=True, text=True, timeout=30).stdout
+
+
+def _processor() -> str:
+    """What ``-march=native`` depends on."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    flags = next((line for line in lines if line.startswith(("flags", "Features"))), platform.processor())
+    return f"{platform.machine()} {flags}"
+
+
+def pool(y: Tensor, tasks: int, counted: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Max-pooled maps and moments of channels-last maps.
+
+    Args:
+        y: ``[T·n, C, H, W]``.
+        tasks: T.
+        counted: of how many of a task's rows, from the first, the moments are.
+
+    Returns:
+        Pooled maps, places ``[T·n, h, w, C]`` uint8, mean and biased variance ``[T, C]`` float32.
+    """
+    batch, channels, height, width = y.shape
+    pooled, places, sums = _pooled(y, y.dtype, channels)
+    shift = y[0, :, 0, 0].contiguous()
+    run = _function("pool", y.dtype)
+    size, small = height * width * channels, (height // 2) * (width // 2) * channels
+
+    def part(first: int, last: int) -> None:
+        run(
+            _at(y, first * size), last - first, height, width, channels, _at(shift),
+            _at(pooled, first * small), _at(places, first * small), _at(sums, first * 2 * channels),
+        )  # fmt: skip
+
+    _split(part, batch, y.numel())
+    mean, var = _moments(sums, tasks, counted, height * width)
+    return pooled, places, mean + shift.to(mean.dtype), var
+
+
+def unpool(grad: Tensor, places: Tensor, y: Tensor, offset: Tensor, slope: Tensor, counted: int) -> Tensor:
+    """Gradient of ``y``: ``grad`` where the maxima were, plus ``offset + slope · y`` ``[T, C]`` on the rows
+    that the moments are of."""
+    batch, channels, height, width = y.shape
+    tasks = len(offset)
+    rows = batch // tasks
+    out = torch.empty_like(y)
+    run = _function("unpool", y.dtype)
+    offset, slope = offset.float().contiguous(), slope.float().contiguous()
+    size, small = height * width * channels, (height // 2) * (width // 2) * channels
+
+    def part(first: int, last: int) -> None:
+        """Of tasks, or of the rows of the only one."""
+        of_tasks = tasks > 1
+        step = rows if of_tasks else 1
+        run(
+            _at(grad, first * step * small), _at(places, first * step * small), _at(y, first * step * size),
+            _at(offset, first * channels * of_tasks), _at(slope, first * channels * of_tasks),
+            last - first if of_tasks else 1, rows if of_tasks else last - first,
+            counted if of_tasks else min(max(counted - first, 0), last - first),
+            height, width, channels, _at(out, first * step * size),
+        )  # fmt: skip
+
+    _split(part, tasks if tasks > 1 else rows, y.numel())
+    return out
+
+
+def gather(u: Tensor, places: Tensor) -> Tensor:
+    """The entries of channels-last maps ``u`` where the maxima were: ``[B, C, h, w]``."""
+    batch, channels, height, width = u.shape
+    out = _like(places, u.dtype)
+    run = _function("gather", u.dtype)
+    size, small = height * width * channels, (height // 2) * (width // 2) * channels
+
+    def part(first: int, last: int) -> None:
+        run(
+            _at(u, first * size), _at(places, first * small), last - first, height, width, channels,
+            _at(out, first * small),
+        )  # fmt: skip
+
+    _split(part, batch, u.numel())
+    return out
+
+
+def affine(x: Tensor, gain: Tensor, shift: Tensor) -> Tensor:
+    """``relu(gain ⊙ x + shift)``: channels-last ``[T·n, C, H, W]``, ``[T, C]``."""
+    channels, tasks = x.shape[1], len(gain)
+    out = torch.empty_like(x)
+    gain, shift = gain.float().contiguous(), shift.float().contiguous()
+    pixels = x.numel() // (channels * tasks)
+    run = _function("affine", x.dtype)
+
+    def part(first: int, last: int) -> None:
+        of_tasks = tasks > 1
+        begin = first * channels * (pixels if of_tasks else 1)
+        run(
+            _at(x, begin), _at(gain, first * channels * of_tasks), _at(shift, first * channels * of_tasks),
+            last - first if of_tasks else 1, pixels if of_tasks else last - first, channels, _at(out, begin),
+        )  # fmt: skip
+
+    _split(part, tasks if tasks > 1 else pixels, x.numel())
+    return out
+
+
+def affine_gradient(grad: Tensor, out: Tensor, x: Tensor, gain: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of :func:`affine` in ``x``, ``gain`` and ``shift``."""
+    channels, tasks = x.shape[1], len(gain)
+    of_x = torch.empty_like(x)
+    gain = gain.float().contiguous()
+    pixels = x.numel() // (channels * tasks)
+    parts: list[tuple[int, Tensor]] = []
+    run = _function("affine_gradient", x.dtype)
+
+    def part(first: int, last: int) -> None:
+        of_tasks = tasks > 1
+        begin = first * channels * (pixels if of_tasks else 1)
+        sums = torch.zeros(2, last - first if of_tasks else 1, channels, dtype=torch.float64)
+        run(
+            _at(grad, begin), _at(out, begin), _at(x, begin), _at(gain, first * channels * of_tasks),
+            sums.shape[1], pixels if of_tasks else last - first, channels, _at(of_x, begin),
+            _at(sums[0]), _at(sums[1]),
+        )  # fmt: skip
+        parts.append((first, sums))
+
+    _split(part, tasks if tasks > 1 else pixels, x.numel())
+    ordered = [sums for _, sums in sorted(parts, key=lambda found: found[0])]
+    total = torch.cat(ordered, 1) if tasks > 1 else torch.stack(ordered).sum(0)
+    return of_x, total[0].to(gain.dtype), total[1].to(gain.dtype)
+
+
+def stem(
+    x: Tensor, weight: Tensor, dtype: torch.dtype, tasks: int, counted: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """:func:`pool` of a 3×3 convolution (padding 1) of one-channel images, whose maps are never written.
+
+    Args:
+        x: ``[T·n, 1, H, W]`` float32.
+        weight: ``[C, 1, 3, 3]`` float32.
+        dtype: of the pooled maps.
+    """
+    batch, _, height, width = x.shape
+    channels = len(weight)
+    x = x.contiguous()
+    by_place = weight.reshape(channels, 9).T.contiguous()
+    pooled, places, sums = _pooled(x, dtype, channels)
+    run = _function("stem", dtype)
+    small = (height // 2) * (width // 2) * channels
+
+    def part(first: int, last: int) -> None:
+        buffer = torch.empty((height + 2) * (width + 2))
+        run(
+            _at(x, first * height * width), _at(by_place), last - first, height, width, channels,
+            _at(buffer), _at(pooled, first * small), _at(places, first * small),
+            _at(sums, first * 2 * channels),
+        )  # fmt: skip
+
+    _split(part, batch, batch * channels * height * width)
+    return pooled, places, *_moments(sums, tasks, counted, height * width)
+
+
+def stem_gradient(
+    x: Tensor, weight: Tensor, grad: Tensor, places: Tensor, offset: Tensor, slope: Tensor, counted: int
+) -> Tensor:
+    """Gradient of the weight ``[C, 1, 3, 3]``; ``offset`` and ``slope`` as in :func:`unpool`."""
+    batch, _, height, width = x.shape
+    channels, tasks = len(weight), len(offset)
+    x = x.contiguous()
+    small = (height // 2) * (width // 2) * channels
+    run = _function("stem_gradient", grad.dtype)
+    patch_sums = _function("patch_sums", None)
+    sums, products = torch.empty(batch, 9), torch.empty(batch, 9, 9)
+    parts: list[tuple[int, Tensor]] = []
+
+    def part(first: int, last: int) -> None:
+        buffer, scratch = torch.empty((height + 2) * (width + 2)), torch.empty(9 * channels)
+        total = torch.zeros(9, channels, dtype=torch.float64)
+        image = _at(x, first * height * width)
+        run(
+            image, _at(grad, first * small), _at(places, first * small), last - first, height, width,
+            channels, _at(buffer), _at(scratch), _at(total),
+        )  # fmt: skip
+        patch_sums(
+            image, last - first, height, width, _at(buffer), _at(sums, first * 9), _at(products, first * 81)
+        )
+        parts.append((first, total))
+
+    _split(part, batch, batch * channels * height * width)
+    total = torch.stack([found for _, found in sorted(parts, key=lambda found: found[0])]).sum(0)
+    # the moments are linear and quadratic in the weight, through the sums over all patches
+    mine = slice(None, counted)
+    first_order = sums.view(tasks, -1, 9)[:, mine].sum(1, dtype=torch.float64)  # [T, 9]
+    second_order = products.view(tasks, -1, 9, 9)[:, mine].sum(1, dtype=torch.float64)  # [T, 9, 9]
+    by_place = weight.reshape(channels, 9).T.double()  # [9, C]
+    total += first_order.T @ offset.double()
+    total += ((second_order @ by_place) * slope.double().unsqueeze(1)).sum(0)
+    return total.T.reshape(weight.shape).to(weight.dtype)
+
+
+def _pooled(x: Tensor, dtype: torch.dtype, channels: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Room for pooled maps, places and sums."""
+    batch, _, height, width = x.shape
+    places = torch.empty(batch, height // 2, width // 2, channels, dtype=torch.uint8)
+    return _like(places, dtype), places, torch.empty(batch, 2, channels)
+
+
+def _like(places: Tensor, dtype: torch.dtype) -> Tensor:
+    return torch.empty_like(places, dtype=dtype).permute(0, 3, 1, 2)
+
+
+def _moments(sums: Tensor, tasks: int, counted: int, pixels: int) -> tuple[Tensor, Tensor]:
+    """Mean (less the shift) and variance ``[T, C]`` from each row's sums."""
+    totals = sums.view(tasks, -1, *sums.shape[1:])[:, :counted].sum(1, dtype=torch.float64)
+    mean, square = (totals / (counted * pixels)).unbind(1)
+    return mean.float(), (square - mean.square()).clamp_(min=0).float()
+
+
+_POINTER, _LONG = ctypes.c_void_p, ctypes.c_long
+
+
+@cache
+def _function(name: str, dtype: torch.dtype | None) -> Callable[..., None]:
+    found = library()
+    assert found is not None
+    function = getattr(found, name if dtype is None else f"{name}_{DTYPES[dtype]}")
+    function.restype = None
+    function.argtypes = {
+        "pool": [_POINTER, *[_LONG] * 4, *[_POINTER] * 4],
+        "unpool": [*[_POINTER] * 5, *[_LONG] * 6, _POINTER],
+        "gather": [*[_POINTER] * 2, *[_LONG] * 4, _POINTER],
+        "affine": [*[_POINTER] * 3, *[_LONG] * 3, _POINTER],
+        "affine_gradient": [*[_POINTER] * 4, *[_LONG] * 3, *[_POINTER] * 3],
+        "stem": [*[_POINTER] * 2, *[_LONG] * 4, *[_POINTER] * 4],
+        "stem_gradient": [*[_POINTER] * 3, *[_LONG] * 4, *[_POINTER] * 3],
+        "patch_sums": [_POINTER, *[_LONG] * 3, *[_POINTER] * 3],
+    }[name]
+    return function
+
+
+def _at(tensor: Tensor, offset: int = 0) -> int:
+    """Address of an element of dense memory."""
+    return tensor.data_ptr() + offset * tensor.element_size()
+
+
+@cache
+def _threads(count: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(count, thread_name_prefix="metafilm-native")
+
+
+def _split(part: Callable[[int, int], None], count: int, elements: int) -> None:
+    """Run ``part(first, last)`` over ``count`` things, on as many threads as PyTorch has where it pays."""
+    threads = min(torch.get_num_threads(), count)
+    if threads < 2 or elements < PARALLEL:
+        part(0, count)
+        return
+    size = math.ceil(count / threads)
+    ends = [(first, min(first + size, count)) for first in range(0, count, size)]
+    list(_threads(threads).map(lambda pair: part(*pair), ends))

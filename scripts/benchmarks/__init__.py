@@ -1,0 +1,1 @@
+"""What `scripts/benchmark.py` measures, one file per question and one per kind of system."""
