@@ -7,6 +7,9 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
+import torch
+from torch import Tensor
+
 from episodes import Episode
 from metafilm import norms
 
@@ -14,6 +17,9 @@ if TYPE_CHECKING:
     from metafilm.outer_loop import OuterLoop
     from metafilm.settings import Outer
 
+MEMORY = (
+    28 * 2**20
+)  # bytes kept for a backward pass by the tasks that go together, unless one task needs more
 SLACK = 1.05  # a smaller chunk may be this much slower: it needs less memory
 ROUNDS = 3
 SECONDS = 10.0  # give up measuring after this long
@@ -41,7 +47,8 @@ def measure(loop: OuterLoop, batch: Callable[[int], list[Episode]]) -> Chunks:
         batch: chunk size -> the first meta-batch in chunks of that size, all of one shape.
 
     Returns:
-        The smallest chunks within 5 % of the fastest. What the settings name is taken as it is,
+        The smallest chunks within 5 % of the fastest, among those that don't keep more than 28 MB for their
+        backward pass (or one task, where one alone needs more). What the settings name is taken as it is,
         and compiled code takes task by task.
     """
     settings = loop.config.outer
@@ -52,7 +59,17 @@ def measure(loop: OuterLoop, batch: Callable[[int], list[Episode]]) -> Chunks:
         sizes.append(sizes[-1] * 2)
     if settings.meta_batch not in sizes:
         sizes.append(settings.meta_batch)
-    candidates = sorted({Chunks(size, settings.query_chunk or q) for size in sizes for q in {1, size}})
+    adapting, querying = bytes_kept(loop, batch(1)[0])
+    candidates = sorted(
+        {
+            Chunks(size, settings.query_chunk or queries)
+            for size in sizes
+            for queries in {1, size}
+            if size * adapting <= max(MEMORY, adapting) and queries * querying <= max(MEMORY, querying)
+        }
+    )
+    if len(candidates) == 1:
+        return candidates[0]
     times = dict.fromkeys(candidates, float("inf"))
     begin = time.perf_counter()
     for turn in range(ROUNDS + 1):  # the first round warms up
@@ -65,6 +82,31 @@ def measure(loop: OuterLoop, batch: Callable[[int], list[Episode]]) -> Chunks:
                 times[chunks] = min(times[chunks], seconds)
     best = min(times.values())
     return min(chunks for chunks, seconds in times.items() if seconds <= SLACK * best)
+
+
+def bytes_kept(loop: OuterLoop, episode: Episode) -> tuple[int, int]:
+    """What one task keeps in memory for its backward pass: while it is adapted, and for its queries."""
+    kept: dict[int, int] = {}
+
+    def note(value: Tensor) -> Tensor:
+        storage = value.untyped_storage()
+        kept[storage.data_ptr()] = storage.nbytes()
+        return value.detach()  # an output kept with its graph would keep the graph for ever
+
+    learner = loop.learner.train()
+    learner.autocast = loop.config.outer.precision == "bfloat16"
+    episode = episode.to(learner.mean.device)
+    try:
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda value: value):
+            films = learner.adaptation(episode).films[-1]
+            adapting = sum(kept.values())
+            kept.clear()
+            ends = {name: value.detach().requires_grad_() for name, value in films.items()}
+            next(learner.predictions(episode, [ends]))
+        return adapting, sum(kept.values())
+    finally:
+        learner.autocast = False
+        norms.discard(learner.backbone)
 
 
 def _seconds(loop: OuterLoop, chunks: Chunks, episodes: list[Episode]) -> float:

@@ -37,6 +37,30 @@ def test_the_smallest_within_5_percent_of_the_fastest(
     assert chunks.measure(loop, lambda size: in_chunks(make_episode, size)) == expected
 
 
+def test_memory_bounds_the_chunks(loop, make_episode, monkeypatch) -> None:
+    monkeypatch.setattr(chunks, "_seconds", lambda loop, c, episodes: episodes[0].tasks / c.tasks / c.queries)
+    adapting, querying = chunks.bytes_kept(loop, make_episode(tasks=1))
+    assert adapting > 0 and querying > 0
+    for tasks in (4, 2):
+        monkeypatch.setattr(chunks, "MEMORY", tasks * max(adapting, querying))
+        found = chunks.measure(loop, lambda size: in_chunks(make_episode, size))
+        assert tasks <= found.tasks <= chunks.MEMORY / adapting
+        assert found.queries <= chunks.MEMORY / querying
+    monkeypatch.setattr(chunks, "MEMORY", 0)  # one task goes, whatever it needs
+    assert chunks.measure(loop, lambda size: in_chunks(make_episode, size)) == Chunks(1, 1)
+
+
+def test_more_steps_keep_more(make_learner, make_episode) -> None:
+    kept = []
+    for steps in (1, 2, 3):
+        learner = make_learner(inner={"steps": steps})
+        loop = OuterLoop(learner, learner.config, Source(None, ()))  # type: ignore[arg-type]
+        kept.append(chunks.bytes_kept(loop, make_episode(tasks=1)))
+    more = [kept[i + 1][0] - kept[i][0] for i in (0, 1)]
+    assert more[0] > 0 and more[1] == pytest.approx(more[0], rel=0.05), "so much for each step"
+    assert kept[0][1] == pytest.approx(kept[2][1], rel=0.01), "the queries have their step once"
+
+
 def test_measuring_moves_nothing(loop, make_episode) -> None:
     before = {name: value.clone() for name, value in loop.learner.state_dict().items()}
     random = torch.get_rng_state()
