@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 MEMORY = (
     28 * 2**20
 )  # bytes kept for a backward pass by the tasks that go together, unless one task needs more
-SLACK = 1.05  # a smaller chunk may be this much slower: it needs less memory
+SLACK = 1.02  # a smaller chunk may be this much slower: it needs less memory
 ROUNDS = 3
 SECONDS = 10.0  # give up measuring after this long
 
@@ -47,7 +47,7 @@ def measure(loop: OuterLoop, batch: Callable[[int], list[Episode]]) -> Chunks:
         batch: chunk size -> the first meta-batch in chunks of that size, all of one shape.
 
     Returns:
-        The smallest chunks within 5 % of the fastest, among those that don't keep more than 28 MB for their
+        The smallest chunks within 2 % of the fastest, among those that don't keep more than 28 MB for their
         backward pass (or one task, where one alone needs more). What the settings name is taken as it is,
         and compiled code takes task by task.
     """

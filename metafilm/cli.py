@@ -7,7 +7,7 @@ imported only by the command that needs them.
 import sys
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -47,6 +47,12 @@ class Train:
     settings: Settings = field(default_factory=Config)
     run_dir: Path | None = None
     """Folder of the run; default: runs/NAME."""
+    task_chunk: int | None = None
+    """Short for --outer.task_chunk."""
+    precision: Literal["float32", "bfloat16"] | None = None
+    """Short for --outer.precision."""
+    compile: Switch = False
+    """Short for --outer.compile True."""
     data_root: Path | None = None
     """Where data sets lie; default: $METAFILM_DATA, else the user's cache directory."""
     debug: Switch = False
@@ -55,7 +61,10 @@ class Train:
     def run(self) -> int:
         from metafilm.cli_train import train_or_resume
 
-        return train_or_resume(self.settings.validate("command line"), self.run_dir, self.data_root)
+        short = {"task_chunk": self.task_chunk, "precision": self.precision, "compile": self.compile or None}
+        given = {name: value for name, value in short.items() if value is not None}
+        settings = replace(self.settings, outer=replace(self.settings.outer, **given))
+        return train_or_resume(settings.validate("command line"), self.run_dir, self.data_root)
 
 
 @dataclass(frozen=True)
@@ -88,6 +97,8 @@ class Eval:
     """Another per-task style than the run's."""
     within_group: Switch = False
     """Draw each task's classes from one group, e.g. one alphabet."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Arithmetic of the backbone; bfloat16 is two to three times as fast on processors made for it."""
     json: Path | None = None
     """Write the record to this file."""
     data_root: Path | None = None
@@ -113,6 +124,7 @@ class Eval:
             scheme=self.scheme,
             style=self.style,
             within_group=self.within_group,
+            precision=self.precision,
             data_root=self.data_root,
         )
         print_record(found, self.json)

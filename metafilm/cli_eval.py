@@ -31,6 +31,7 @@ def record(
     scheme: str | None = None,
     style: str | None = None,
     within_group: bool = False,
+    precision: str = "float32",
     data_root: Path | None = None,
     progress: bool | None = None,
 ) -> dict[str, Any]:
@@ -54,7 +55,13 @@ def record(
         config, split, data_root, ways=ways, shots=shots, queries=queries, seed=seed, style_name=style
     )
     found = evaluate(
-        learner, source.sampler, episodes, steps=steps, encoder_support=encoder_support, progress=progress
+        learner,
+        source.sampler,
+        episodes,
+        steps=steps,
+        encoder_support=encoder_support,
+        precision=precision,
+        progress=progress,
     )
     one = source.sampler.batch([0])
     regression = learner.regression
@@ -72,7 +79,15 @@ def record(
     }
     if encoder_support == "shuffled":
         measure = "mse" if regression else "accuracy"
-        own = evaluate(learner, source.sampler, episodes, steps=steps, by_stage=False, progress=progress)
+        own = evaluate(
+            learner,
+            source.sampler,
+            episodes,
+            steps=steps,
+            by_stage=False,
+            precision=precision,
+            progress=progress,
+        )
         found[f"{measure}_own_support"] = own[measure]
         found["encoder_difference"] = own[measure] - found[measure]
     return described | found

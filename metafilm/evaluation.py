@@ -8,15 +8,16 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from episodes import Episode
 from episodes.prefetch import Sampler
 from episodes.progress import Progress
 from metafilm.distributed import Group
 from metafilm.errors import MetafilmError
-from metafilm.film import FilmDict
 from metafilm.learner import MetaFiLM
 
+TOGETHER = 8  # tasks adapted to together
 ENCODER_SUPPORT = ("own", "shuffled", "none")
 
 
@@ -42,6 +43,7 @@ def evaluate(
     max_tasks: int | None = None,
     progress: bool | None = None,
     group: Group | None = None,
+    precision: str = "float32",
 ) -> dict[str, Any]:
     """Score a learner on episodes 0 ... ``episodes`` - 1 of a sampler.
 
@@ -55,15 +57,16 @@ def evaluate(
             rounding. None: 8, and one by one with shuffled support, so that shapes may vary.
         progress: show a bar: True, False, or when it lasts and somebody looks (None).
         group: the processes that share the episodes; all of them get the result of all.
+        precision: ``float32`` (the learner's own) or ``bfloat16``: the backbone under autocast.
 
     Returns:
         ``accuracy`` (percent; ``mse`` for regression) of the last stage, ``ci95``, ``accuracy_by_step``
         (``mse_by_step``): the same for each of ``stages``, ``ci95_by_step``; ``stages`` names them
         (``identity``: δ = 0, ``encoder``: δ⁰, ``step k``); ``episodes``, ``steps``, ``encoder_support``,
-        ``protocol``, ``wall_seconds``.
+        ``protocol``, ``precision``, ``wall_seconds``.
 
     Raises:
-        MetafilmError: fewer than two episodes, or an unknown ``encoder_support``.
+        MetafilmError: fewer than two episodes, an unknown ``encoder_support`` or precision.
     """
     if episodes < 2:
         raise MetafilmError(f"{episodes} episodes give no interval; use at least 2")
@@ -75,9 +78,12 @@ def evaluate(
         raise MetafilmError(
             "this learner has no task encoder, so no support set can be shuffled for it; use own"
         )
+    if precision not in ("float32", "bfloat16"):
+        raise MetafilmError(f"unknown precision {precision!r}; expected float32 or bfloat16")
     begin = time.perf_counter()
-    was_training = learner.training
+    was_training, was_autocast = learner.training, learner.autocast
     learner.eval()
+    learner.autocast = precision == "bfloat16"
     stages: list[str] = []
     scores: dict[int, list[float]] = {}
     group = group or Group()
@@ -85,31 +91,29 @@ def evaluate(
     numbers = [mine[start : start + 16] for start in range(0, len(mine), 16)]
     try:
         with torch.no_grad(), Progress("evaluating", total=len(mine), show=progress) as bar:
-            together = max_tasks or (1 if encoder_support == "shuffled" else 8)
+            together = max_tasks or (1 if encoder_support == "shuffled" else TOGETHER)
             for chunk in sampler.prefetch(numbers, together):
                 for episode in chunk:
                     episode = episode.to(learner.mean.device)
                     other = (
                         _next_support(sampler, episode, episodes) if encoder_support == "shuffled" else None
                     )
-                    found = learner.adaptation(
+                    for part, names, predictions in staged(
+                        learner,
                         episode,
                         steps=steps,
+                        by_stage=by_stage,
                         encoder_episode=other,
                         use_encoder=encoder_support != "none",
-                    )
-                    first = 0 if by_stage else -1
-                    stages = found.stages[first:]
-                    for part, films in _parts(episode, found.films[first:]):
-                        rows = [
-                            score(learner, prediction, part)
-                            for prediction, _ in learner.predictions(part, films)
-                        ]
+                    ):
+                        stages = names
+                        rows = [score(learner, prediction, part) for prediction in predictions]
                         for position, number in enumerate(part.index.tolist()):
                             scores[number] = [row[position] for row in rows]
                     bar.advance(episode.tasks)
     finally:
         learner.train(was_training)
+        learner.autocast = was_autocast
     columns = _gathered(scores, episodes, len(stages), group)
     means = [sum(column) / len(column) for column in columns]
     widths = [interval(column) for column in columns]
@@ -124,18 +128,36 @@ def evaluate(
         "steps": learner.evaluation_steps if steps is None else steps,
         "encoder_support": encoder_support if learner.encoder is not None else "none",
         "protocol": learner.protocol,
+        "precision": precision,
         "wall_seconds": time.perf_counter() - begin,
     }
 
 
-def _parts(episode: Episode, films: list[FilmDict]) -> Iterator[tuple[Episode, list[FilmDict]]]:
-    """Image tasks one by one: a task's queries fill the cache as it is. Tasks of vectors all together."""
-    if episode.tasks == 1 or episode.query_images.dim() < 5:
-        yield episode, films
-        return
-    for task in range(episode.tasks):
-        mine = [{name: value[task : task + 1] for name, value in film.items()} for film in films]
-        yield episode.select(task), mine
+def staged(
+    learner: MetaFiLM,
+    episode: Episode,
+    *,
+    steps: int | None = None,
+    by_stage: bool = False,
+    encoder_episode: Episode | None = None,
+    use_encoder: bool = True,
+) -> Iterator[tuple[Episode, list[str], list[Tensor]]]:
+    """Adapt to T tasks together and predict their queries, image tasks one by one: one task's queries fill
+    the cache as it is. Tasks of vectors go all together.
+
+    Yields:
+        Part of the tasks, the names of the stages (the last alone unless ``by_stage``) and their predictions
+        ``[t, Q, ways]``.
+    """
+    found = learner.adaptation(episode, steps=steps, encoder_episode=encoder_episode, use_encoder=use_encoder)
+    first = 0 if by_stage else -1
+    stages, films = found.stages[first:], found.films[first:]
+    size = 1 if episode.query_images.dim() == 5 else episode.tasks
+    for start in range(0, episode.tasks, size):
+        part = slice(start, start + size)
+        mine = episode.select(part)
+        own = [{name: value[part] for name, value in film.items()} for film in films]
+        yield mine, stages, [prediction for prediction, _ in learner.predictions(mine, own)]
 
 
 def _gathered(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -14,7 +12,7 @@ from metafilm import chunks
 from metafilm.build import build_learner
 from metafilm.config import Config
 from metafilm.data import Source
-from metafilm.evaluation import evaluate
+from metafilm.evaluation import TOGETHER, score, staged
 from metafilm.learner import MetaFiLM
 from metafilm.outer_loop import OuterLoop
 
@@ -22,7 +20,6 @@ from .rounds import System
 from .tasks import Setting, episode
 
 STEP_SIZE = 0.125  # exact in float32, so that the float64 check sees the same number on both sides
-SIZES = (1, 2, 4, 8, 16)  # tasks in one pass, tried where metafilm leaves the choice open
 overrides: dict[str, dict[str, Any]] = {}
 """Settings from the command line, e.g. {"outer": {"task_chunk": 4}}."""
 
@@ -84,34 +81,22 @@ def training(setting: Setting, precision: str) -> System:
     return System("metafilm", lambda: loop.step(batch), setting.tasks, precision, note)
 
 
-def evaluation(setting: Setting) -> System:
-    """Adapt and predict, as many tasks per pass as `evaluate` takes by default; where it leaves that open, by
-    the fastest. Batch statistics (norm `transductive`) as in every peer."""
+def evaluation(setting: Setting, precision: str = "float32") -> System:
+    """Adapt and predict as `evaluate` does, 8 tasks adapted to together. Batch statistics (norm
+    `transductive`) as in every peer."""
     tasks = episode(setting)
     made = learner(setting, norm="transductive").eval()
-    fixed = inspect.signature(evaluate).parameters["max_tasks"].default
-    sizes = [fixed] if fixed else [size for size in SIZES if size <= setting.tasks]
+    made.autocast = precision == "bfloat16"
+    parts = cut(tasks, TOGETHER)
 
-    def adapting(size: int) -> Callable[[], object]:
-        parts = cut(tasks, size)
+    def run() -> None:
+        with torch.no_grad():
+            for chunk in parts:
+                for part, _, predictions in staged(made, chunk, steps=setting.steps):
+                    score(made, predictions[-1], part)
 
-        def run() -> None:
-            with torch.no_grad():
-                for chunk in parts:
-                    predictions = made(chunk, steps=setting.steps).predictions[-1]
-                    (predictions.argmax(-1) == chunk.query_labels).double().mean(1)
-
-        return run
-
-    return System(
-        "metafilm",
-        lambda: None,
-        setting.tasks,
-        note=f"FiLM alone is adapted; statistics of each task's own images, as in the peers{_said()}",
-        variants=tuple(
-            System("metafilm", adapting(size), setting.tasks, note=f"{size} tasks per pass") for size in sizes
-        ),
-    )
+    note = f"FiLM alone is adapted; statistics of each task's own images, as in the peers{_said()}"
+    return System("metafilm", run, setting.tasks, precision, note)
 
 
 def _said() -> str:

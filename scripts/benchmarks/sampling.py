@@ -1,4 +1,4 @@
-"""sample-28 and sample-84: tasks from real images held in memory, as float images with labels."""
+"""sample-28 and sample-84: tasks from real images held in memory, delivered as float32 and as uint8."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from .rounds import System, choose_all, interleave, say
 # data set, split, tasks per round of metafilm and of learn2learn
 SOURCES = {"sample-28": ("omniglot", "train", 1024, 128), "sample-84": ("miniimagenet", "val", 128, 64)}
 WAYS, SHOTS, QUERIES = 5, 1, 15  # 16 images a class
-FUSED, LEAN = "learn2learn-fused", "learn2learn-fused-lean"
+FUSED, UNBOUNDED = "learn2learn-fused", "learn2learn-fused-unbounded"
+NAMES = {torch.float32: "float32", torch.uint8: "uint8"}
 
 
 def sampling(run: Run, work: str, rounds: int | None = None, root: Path | None = None) -> list[Record]:
@@ -36,10 +37,10 @@ def sampling(run: Run, work: str, rounds: int | None = None, root: Path | None =
 def compare(
     run: Run, work: str, pool: ClassPool, data: str, ours: int, peers: int, rounds: int
 ) -> list[Record]:
-    systems = [metafilm(pool, ours)]
+    systems = [metafilm(pool, ours, torch.float32), metafilm(pool, ours, torch.uint8)]
     missing = ""
     try:
-        systems += fused(pool, peers, on_device=work == "sample-28")
+        systems += fused(pool, peers)
     except ImportError as error:
         missing = f"left out: learn2learn is not installed ({error})"
     say(f"{work}: {len(systems)} systems")
@@ -50,9 +51,9 @@ def compare(
     return build(run, work, chosen, samples, note, unit_note=missing)
 
 
-def metafilm(pool: ClassPool, tasks: int) -> System:
+def metafilm(pool: ClassPool, tasks: int, dtype: torch.dtype) -> System:
     """Batches of 1 to 64 tasks by one gather from uint8 memory; each batch has episodes of its own."""
-    sampler = EpisodeSampler(pool, WAYS, SHOTS, QUERIES, seed=0)
+    sampler = EpisodeSampler(pool, WAYS, SHOTS, QUERIES, seed=0, dtype=dtype)
     numbers = itertools.count()
 
     def drawing(size: int) -> Callable[[], object]:
@@ -62,10 +63,11 @@ def metafilm(pool: ClassPool, tasks: int) -> System:
 
         return run
 
+    kind = NAMES[dtype]
     variants = tuple(
-        System("metafilm", drawing(size), tasks, note=f"{size} tasks per batch") for size in (4, 16, 64)
+        System("metafilm", drawing(size), tasks, kind, note=f"{size} tasks per batch") for size in (4, 16, 64)
     )
-    return System("metafilm", lambda: None, tasks, note="uint8 in memory", variants=variants)
+    return System("metafilm", lambda: None, tasks, kind, note="uint8 in memory", variants=variants)
 
 
 class _Images(torch.utils.data.Dataset):
@@ -81,11 +83,11 @@ class _Images(torch.utils.data.Dataset):
         return self.images[index], self.labels[index]
 
 
-def fused(pool: ClassPool, tasks: int, on_device: bool) -> list[System]:
-    """learn2learn's `FusedNWaysKShots`, over its own `OnDeviceDataset` where its data set of these images has
-    no memory of its own (Omniglot; its miniImageNet holds float images in memory and indexes them, as
-    `_Images` does), and over `_Images` alone, which is leaner: there also with uint8 in memory, made float
-    after a task is put together, and the faster is kept.
+def fused(pool: ClassPool, tasks: int) -> list[System]:
+    """learn2learn's `FusedNWaysKShots`, for float32 and for uint8 images.
+
+    `learn2learn-fused`: images in memory and 20,000 tasks, the number learn2learn's own examples ask for;
+    `learn2learn-fused-unbounded`: without that number, which spares it the remembering of tasks.
 
     Raises:
         ImportError: learn2learn is not installed.
@@ -93,8 +95,8 @@ def fused(pool: ClassPool, tasks: int, on_device: bool) -> list[System]:
     data = load().data
     labels = torch.arange(pool.num_classes).repeat_interleave(pool.counts).tolist()
 
-    def drawing(dataset: torch.utils.data.Dataset) -> Callable[[], object]:
-        tagged = data.MetaDataset(dataset)
+    def drawing(images: Tensor, count: int) -> Callable[[], object]:
+        tagged = data.MetaDataset(_Images(images, labels))
         taskset = data.Taskset(
             tagged,
             task_transforms=[
@@ -103,29 +105,18 @@ def fused(pool: ClassPool, tasks: int, on_device: bool) -> list[System]:
                 data.transforms.RemapLabels(tagged),
                 data.transforms.ConsecutiveLabels(tagged),
             ],
-            num_tasks=-1,
+            num_tasks=count,
         )
 
         def run() -> None:
             for _ in range(tasks):
-                found, _ = taskset.sample()
-                if found.dtype == torch.uint8:
-                    found.to(torch.float32).div_(255)
+                taskset.sample()
 
         return run
 
-    floats = _Images(pool.images.to(torch.float32).div_(255), labels)
-    lean = (
-        System(FUSED, drawing(floats), tasks, note="float32 in memory"),
-        System(
-            FUSED, drawing(_Images(pool.images, labels)), tasks, note="uint8 in memory, made float per task"
-        ),
-    )
-    if not on_device:
-        return [System(FUSED, lambda: None, tasks, note="data set as learn2learn's own", variants=lean)]
+    floats = pool.images.to(torch.float32).div_(255)
     return [
-        System(
-            FUSED, drawing(data.OnDeviceDataset(floats)), tasks, note="learn2learn's OnDeviceDataset, float32"
-        ),
-        System(LEAN, lambda: None, tasks, note="a data set written for this benchmark", variants=lean),
+        System(name, drawing(images, count), tasks, NAMES[images.dtype], note=note)
+        for name, count, note in ((FUSED, 20_000, "num_tasks=20000"), (UNBOUNDED, -1, "num_tasks=-1"))
+        for images in (floats, pool.images)
     ]

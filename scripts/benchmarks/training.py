@@ -60,15 +60,22 @@ def evaluation(
     peer_tasks: int = 8,
     only: Sequence[str] = (),
 ) -> list[Record]:
-    """evaluate-28: adapt on the support, predict the queries, score; float32, as metafilm evaluates."""
-    makers: dict[str, Callable[[], list[System]]] = {
-        "metafilm": lambda: [ours.evaluation(setting)],
-        "learn2learn": lambda: _learn2learn(setting, "float32", "evaluate", peer_tasks, only),
-        other_systems.PARALLEL: lambda: [other_systems.parallel(setting, "float32", "evaluate", peer_tasks)],
-        other_systems.LOOP: lambda: [other_systems.loop(setting, "float32", "evaluate", peer_tasks)],
-        "floor": lambda: [floor.system(setting, list(floor.of_evaluation(setting)))],
-    }
-    systems, missing = make(makers, only)
+    """evaluate-28: adapt on the support, predict the queries, score; both precisions in the same rounds."""
+    systems: list[System] = []
+    missing: list[str] = []
+    for precision in PRECISIONS:
+        makers: dict[str, Callable[[], list[System]]] = {
+            "metafilm": lambda p=precision: [ours.evaluation(setting, p)],
+            "learn2learn": lambda p=precision: _learn2learn(setting, p, "evaluate", peer_tasks, only),
+            other_systems.PARALLEL: lambda p=precision: [
+                other_systems.parallel(setting, p, "evaluate", peer_tasks)
+            ],
+            other_systems.LOOP: lambda p=precision: [other_systems.loop(setting, p, "evaluate", peer_tasks)],
+            "floor": lambda p=precision: [floor.system(setting, list(floor.of_evaluation(setting)), p)],
+        }
+        made, refused = make(makers, only)
+        systems += made
+        missing += refused
     return measure(run, "evaluate-28", systems, missing, rounds or 9, 3)
 
 
