@@ -68,7 +68,7 @@ class CompiledGradient:
                     "as g++ or clang; train without it"
                 ) from error
             (finite(loss) * (share / episode.tasks)).backward()
-            report = {name: float(value.detach()) for name, value in parts.items()}
+            report: dict[str, Any] = {name: float(value.detach()) for name, value in parts.items()}
             if not self.learner.regression:
                 report["accuracy"] = sum(score(self.learner, prediction.detach(), one))
             report["sizes"] = sizes({name: value.unsqueeze(0) for name, value in films.items()})

@@ -1,10 +1,9 @@
-"""Convolution and pooling as the inner loop needs them: exact, and fast when differentiated twice.
+"""What lies between two convolutions of a block: exact, in few passes over memory, and differentiable twice.
 
-PyTorch differentiates a convolution's backward pass by convolutions whose kernels are as large as the maps,
-many times slower than the native kernels that :func:`conv2d` calls instead. :func:`pool_and_moments` takes
-max-pooled maps and each task's mean and variance from the same maps and gives them one gradient, so that a
-norm need never be applied at full size: a norm's affine with a positive gain commutes with max-pooling.
-Both are differentiable twice, in every argument that is a map or a weight.
+:func:`pool_and_moments` takes max-pooled maps and each task's mean and variance from the same maps and gives
+them one gradient, so that a norm need never be applied at full size: a norm's affine with a positive gain
+commutes with max-pooling. :func:`affine_relu` is the rest. Both run on the kernels of
+:mod:`metafilm.native` where these take the maps, else on PyTorch's operations.
 """
 
 from __future__ import annotations
@@ -18,107 +17,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from metafilm import native
-
-Geometry = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], int]
-"""Stride, padding, dilation and groups."""
-
-
-class Conv2d(nn.Conv2d):
-    """``nn.Conv2d`` whose gradients of any order run on native kernels."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        if self.bias is not None or self.padding_mode != "zeros" or isinstance(self.padding, str):
-            return super().forward(x)
-        if torch.compiler.is_compiling():  # the compiler differentiates and fuses PyTorch's own operations
-            return super().forward(x)
-        weight = self.weight
-        if torch.is_autocast_enabled(x.device.type):
-            dtype = torch.get_autocast_dtype(x.device.type)
-            x, weight = x.to(dtype), weight.to(dtype)
-        return conv2d(x, weight, (self.stride, self.padding, self.dilation, self.groups))
-
-
-def conv2d(x: Tensor, weight: Tensor, geometry: Geometry) -> Tensor:
-    """``F.conv2d`` without bias; gradients of any order by native kernels.
-
-    Args:
-        x: ``[B, C, H, W]``.
-        weight: ``[O, C / groups, h, w]``, of the same dtype.
-        geometry: stride, padding, dilation (pairs) and groups.
-    """
-    return _Convolve.apply(x, weight, geometry)  # type: ignore[return-value]
-
-
-# A convolution y(x, w), its input gradient x̄(g, w) and its weight gradient w̄(g, x) are three bilinear maps,
-# and each one's derivatives are the other two: differentiating stays among them.
-
-
-class _Convolve(Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, geometry: Geometry) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        ctx.geometry = geometry
-        return F.conv2d(x, weight, None, *geometry)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight = ctx.saved_tensors
-        of_x = _InputGradient.apply(grad, weight, x, ctx.geometry) if _wanted(ctx, 0) else None
-        of_w = _WeightGradient.apply(grad, x, weight, ctx.geometry) if _wanted(ctx, 1) else None
-        return of_x, of_w, None  # type: ignore[return-value]
-
-
-class _InputGradient(Function):
-    @staticmethod
-    def forward(ctx: Any, grad: Tensor, weight: Tensor, like: Tensor, geometry: Geometry) -> Tensor:
-        ctx.save_for_backward(grad, weight)
-        ctx.geometry = geometry
-        return _backward(grad, like, weight, geometry, 0)
-
-    @staticmethod
-    def backward(ctx: Any, u: Tensor) -> tuple[Tensor | None, ...]:
-        grad, weight = ctx.saved_tensors
-        of_grad = _Convolve.apply(u, weight, ctx.geometry) if _wanted(ctx, 0) else None
-        of_w = _WeightGradient.apply(grad, u, weight, ctx.geometry) if _wanted(ctx, 1) else None
-        return of_grad, of_w, None, None  # type: ignore[return-value]
-
-
-class _WeightGradient(Function):
-    @staticmethod
-    def forward(ctx: Any, grad: Tensor, x: Tensor, like: Tensor, geometry: Geometry) -> Tensor:
-        ctx.save_for_backward(grad, x)
-        ctx.geometry = geometry
-        return _backward(grad, x, like, geometry, 1)
-
-    @staticmethod
-    def backward(ctx: Any, u: Tensor) -> tuple[Tensor | None, ...]:
-        grad, x = ctx.saved_tensors
-        of_grad = _Convolve.apply(x, u, ctx.geometry) if _wanted(ctx, 0) else None
-        of_x = _InputGradient.apply(grad, u, x, ctx.geometry) if _wanted(ctx, 1) else None
-        return of_grad, of_x, None, None  # type: ignore[return-value]
-
-
-def _wanted(ctx: Any, which: int) -> bool:
-    """Whether the backward pass under way has a use for this argument's gradient.
-
-    ``needs_input_grad`` says only that the argument has one: an inner step, which asks for the deviations'
-    gradient alone, would pay for every weight's.
-    """
-    if not ctx.needs_input_grad[which]:
-        return False
-    try:
-        return torch._C._will_engine_execute_node(ctx.next_functions[which][0])  # type: ignore[attr-defined]
-    except (RuntimeError, AttributeError):  # the gradient of a leaf was asked for by name
-        return True
-
-
-def _backward(grad: Tensor, x: Tensor, weight: Tensor, geometry: Geometry, which: int) -> Tensor:
-    """One of PyTorch's own gradients: of the input (0) or of the weight (1)."""
-    stride, padding, dilation, groups = geometry
-    mask = [which == 0, which == 1, False]
-    return torch.ops.aten.convolution_backward(
-        grad, x, weight, None, stride, padding, dilation, False, [0, 0], groups, mask
-    )[which]
+from metafilm.convolution import Conv2d, conv2d, wanted
 
 
 def pool_and_moments(y: Tensor, tasks: int = 1, rows: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
@@ -240,7 +139,7 @@ class _PoolAndMomentsGradient(Function):
     @once_differentiable
     def backward(ctx: Any, u: Tensor) -> tuple[Tensor | None, ...]:
         of_var, y, places, mean = ctx.saved_tensors
-        needs, counted = [_wanted(ctx, i) for i in range(4)], ctx.counted
+        needs, counted = [wanted(ctx, i) for i in range(4)], ctx.counted
         u = u.contiguous(memory_format=torch.channels_last)
         part, u_part = _pixels(y, mean, counted), _pixels(u, mean, counted)
         count = part.shape[1]
@@ -290,7 +189,7 @@ def stem_fits(convolution: nn.Module, x: Tensor) -> bool:
         and convolution.padding == convolution.stride == convolution.dilation == (1, 1)
         and convolution.padding_mode == "zeros"
         and convolution.bias is None
-        and x.dtype == convolution.weight.dtype == torch.float32
+        and convolution.weight.dtype in native.DTYPES
         and not x.requires_grad
         and native.fits(x)
     )
@@ -302,12 +201,12 @@ def stem_pool_and_moments(
     """:func:`pool_and_moments` of a 3×3 convolution of one-channel images, whose maps are never in memory.
 
     Args:
-        x: ``[T·n, 1, H, W]`` float32, without a gradient.
-        weight: ``[C, 1, 3, 3]`` float32.
+        x: ``[T·n, 1, H, W]`` float32 or bfloat16, without a gradient.
+        weight: ``[C, 1, 3, 3]``, likewise. The arithmetic is float32.
         tasks, rows: as there.
     """
-    low = torch.is_autocast_enabled("cpu")
-    return _Stem.apply(x, weight, tasks, rows, torch.bfloat16 if low else torch.float32)  # type: ignore[return-value]
+    dtype = torch.bfloat16 if torch.is_autocast_enabled("cpu") else weight.dtype
+    return _Stem.apply(x.float(), weight.float(), tasks, rows, dtype)  # type: ignore[return-value]
 
 
 class _Stem(Function):
@@ -370,7 +269,7 @@ class _AffineRelu(Function):
             tasks = len(gain)
             grad = torch.ops.aten.threshold_backward(grad, out.detach(), 0).unflatten(0, (tasks, -1))
             spread = gain[:, None, :, None, None]
-            of_x = (grad * spread.to(x.dtype)).flatten(0, 1) if _wanted(ctx, 0) else None
+            of_x = (grad * spread.to(x.dtype)).flatten(0, 1) if wanted(ctx, 0) else None
             of_gain = (grad * x.unflatten(0, (tasks, -1))).sum((1, 3, 4), dtype=gain.dtype)
             return of_x, of_gain, grad.sum((1, 3, 4), dtype=gain.dtype)
         grad = grad.contiguous(memory_format=torch.channels_last)
@@ -393,22 +292,3 @@ class _AffineRelu(Function):
 def _standard(gain: Tensor) -> tuple[Tensor, Tensor]:
     """Mean 0 and variance 1 for each feature."""
     return gain.new_zeros(gain.shape[1]), gain.new_ones(gain.shape[1])
-
-
-def _pixels(y: Tensor, mean: Tensor, rows: int | None) -> Tensor:
-    """The pixels that each task's moments are of, ``[T, M, C]``: a view of channels-last maps."""
-    pixels = y.permute(0, 2, 3, 1).view(len(mean), -1, y.shape[1])
-    return pixels[:, : _count(y, mean, rows)]
-
-
-def _count(y: Tensor, mean: Tensor, rows: int | None) -> int:
-    """M, how many pixels a task's moments are of."""
-    return (y.shape[0] // len(mean) if rows is None else rows) * y.shape[2] * y.shape[3]
-
-
-def _gather(u: Tensor, places: Tensor) -> Tensor:
-    """The entries of maps ``[B, C, H, W]`` where their maxima were, ``[B, C, h, w]``."""
-    batch, channels, height, width = places.shape
-    flat = u.permute(0, 2, 3, 1).reshape(batch, -1, channels)
-    where = places.permute(0, 2, 3, 1).reshape(batch, -1, channels)
-    return flat.gather(1, where).view(batch, height, width, channels).permute(0, 3, 1, 2)

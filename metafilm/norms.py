@@ -31,6 +31,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from metafilm import kernels
+from metafilm.convolution import Conv2d
 from metafilm.errors import MetafilmError
 from metafilm.film import FiLM, modulate
 
@@ -345,7 +346,7 @@ def plain(network: nn.Module) -> nn.Module:
     capture a task's first (:class:`Layout`).
     """
     for parent in list(network.modules()):
-        if type(parent) is kernels.Conv2d:
+        if type(parent) is Conv2d:
             parent.__class__ = nn.Conv2d  # type: ignore[assignment]
         for name, child in list(parent.named_children()):
             if isinstance(child, Norm):

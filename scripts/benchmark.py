@@ -6,6 +6,7 @@
     python scripts/benchmark.py serving               # serve-1000, serve-1000-sorted, state
     python scripts/benchmark.py memory                # peak resident memory, import time
     python scripts/benchmark.py scaling               # two processes against one
+    python scripts/benchmark.py page                  # the tables of results/benchmark into docs/engine.md
 
 The peers: pip install --no-deps -r scripts/benchmarks/requirements.txt. One that is not there is left out,
 and metafilm's record says so.
@@ -30,7 +31,7 @@ sys.path[0] = str(ROOT)  # instead of this folder: `scripts.benchmarks` however 
 
 from metafilm.memory import keep_freed_memory  # noqa: E402
 from scripts.benchmarks import ours  # noqa: E402
-from scripts.benchmarks.records import Record, Run, table  # noqa: E402
+from scripts.benchmarks.records import Record, Run, committed, fill, table  # noqa: E402
 
 WORKS = {
     "training": ("train-28", "train-84"),
@@ -46,7 +47,7 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=WORKS)
+    parser.add_argument("what", choices=[*WORKS, "page"])
     parser.add_argument("--json", type=Path, help="write the records here")
     parser.add_argument("--rounds", type=int, help="timed rounds; each work has its own default")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of every process (default 1)")
@@ -57,8 +58,8 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--data-root", type=Path, help="where the real data lie (sampling)")
     arguments = parser.parse_args(words)
-    if unknown := set(arguments.work) - set(WORKS[arguments.what]):
-        parser.error(f"--work must be one of {', '.join(WORKS[arguments.what])}, is {min(unknown)}")
+    if unknown := set(arguments.work) - set(WORKS.get(arguments.what, ())):
+        parser.error(f"--work must be one of {', '.join(WORKS.get(arguments.what, ()))}, is {min(unknown)}")
     if arguments.threads < 1 or (arguments.rounds is not None and arguments.rounds < 1):
         parser.error("--threads and --rounds must be at least 1")
     return arguments
@@ -119,6 +120,10 @@ def one(run: Run, work: str, arguments: argparse.Namespace) -> list[Record]:
 
 def main(words: list[str] | None = None) -> int:
     arguments = parse(words)
+    if arguments.what == "page":
+        page = ROOT / "docs" / "engine.md"
+        page.write_text(fill(page.read_text(), committed(ROOT / "results" / "benchmark")))
+        return 0
     os.environ["OMP_NUM_THREADS"] = str(arguments.threads)  # for the processes that are started from here
     torch.set_num_threads(arguments.threads)
     if arguments.what != "memory":

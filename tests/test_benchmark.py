@@ -173,3 +173,15 @@ def test_the_command_says_what_was_run_but_not_where(tmp_path: Path):
     )
     with pytest.raises(SystemExit):
         benchmark.parse(["sampling", "--work", "train-28"])
+
+
+def test_the_committed_records_are_whole_and_the_page_quotes_them():
+    folder = benchmark.ROOT / "results" / "benchmark"
+    found = records.committed(folder)
+    assert {record["work"] for record in found} == set(records.ORDER)
+    for record in found:
+        assert set(record) >= set(records.KEYS) and record["median"] > 0
+        assert record["system"] != "metafilm" or record["ratio_to_ours"] == 1
+        assert benchmark.parse(record["command"].split()[2:]).threads == record["threads"]
+    page = (benchmark.ROOT / "docs" / "engine.md").read_text()
+    assert records.fill(page, found) == page, "python scripts/benchmark.py page"

@@ -17,16 +17,18 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
 
 
-@pytest.mark.parametrize("code", blocks("python"), ids=["first", "second"])
+@pytest.mark.parametrize("code", blocks("python"), ids=["first", "networks", "serving"])
 def test_python_runs(code, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     names: dict = {}
     exec(compile(code, "README.md", "exec"), names)
-    if "task" in names:
+    if "network" in names and "task" in names:
         assert 1_000 < (tmp_path / "task.safetensors").stat().st_size < 20_000
         assert "accuracy" in capsys.readouterr().out
-    else:
+    elif "plain" in names:
         assert not any("film" in name for name, _ in names["plain"].named_parameters())
+    else:
+        assert len(names["labels"]) == 4 and (tmp_path / "tasks.safetensors").is_file()
 
 
 def commands() -> list[str]:

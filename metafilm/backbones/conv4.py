@@ -7,8 +7,8 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
+from metafilm.convolution import Conv2d
 from metafilm.errors import MetafilmError
-from metafilm.kernels import Conv2d
 from metafilm.norms import Measured, Norm
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from metafilm.convolution import Conv2d
 from metafilm.errors import MetafilmError
-from metafilm.kernels import Conv2d
 from metafilm.norms import Norm
 
 

@@ -82,7 +82,7 @@ class Adapting:
         """Adapt, predict, accuracy."""
         for t in range(tasks.tasks):
             learner = self.adapt(tasks.support_images[t], tasks.support_labels[t])
-            with torch.no_grad():
+            with torch.no_grad(), plain.autocast(self.precision):
                 predictions = learner(self.body(tasks.query_images[t])).argmax(-1)
             (predictions == tasks.query_labels[t]).double().mean()
 

@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
+import json
 import statistics
 import subprocess
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from .rounds import Samples, System
 
 OURS, FLOOR = "metafilm", "floor"
+ORDER = (
+    "train-28",
+    "train-84",
+    "evaluate-28",
+    "sample-28",
+    "sample-84",
+    "serve-1000",
+    "serve-1000-sorted",
+    "state",
+    "memory",
+    "scale-2",
+    "import",
+)
 KEYS = (
     "work",
     "precision",
@@ -115,6 +130,39 @@ def table(records: Sequence[Record]) -> str:
             f"{'' if ratio is None else f'{ratio:.2f}':>8}{'' if floor is None else f'{floor:.0%}':>8}"
         )
     return "\n".join(lines)
+
+
+BEGIN, END = "<!-- results/benchmark -->", "<!-- end of results/benchmark -->"
+
+
+def committed(folder: Path) -> list[Record]:
+    """The records of all JSON files in a folder, by work in the order of ORDER."""
+    found = [record for file in sorted(folder.glob("*.json")) for record in json.loads(file.read_text())]
+    return sorted(found, key=lambda r: (ORDER.index(r["work"]), r["precision"] != "float32"))
+
+
+def markdown(records: Sequence[Record]) -> str:
+    """The records as a table for the page in docs/."""
+    lines = [
+        "| work | precision | system | median per task | spread | peer / metafilm | floor / system |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for r in records:
+        in_bytes = r["work"] in ("state", "memory")
+        ratio = "" if r["ratio_to_ours"] is None else f"{r['ratio_to_ours']:.2f}"
+        part = "" if r["floor_fraction"] is None else f"{r['floor_fraction']:.0%}"
+        median, spread = (quantity(r[key], in_bytes) for key in ("median", "spread"))
+        lines.append(
+            f"| {r['work']} | {r['precision']} | {r['system']} | {median} | {spread} | {ratio} | {part} |"
+        )
+    return "\n".join(lines)
+
+
+def fill(page: str, records: Sequence[Record]) -> str:
+    """The page with the table between its markers."""
+    before, _, rest = page.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    return f"{before}{BEGIN}\n{markdown(records)}\n{END}{after}"
 
 
 def quantity(value: float, in_bytes: bool) -> str:

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from metafilm import kernels, native
+from metafilm.convolution import Conv2d, conv2d
 
 needs_compiler = pytest.mark.skipif(native.library() is None, reason="needs a C compiler")
 PRECISION = {torch.float32: 2e-6, torch.bfloat16: 1e-2}
@@ -71,13 +72,13 @@ def test_affine_relu(dtype, tasks) -> None:
 def test_stem(dtype, tasks, rows, side) -> None:
     torch.manual_seed(0)
     x, weight = torch.randn(tasks * 4, 1, side, side + 1), torch.randn(16, 1, 3, 3)
-    convolution = kernels.Conv2d(1, 16, 3, padding=1, bias=False)
+    convolution = Conv2d(1, 16, 3, padding=1, bias=False)
     assert kernels.stem_fits(convolution, x)
     ours, theirs = weight.clone().requires_grad_(), weight.double().requires_grad_()
     with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
         found = kernels.stem_pool_and_moments(x, ours, tasks, rows)
     assert found[0].dtype == dtype
-    maps = kernels.conv2d(x.double(), theirs, ((1, 1), (1, 1), (1, 1), 1))
+    maps = conv2d(x.double(), theirs, ((1, 1), (1, 1), (1, 1), 1))
     expected = kernels.pool_and_moments(maps, tasks, rows)
     for a, b in zip(found, expected, strict=True):
         close(a, b, PRECISION[dtype])
@@ -119,7 +120,7 @@ def test_the_stem_twice_differentiated() -> None:
         if path == "stem":
             found = kernels.stem_pool_and_moments(x, w, 2)
         else:
-            maps = kernels.conv2d(x.double(), w, ((1, 1), (1, 1), (1, 1), 1))
+            maps = conv2d(x.double(), w, ((1, 1), (1, 1), (1, 1), 1))
             found = kernels.pool_and_moments(maps, 2)
         value = sum(v.square().sum() for v in found)
         (first,) = torch.autograd.grad(value, w, create_graph=True)
@@ -157,6 +158,7 @@ def test_nan_is_not_lost() -> None:
 SCRIPT = """
 import torch
 from metafilm import kernels, native
+from metafilm.convolution import Conv2d, conv2d
 assert (native.library() is None) == {absent}
 y = torch.arange(2 * 8 * 16.).view(2, 8, 4, 4).contiguous(memory_format=torch.channels_last)
 print(*(round(float(v.sum()), 3) for v in kernels.pool_and_moments(y)))
