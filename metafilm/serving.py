@@ -79,7 +79,7 @@ class TaskBank:
         MetafilmError: another precision, or no positive batch size.
     """
 
-    def __init__(self, learner: MetaFiLM, *, batch_size: int = 32, precision: str = "float32") -> None:
+    def __init__(self, learner: MetaFiLM, *, batch_size: int = 256, precision: str = "float32") -> None:
         if precision not in PRECISIONS:
             raise MetafilmError(f"unknown precision {precision!r}; expected one of {', '.join(PRECISIONS)}")
         if batch_size < 1:
@@ -295,7 +295,7 @@ class TaskBank:
 
     @classmethod
     def load(
-        cls, path: str | Path, learner: MetaFiLM, *, batch_size: int = 32, precision: str = "float32"
+        cls, path: str | Path, learner: MetaFiLM, *, batch_size: int = 256, precision: str = "float32"
     ) -> TaskBank:
         """Read a saved bank for the learner it was made with; ids are kept.
 

@@ -228,7 +228,7 @@ class Outer:
     compile: bool = False
     """Run each task through torch.compile: one or two minutes at the start, needs a C++ compiler."""
     precision: Literal["float32", "bfloat16"] = "float32"
-    """Arithmetic of the forward pass in training; evaluation is always float32."""
+    """Arithmetic of the backbone in training; validation is always float32."""
 
     def check(self) -> Iterator[Problem]:
         yield from at_least(self, 1, "iterations", "meta_batch", "task_chunk", "query_chunk")
