@@ -24,6 +24,7 @@ def train_or_resume(config: Config, run_dir: Path | None, data_root: Path | None
         if group.leads:
             return _lead(config, path, data_root, group)
         train(config, RunDirectory(path), Silent(), data_root, group=group)
+        group.wait()
         return 0
     finally:
         distributed.stop()
@@ -42,6 +43,7 @@ def _lead(config: Config, path: Path, data_root: Path | None, group: distributed
             with Tracker(run, config) as tracker:
                 results = train(config, run, tracker, data_root, group=group)
                 tracker.finish(results)
+            group.wait()  # all leave the group together
         except KeyboardInterrupt:
             saved = run.load_checkpoint()
             if saved is None:
