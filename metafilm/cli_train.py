@@ -22,12 +22,24 @@ def train_or_resume(config: Config, run_dir: Path | None, data_root: Path | None
     group = distributed.start()
     try:
         if group.leads:
-            return _lead(config, path, data_root, group)
-        train(config, RunDirectory(path), Silent(), data_root, group=group)
-        group.wait()
-        return 0
-    finally:
+            code = _lead(config, path, data_root, group)
+        else:
+            code = _follow(config, path, data_root, group)
+    except BaseException:
         distributed.stop()
+        raise
+    if group.size > 1:
+        distributed.leave(code)
+    return code
+
+
+def _follow(config: Config, path: Path, data_root: Path | None, group: distributed.Group) -> int:
+    try:
+        train(config, RunDirectory(path), Silent(), data_root, group=group)
+    except KeyboardInterrupt:
+        return 130
+    group.wait()
+    return 0
 
 
 def _lead(config: Config, path: Path, data_root: Path | None, group: distributed.Group) -> int:

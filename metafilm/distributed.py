@@ -9,8 +9,10 @@ train ...``.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
+from typing import NoReturn
 
 import torch
 from torch import Tensor
@@ -132,6 +134,19 @@ def stop() -> None:
     """Leave the group, if there is one."""
     if dist.is_available() and dist.is_initialized():
         dist.destroy_process_group()
+
+
+def leave(code: int) -> NoReturn:
+    """End this process of a group, with everything written and the group left.
+
+    Without Python's own way out: there PyTorch's threads of a process group abort the process now and then
+    ("terminate called without an active exception", 1 run in 12 with torch 2.15 and gloo), and torchrun takes
+    a run that has succeeded for one that failed.
+    """
+    stop()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _lost(error: Exception) -> str:

@@ -70,7 +70,9 @@ def main(file: str) -> None:
         state["reports"] = torch.tensor([[report[name] for name in names] for report in reports])
         state["evaluation"] = torch.tensor([*found["accuracy_by_step"], *found["ci95_by_step"]])
         torch.save(state, file)
-    distributed.stop()
+    if group.size > 1:
+        group.wait()
+        distributed.leave(0)
 
 
 if __name__ == "__main__":
