@@ -35,9 +35,7 @@ class Contents(NamedTuple):
 def write(path: str | Path, contents: Contents, head: str) -> None:
     """Write atomically. Raises MetafilmError: labels that JSON has no form for."""
     try:
-        classes = json.dumps(contents.classes)
-        if json.loads(classes) != contents.classes:
-            raise TypeError("JSON would change them")
+        classes = tensorfile.as_json(contents.classes)
     except TypeError as error:
         raise MetafilmError(
             f"the tasks' labels can't be written as JSON ({error}); use strings or numbers"

@@ -17,9 +17,7 @@ if TYPE_CHECKING:
     from metafilm.outer_loop import OuterLoop
     from metafilm.settings import Outer
 
-MEMORY = (
-    28 * 2**20
-)  # bytes kept for a backward pass by the tasks that go together, unless one task needs more
+MEMORY = 28 * 2**20  # bytes that tasks that go together keep for the backward pass; one task may need more
 SLACK = 1.02  # a smaller chunk may be this much slower: it needs less memory
 ROUNDS = 3
 SECONDS = 10.0  # give up measuring after this long

@@ -12,15 +12,15 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.func import grad
-from torch.nn import functional as F
 
 from episodes import Episode
 from metafilm import film
 from metafilm.config import Config
-from metafilm.errors import MetafilmError
+from metafilm.errors import MetafilmError, first_line
+from metafilm.evaluation import score
 from metafilm.film import FilmDict
 from metafilm.learner import MetaFiLM
-from metafilm.outer_gradient import finite, merge, penalty, score, sizes
+from metafilm.outer_gradient import auxiliary_loss, finite, merge, penalty, sizes
 
 
 class CompiledGradient:
@@ -64,7 +64,7 @@ class CompiledGradient:
                 )
             except torch._dynamo.exc.TorchDynamoException as error:  # type: ignore[attr-defined]
                 raise MetafilmError(
-                    f"--outer.compile did not work here ({_first_line(error)}); it needs a C++ compiler such "
+                    f"--outer.compile did not work here ({first_line(error)}); it needs a C++ compiler such "
                     "as g++ or clang; train without it"
                 ) from error
             (finite(loss) * (share / episode.tasks)).backward()
@@ -126,9 +126,7 @@ class CompiledGradient:
             known = torch.cat((labels, query_labels), 1)
             if own is not None and not learner.detach_encoder:
                 features, known = own, labels
-            logits = learner.auxiliary(features).flatten(0, 1)
-            classes = class_ids.gather(1, known[:, -features.shape[1] :])
-            parts["auxiliary"] = F.cross_entropy(logits, classes.flatten())
+            parts["auxiliary"] = auxiliary_loss(learner.auxiliary, features, class_ids, known)
             loss = loss + outer.auxiliary * parts["auxiliary"]
         return loss, parts, prediction, films
 
@@ -136,7 +134,3 @@ class CompiledGradient:
 def _single(films: FilmDict) -> FilmDict:
     """``[1, C]`` -> ``[C]``."""
     return {name: value[0] for name, value in films.items()}
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

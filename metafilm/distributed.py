@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 
-from metafilm.errors import MetafilmError
+from metafilm.errors import MetafilmError, first_line
 
 TIMEOUT = timedelta(minutes=30)  # for a process that hangs; one that dies is noticed at once
 
@@ -125,7 +125,7 @@ def start() -> Group:
         dist.init_process_group("nccl" if gpus else "gloo", timeout=TIMEOUT)
     except (RuntimeError, ValueError) as error:
         raise MetafilmError(
-            f"process {os.environ['RANK']} of {size} did not find the others: {_first_line(error)}"
+            f"process {os.environ['RANK']} of {size} did not find the others: {first_line(error)}"
         ) from error
     return Group(dist.get_rank(), dist.get_world_size())
 
@@ -150,8 +150,4 @@ def leave(code: int) -> NoReturn:
 
 
 def _lost(error: Exception) -> str:
-    return f"another process of this run has died or does not answer ({_first_line(error)})"
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+    return f"another process of this run has died or does not answer ({first_line(error)})"

@@ -26,3 +26,8 @@ class RunError(MetafilmError):
 
 class CheckpointError(MetafilmError):
     """A weights or checkpoint file that is missing, damaged, or does not fit the network."""
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what an error says, or its kind where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from episodes import Episode
@@ -102,7 +102,7 @@ def _query_loss(
     if not learner.regression:
         report["accuracy"] = sum(score(learner, prediction.detach(), episode)) / episode.tasks
     if auxiliary_weight:
-        labels = torch.cat((episode.support_labels, episode.query_labels), 1)[:, -features.shape[1] :]
+        labels = torch.cat((episode.support_labels, episode.query_labels), 1)
         auxiliary = _auxiliary(learner, features, episode, labels)
         if auxiliary is not None:
             loss = loss + auxiliary_weight * auxiliary
@@ -111,11 +111,23 @@ def _query_loss(
 
 
 def _auxiliary(learner: MetaFiLM, features: Tensor, episode: Episode, labels: Tensor) -> Tensor | None:
-    """Cross entropy over all training classes of features ``[T, n, D]`` with labels ``[T, n]``."""
+    """:func:`auxiliary_loss`, where learner and episode have what it takes."""
     if learner.auxiliary is None or episode.class_ids is None:
         return None
-    logits = learner.auxiliary(features).flatten(0, 1)
-    return F.cross_entropy(logits, episode.class_ids.gather(1, labels).flatten())
+    return auxiliary_loss(learner.auxiliary, features, episode.class_ids, labels)
+
+
+def auxiliary_loss(classifier: nn.Module, features: Tensor, class_ids: Tensor, labels: Tensor) -> Tensor:
+    """Cross entropy over all training classes.
+
+    Args:
+        classifier: features -> logits of all training classes.
+        features: ``[T, n, D]``.
+        class_ids: ``[T, ways]``, the training class of each label.
+        labels: ``[T, m]``, of which the last n are the features'.
+    """
+    logits = classifier(features).flatten(0, 1)
+    return F.cross_entropy(logits, class_ids.gather(1, labels[:, -features.shape[1] :]).flatten())
 
 
 def finite(loss: Tensor) -> Tensor:

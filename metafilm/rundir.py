@@ -21,7 +21,7 @@ from typing import Any, BinaryIO
 import torch
 
 from metafilm.config import Config, resume_differences
-from metafilm.errors import RunError
+from metafilm.errors import RunError, first_line
 
 try:
     import fcntl
@@ -185,9 +185,8 @@ class RunDirectory:
         try:
             state = torch.load(self.checkpoint_file, map_location="cpu", weights_only=True)
         except Exception as error:  # torch raises whatever the bytes lead it to
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise RunError(
-                f"{self.checkpoint_file} is damaged ({reason}); delete it to start the run anew"
+                f"{self.checkpoint_file} is damaged ({first_line(error)}); delete it to start the run anew"
             ) from error
         if not isinstance(state, dict):
             raise RunError(f"{self.checkpoint_file} holds {type(state).__name__}, expected a dict of states")

@@ -98,9 +98,7 @@ class Task:
         tensors |= {f"head/{name}": value for name, value in self.state.items()}
         tensors |= {f"norm/{name}": value for name, value in self.statistics.items()}
         try:
-            classes = json.dumps(self.classes)
-            if json.loads(classes) != self.classes:
-                raise TypeError("JSON would change them")
+            classes = tensorfile.as_json(self.classes)
         except TypeError as error:
             raise MetafilmError(
                 f"labels {self.classes!r} can't be written as JSON; use strings or numbers"

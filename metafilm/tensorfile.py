@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import safetensors
 import safetensors.torch
@@ -41,3 +42,11 @@ def sorted_header(content: bytes) -> bytes:
     header = json.dumps(json.loads(content[8 : 8 + size]), sort_keys=True, separators=(",", ":")).encode()
     header += b" " * (-len(header) % 8)  # tensors start at a multiple of 8
     return len(header).to_bytes(8, "little") + header + content[8 + size :]
+
+
+def as_json(value: Any) -> str:
+    """JSON text for the metadata. Raises TypeError unless reading it gives the same value back."""
+    text = json.dumps(value)
+    if json.loads(text) != value:
+        raise TypeError("JSON would change them")
+    return text

@@ -31,24 +31,17 @@ def training(
     peer_tasks = peer_tasks or (4 if small else 1)
     counted = list(floor.of_training(setting))
     say(f"{work}: metafilm agrees with the plain loop to {plain.check_agreement():.1e} (float64)")
-    systems: list[System] = []
-    missing: list[str] = []
-    for precision in precisions:
-        makers: dict[str, Callable[[], list[System]]] = {
-            "metafilm": lambda p=precision: [ours.training(setting, p)],
-            "learn2learn": lambda p=precision: _learn2learn(setting, p, "train", peer_tasks, only),
-            other_systems.PARALLEL: lambda p=precision: [
-                other_systems.parallel(setting, p, "train", peer_tasks)
-            ],
-            other_systems.LOOP: lambda p=precision: [other_systems.loop(setting, p, "train", peer_tasks)],
-            "floor": lambda p=precision: [
-                # at 84x84 a task fills the cache by itself
-                floor.system(setting, counted, p, tasks=setting.tasks if small else 1)
-            ],
-        }
-        made, refused = make(makers, only)
-        systems += made
-        missing += refused
+    # at 84x84 a task fills the cache by itself
+    at_once = setting.tasks if small else 1
+    systems, missing = both(
+        setting,
+        "train",
+        peer_tasks,
+        only,
+        lambda precision: ours.training(setting, precision),
+        lambda precision: floor.system(setting, counted, precision, tasks=at_once),
+        precisions,
+    )
     return measure(run, work, systems, missing, rounds or (9 if small else 3), 3 if small else 1)
 
 
@@ -61,22 +54,45 @@ def evaluation(
     only: Sequence[str] = (),
 ) -> list[Record]:
     """evaluate-28: adapt on the support, predict the queries, score; both precisions in the same rounds."""
+    counted = list(floor.of_evaluation(setting))
+    systems, missing = both(
+        setting,
+        "evaluate",
+        peer_tasks,
+        only,
+        lambda precision: ours.evaluation(setting, precision),
+        lambda precision: floor.system(setting, counted, precision),
+    )
+    return measure(run, "evaluate-28", systems, missing, rounds or 9, 3)
+
+
+def both(
+    setting: Setting,
+    work: str,
+    peer_tasks: int,
+    only: Sequence[str],
+    metafilm: Callable[[str], System],
+    bare: Callable[[str], System],
+    precisions: Sequence[str] = PRECISIONS,
+) -> tuple[list[System], list[str]]:
+    """metafilm, its peers and the floor at each precision, and which are not installed. ``work``: train or
+    evaluate."""
     systems: list[System] = []
     missing: list[str] = []
-    for precision in PRECISIONS:
+    for precision in precisions:
         makers: dict[str, Callable[[], list[System]]] = {
-            "metafilm": lambda p=precision: [ours.evaluation(setting, p)],
-            "learn2learn": lambda p=precision: _learn2learn(setting, p, "evaluate", peer_tasks, only),
+            "metafilm": lambda p=precision: [metafilm(p)],
+            "learn2learn": lambda p=precision: _learn2learn(setting, p, work, peer_tasks, only),
             other_systems.PARALLEL: lambda p=precision: [
-                other_systems.parallel(setting, p, "evaluate", peer_tasks)
+                other_systems.parallel(setting, p, work, peer_tasks)
             ],
-            other_systems.LOOP: lambda p=precision: [other_systems.loop(setting, p, "evaluate", peer_tasks)],
-            "floor": lambda p=precision: [floor.system(setting, list(floor.of_evaluation(setting)), p)],
+            other_systems.LOOP: lambda p=precision: [other_systems.loop(setting, p, work, peer_tasks)],
+            "floor": lambda p=precision: [bare(p)],
         }
         made, refused = make(makers, only)
         systems += made
         missing += refused
-    return measure(run, "evaluate-28", systems, missing, rounds or 9, 3)
+    return systems, missing
 
 
 def _learn2learn(
