@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 from episodes.episode import Episode
 from episodes.errors import EpisodesError
+from episodes.files.root import data_root
 from episodes.pool import ClassPool
 from episodes.prefetch import Sampler
 from episodes.registry import DATASETS, DataSet, dataset, load
-from episodes.root import data_root
 from episodes.sampler import EpisodeSampler
 
 if TYPE_CHECKING:

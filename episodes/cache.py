@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from episodes.files.root import write_atomically
 from episodes.pool import ClassPool
-from episodes.root import write_atomically
 
 # Part of every key: raise it when the way pictures become pixels changes.
 PREPROCESSING = 1

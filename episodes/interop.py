@@ -147,7 +147,7 @@ def _pixels(image: Any, channels: int | None, image_size: int | None, row: int) 
 def _picture(picture: Any, channels: int | None, image_size: int | None, row: int) -> np.ndarray:
     from PIL import Image
 
-    from episodes.images import fit
+    from episodes.files.images import fit
 
     if not isinstance(picture, Image.Image):
         raise EpisodesError(

@@ -8,8 +8,8 @@ import numpy as np
 
 from episodes.cache import cached_pool, fingerprint
 from episodes.errors import EpisodesError
+from episodes.files.root import data_root
 from episodes.pool import ClassPool
-from episodes.root import data_root
 from episodes.splits import published_split
 
 SPLITS = ("train", "val", "test")
@@ -62,12 +62,12 @@ def load_miniimagenet(
 
     def build() -> ClassPool:
         if files is None:
-            from episodes.pickles import read_image_pickle
+            from episodes.files.pickles import read_image_pickle
 
             images, classes = read_image_pickle(source)
             _check_classes(list(classes), split, source)
             return pool_from_arrays(images, classes, size, split)
-        from episodes.images import read_image
+        from episodes.files.images import read_image
 
         return ClassPool.from_files(
             files, lambda path: read_image(path, 3, size), None, "miniimagenet", split
@@ -147,7 +147,7 @@ def pool_from_arrays(images: np.ndarray, classes: dict[str, np.ndarray], size: i
     labels = np.repeat(np.arange(len(names)), [len(classes[name]) for name in names])
     ordered = images[np.concatenate([classes[name] for name in names])]
     if ordered.shape[1:3] != (size, size):
-        from episodes.images import fit
+        from episodes.files.images import fit
 
         ordered = np.stack([np.asarray(fit(Image.fromarray(image), size)) for image in ordered])
     channels_first = np.ascontiguousarray(ordered.transpose(0, 3, 1, 2))

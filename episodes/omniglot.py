@@ -10,8 +10,8 @@ import numpy as np
 
 from episodes.cache import cached_pool, fingerprint
 from episodes.errors import EpisodesError
+from episodes.files.root import data_root
 from episodes.pool import ClassPool
-from episodes.root import data_root
 from episodes.splits import check_disjoint, published_split, seeded_split
 
 PARTS = ("images_background", "images_evaluation")
@@ -130,7 +130,7 @@ def download_omniglot(root: Path, mirrors: Sequence[str] = MIRRORS) -> Path:
 
     mirrors: addresses with {part} in them. Raises EpisodesError when no mirror gives the released files.
     """
-    from episodes.download import fetch, unpack_zip
+    from episodes.files.download import fetch, unpack_zip
 
     base = root / "omniglot"
     for part in PARTS:

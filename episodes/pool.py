@@ -122,7 +122,7 @@ class ClassPool:
         files: (class name, its files) per class, in the order wanted. read: path -> uint8 [C, H, W], all of
         one shape. Raises EpisodesError naming a file that can't be read.
         """
-        from episodes.images import read_images
+        from episodes.files.images import read_images
 
         paths = [path for _, members in files for path in members]
         labels = np.repeat(np.arange(len(files)), [len(members) for _, members in files])

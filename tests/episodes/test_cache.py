@@ -7,7 +7,7 @@ import torch
 
 from episodes import ClassPool, data_root
 from episodes.cache import cached_pool, fingerprint
-from episodes.root import write_atomically
+from episodes.files.root import write_atomically
 
 POOL = ClassPool.from_arrays(
     torch.arange(24, dtype=torch.uint8).view(6, 1, 2, 2),

@@ -10,7 +10,7 @@ import zipfile
 import pytest
 
 from episodes import EpisodesError
-from episodes.download import fetch, has_checksum, unpack_zip
+from episodes.files.download import fetch, has_checksum, unpack_zip
 
 BODY = bytes(range(256)) * 2000
 MD5 = f"md5:{hashlib.md5(BODY).hexdigest()}"

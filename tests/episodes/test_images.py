@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from episodes import EpisodesError
-from episodes.images import read_image, read_images
+from episodes.files.images import read_image, read_images
 
 
 def saved(tmp_path, picture, name="p.png", **options):

@@ -10,8 +10,8 @@ from PIL import Image
 
 import episodes
 from episodes import EpisodesError, miniimagenet
+from episodes.files.pickles import read_image_pickle
 from episodes.miniimagenet import load_miniimagenet
-from episodes.pickles import read_image_pickle
 
 SPLIT = {"train": ("n00000001", "n00000002"), "val": ("n00000003",), "test": ("n00000004",)}
 

@@ -149,7 +149,7 @@ def test_download_unpacks_both_parts(root, monkeypatch, tmp_path_factory):
         path.parent.mkdir(parents=True, exist_ok=True)
         return shutil.copy(elsewhere / path.name, path)
 
-    monkeypatch.setattr("episodes.download.fetch", lambda *a, **k: type(a[1])(mirror(*a, **k)))
+    monkeypatch.setattr("episodes.files.download.fetch", lambda *a, **k: type(a[1])(mirror(*a, **k)))
     pool = load_omniglot("test", root=elsewhere, download=True)
     assert (pool.images == load_omniglot("test", root=root).images).all()
     assert sorted(p.name for p in (elsewhere / "omniglot").iterdir()) == sorted(SMALL)

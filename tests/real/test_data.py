@@ -95,7 +95,7 @@ def test_miniimagenet_labels_are_those_of_the_files():
     csv = find_split(ROOT, "test")
     if csv.suffix != ".csv":
         pytest.skip("the copy here has no table")
-    from episodes.images import read_image
+    from episodes.files.images import read_image
     from episodes.miniimagenet import list_csv
 
     pool = episodes.load("miniimagenet", "test", in_memory=False)
