@@ -11,9 +11,9 @@ from episodes.episode import Episode
 from episodes.errors import EpisodesError
 from episodes.files.root import data_root
 from episodes.pool import ClassPool
-from episodes.prefetch import Sampler
 from episodes.registry import DATASETS, DataSet, dataset, load
 from episodes.sampler import EpisodeSampler
+from episodes.sampling.prefetch import Sampler
 
 if TYPE_CHECKING:
     from episodes.interop import from_dataset, from_taskset, to_taskset

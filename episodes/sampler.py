@@ -12,10 +12,10 @@ from torch import Tensor
 from episodes.counter import Stream, first_of_shuffled, integers, uniforms, words
 from episodes.episode import Episode
 from episodes.errors import EpisodesError
-from episodes.feasibility import Range, as_range, check_pools
 from episodes.pixels import empty, gather
 from episodes.pool import ClassPool, require_square
-from episodes.prefetch import BaseSampler, in_batches, prefetch
+from episodes.sampling.feasibility import Range, as_range, check_pools
+from episodes.sampling.prefetch import BaseSampler, in_batches, prefetch
 
 __all__ = ["Augment", "EpisodeSampler", "Transform", "in_batches", "prefetch"]
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from episodes.counter import Stream, uniforms
 from episodes.episode import Episode
 from episodes.errors import EpisodesError
-from episodes.prefetch import BaseSampler
+from episodes.sampling.prefetch import BaseSampler
 
 
 class SinusoidSampler(BaseSampler):

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from episodes.episode import Episode
 from episodes.errors import EpisodesError
-from episodes.prefetch import BaseSampler, Sampler
+from episodes.sampling.prefetch import BaseSampler, Sampler
 
 
 class Taskset:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 import episodes
 from episodes import ClassPool, Episode, EpisodeSampler, augment
-from episodes.prefetch import Sampler
+from episodes.sampling.prefetch import Sampler
 from metafilm.config import Config
 from metafilm.settings import REGRESSION_DATA
 

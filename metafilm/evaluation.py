@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from episodes import Episode
-from episodes.prefetch import Sampler
 from episodes.progress import Progress
+from episodes.sampling.prefetch import Sampler
 from metafilm.distributed import Group
 from metafilm.errors import MetafilmError
 from metafilm.learner import MetaFiLM

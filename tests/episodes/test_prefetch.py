@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from episodes import ClassPool, EpisodeSampler, EpisodesError
-from episodes.prefetch import prefetch
+from episodes.sampling.prefetch import prefetch
 
 POOL = ClassPool.from_arrays(
     torch.arange(60, dtype=torch.uint8).view(60, 1, 1, 1), [i // 10 for i in range(60)]
