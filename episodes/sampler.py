@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Sequence
-from typing import Literal, Protocol
+from typing import Literal
 
 import numpy as np
 import torch
@@ -12,30 +12,11 @@ from torch import Tensor
 from episodes.counter import Stream, first_of_shuffled, integers, uniforms, words
 from episodes.episode import Episode
 from episodes.errors import EpisodesError
-from episodes.pixels import empty, gather
 from episodes.pool import ClassPool, require_square
 from episodes.sampling.feasibility import Range, as_range, check_pools
-from episodes.sampling.prefetch import BaseSampler, in_batches, prefetch
-
-__all__ = ["Augment", "EpisodeSampler", "Transform", "in_batches", "prefetch"]
-
-
-class Augment(Protocol):
-    """Per image: images [B, C, H, W] float32 in [0, 1], uniforms [B, num_uniforms] float64 in [0, 1) ->
-    images."""
-
-    num_uniforms: int
-
-    def __call__(self, images: Tensor, uniforms: Tensor, /) -> Tensor: ...
-
-
-class Transform(Protocol):
-    """Per task: images [T, n, C, H, W] float32 in [0, 1], uniforms [T, num_uniforms] float64 in [0, 1) ->
-    images."""
-
-    num_uniforms: int
-
-    def __call__(self, images: Tensor, uniforms: Tensor, /) -> Tensor: ...
+from episodes.sampling.prefetch import BaseSampler
+from episodes.transforms.pixels import empty, gather
+from episodes.transforms.protocols import Augment, Transform
 
 
 class EpisodeSampler(BaseSampler):

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 import episodes
-from episodes import ClassPool, Episode, EpisodeSampler, augment
+from episodes import ClassPool, Episode, EpisodeSampler
 from episodes.sampling.prefetch import Sampler
+from episodes.transforms import augment
 from metafilm.config import Config
 from metafilm.settings import REGRESSION_DATA
 
@@ -169,7 +170,7 @@ def style(name: str):
     """The per-task transform of that name; None for ``none``."""
     if name == "none":
         return None
-    from episodes import styles
+    from episodes.transforms import styles
 
     return styles.by_name(name)
 

@@ -62,9 +62,9 @@ class MetaFiLM(nn.Module):
         steps: inner steps in training.
         evaluation_steps: inner steps otherwise; None: the same.
         first_order: drop second derivatives in training.
-        views, view_augment: how many augmented copies of the support the inner loss holds out (0: none), and
-            by which augmentation (:func:`episodes.augment.by_name`); used where an episode brings none of its
-            own.
+        views, view_augment: augmented copies of the support that the inner loss holds out (0: none), and by
+            which augmentation (:func:`episodes.transforms.augment.by_name`); used where an episode brings
+            none of its own.
         auxiliary_classes: classes of the auxiliary classifier; 0: none.
         detach_encoder: the task encoder's loss gives the backbone no gradient through the support features at
             δ = 0.

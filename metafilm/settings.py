@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import episodes
-from episodes import augment, styles
+from episodes.transforms import augment, styles
 from metafilm.strict import close_match
 
 Problem = tuple[str, str]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from episodes import augment, counter
+from episodes import counter
+from episodes.transforms import augment
 
 
 def augmented_views(images: Tensor, views: int, name: str, index: Tensor) -> Tensor:
@@ -14,7 +15,7 @@ def augmented_views(images: Tensor, views: int, name: str, index: Tensor) -> Ten
     Args:
         images: ``[T, S, C, H, W]`` float in [0, 1].
         views: V, copies of each image.
-        name: augmentation (:func:`episodes.augment.by_name`); ``"none"`` copies them unchanged.
+        name: augmentation (:func:`episodes.transforms.augment.by_name`); ``"none"`` copies them unchanged.
         index: ``[T]`` episode numbers.
 
     Returns:

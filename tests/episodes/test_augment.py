@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from episodes.augment import (
+from episodes.errors import EpisodesError
+from episodes.transforms.augment import (
     BY_NAME,
     LUMA,
     Affine,
@@ -19,7 +20,6 @@ from episodes.augment import (
     by_name,
     rotate90,
 )
-from episodes.errors import EpisodesError
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from episodes import ClassPool, EpisodeSampler, EpisodesError
-from episodes.augment import CropFlip, Shift
+from episodes.transforms.augment import CropFlip, Shift
 
 COUNTS = (7, 9, 6, 12, 8, 6, 10, 7)
 GROUPS = ("x", "x", "y", "x", "y", "z", "y", "y")
@@ -97,7 +97,7 @@ def test_a_pool_of_strided_images_serves_the_same_episodes():
 
 
 def test_no_queries_from_a_mixture_and_with_any_augmentation():
-    from episodes.augment import by_name
+    from episodes.transforms.augment import by_name
 
     pools = [made_pool(0, channels=3), made_pool(5, channels=3)]
     for name in ("shift", "crop-flip-jitter", "affine"):

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from episodes import ClassPool, Episode, EpisodeSampler, EpisodesError
-from episodes.augment import Shift
 from episodes.counter import Stream, uniforms, words
+from episodes.transforms.augment import Shift
 
 FIELDS = (
     "support_images",

@@ -11,20 +11,8 @@ import torch
 from torch import Tensor
 
 from episodes.errors import EpisodesError
-from episodes.strokes import (
-    KNOTS,
-    KNOWN,
-    PLAIN,
-    REACH,
-    SPLITS,
-    UNSEEN,
-    Hand,
-    Jitter,
-    StrokeStyle,
-    draw_knots,
-    load_strokes,
-    nearness,
-)
+from episodes.strokes import KNOTS, SPLITS, Jitter, draw_knots, load_strokes, nearness
+from episodes.transforms.pens import KNOWN, PLAIN, REACH, UNSEEN, Hand, StrokeStyle
 
 GOLDEN_COUNTS = [3, 3, 3, 3]
 GOLDEN_KNOTS = [

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from episodes.errors import EpisodesError
 from episodes.sampler import EpisodeSampler
-from episodes.strokes import StrokeStyle, load_strokes
-from episodes.styles import FILTERS, KNOWN, UNSEEN, Styles, by_name, unseen_counterpart
+from episodes.strokes import load_strokes
+from episodes.transforms.pens import StrokeStyle
+from episodes.transforms.styles import FILTERS, KNOWN, UNSEEN, Styles, by_name, unseen_counterpart
 
 SIDE = 16
 COLOUR_ONLY = {"channel-permutation", "grey", "hue-rotation", "sepia", "tint"}

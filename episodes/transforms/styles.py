@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from episodes.augment import LUMA
 from episodes.errors import EpisodesError
-from episodes.sampler import Transform
+from episodes.transforms.augment import LUMA
+from episodes.transforms.pens import StrokeStyle
+from episodes.transforms.protocols import Transform
 
 _PARAMETERS = 2
 _CELLS = 14  # a pixelated picture has this many cells each way
@@ -235,11 +236,9 @@ def by_name(name: str) -> Transform | None:
     """The per-episode transform of that name; None for "none".
 
     "known-filters" and "unseen-filters" are for any image pool; "known-strokes", "unseen-strokes" and
-    "plain-strokes" draw the generated strokes (`episodes.strokes.StrokeStyle`). The name of a single filter
+    "plain-strokes" draw the generated strokes (`episodes.transforms.pens.StrokeStyle`). The name of a single filter
     serves too. Raises EpisodesError for any other.
     """
-    from episodes.strokes import StrokeStyle
-
     groups: dict[str, Callable[[], Transform | None]] = {
         "none": lambda: None,
         "known-filters": lambda: Styles(tuple(KNOWN)),

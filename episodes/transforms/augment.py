@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from episodes.errors import EpisodesError
-from episodes.pixels import empty, rotate90
-from episodes.sampler import Augment
+from episodes.transforms.pixels import empty, rotate90
+from episodes.transforms.protocols import Augment
 
 __all__ = [
     "BY_NAME",
