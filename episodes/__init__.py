@@ -7,18 +7,18 @@ episode = sampler[0]  # the same for ever
 
 from typing import TYPE_CHECKING
 
+from episodes.datasets.registry import DATASETS, DataSet, dataset, load
 from episodes.episode import Episode
 from episodes.errors import EpisodesError
 from episodes.files.root import data_root
 from episodes.pool import ClassPool
-from episodes.registry import DATASETS, DataSet, dataset, load
 from episodes.sampler import EpisodeSampler
 from episodes.sampling.prefetch import Sampler
 
 if TYPE_CHECKING:
+    from episodes.datasets.sinusoids import SinusoidSampler
+    from episodes.datasets.strokes import load_strokes
     from episodes.interop import from_dataset, from_taskset, to_taskset
-    from episodes.sinusoids import SinusoidSampler
-    from episodes.strokes import load_strokes
 
 __all__ = [
     "DATASETS",
@@ -39,10 +39,10 @@ __all__ = [
 ]
 
 _LATER = {
-    "SinusoidSampler": "episodes.sinusoids",
+    "SinusoidSampler": "episodes.datasets.sinusoids",
     "from_dataset": "episodes.interop",
     "from_taskset": "episodes.interop",
-    "load_strokes": "episodes.strokes",
+    "load_strokes": "episodes.datasets.strokes",
     "to_taskset": "episodes.interop",
 }
 

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from episodes.datasets.folder import SUFFIXES, read_class_folders
 from episodes.files.images import read_image
-from episodes.folder import SUFFIXES, read_class_folders
 from metafilm.checkpoint import load_learner
 from metafilm.errors import MetafilmError
 from metafilm.rundir import atomic_write

@@ -176,7 +176,7 @@ def style(name: str):
 
 
 def _functions(config: Config, queries: int, seed: int, shots: int | None = None) -> Sampler:
-    from episodes.sinusoids import SinusoidSampler
+    from episodes.datasets.sinusoids import SinusoidSampler
 
     return SinusoidSampler(shots=shots or _low(config.episodes.shots), queries=queries, seed=seed)
 

@@ -1,7 +1,7 @@
 """The hands that write the generated characters: a style per task.
 
-A stroke character's picture (:mod:`episodes.datasets.strokes`) holds nearness to the strokes' middle lines;
-:class:`StrokeStyle` turns it into ink of some width, slant, contrast and paper, alike for all images of a task.
+A stroke character's picture (:mod:`episodes.datasets.strokes`) holds nearness to its strokes' lines;
+:class:`StrokeStyle` turns it into ink of some width, slant, contrast and paper, alike for all of a task.
 """
 
 from dataclasses import dataclass, fields

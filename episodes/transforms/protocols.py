@@ -1,4 +1,4 @@
-"""What an augmentation and a style are: functions of images and of random numbers that somebody else draws."""
+"""What an augmentation and a style are: functions of images and of random numbers from outside."""
 
 from typing import Protocol
 

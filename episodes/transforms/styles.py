@@ -236,8 +236,8 @@ def by_name(name: str) -> Transform | None:
     """The per-episode transform of that name; None for "none".
 
     "known-filters" and "unseen-filters" are for any image pool; "known-strokes", "unseen-strokes" and
-    "plain-strokes" draw the generated strokes (`episodes.transforms.pens.StrokeStyle`). The name of a single filter
-    serves too. Raises EpisodesError for any other.
+    "plain-strokes" draw the generated strokes (`episodes.transforms.pens.StrokeStyle`). The name of a single
+    filter serves too. Raises EpisodesError for any other.
     """
     groups: dict[str, Callable[[], Transform | None]] = {
         "none": lambda: None,

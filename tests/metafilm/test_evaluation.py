@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from episodes import EpisodeSampler
-from episodes.sinusoids import SinusoidSampler
+from episodes.datasets.sinusoids import SinusoidSampler
 from metafilm import MetafilmError, evaluate, evaluation
 
 

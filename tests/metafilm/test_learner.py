@@ -91,7 +91,7 @@ def test_views_of_the_episode_come_first(make_learner, make_episode) -> None:
 
 
 def test_regression(make_learner) -> None:
-    from episodes.sinusoids import SinusoidSampler
+    from episodes.datasets.sinusoids import SinusoidSampler
 
     learner = make_learner(
         shape=(1,),

@@ -8,8 +8,8 @@ import torch
 
 import episodes
 from episodes import EpisodeSampler, EpisodesError
-from episodes.miniimagenet import find_split
-from episodes.omniglot import find_omniglot, list_characters, read_drawing
+from episodes.datasets.miniimagenet import find_split
+from episodes.datasets.omniglot import find_omniglot, list_characters, read_drawing
 
 pytestmark = pytest.mark.real
 ROOT = episodes.data_root()
@@ -95,8 +95,8 @@ def test_miniimagenet_labels_are_those_of_the_files():
     csv = find_split(ROOT, "test")
     if csv.suffix != ".csv":
         pytest.skip("the copy here has no table")
+    from episodes.datasets.miniimagenet import list_csv
     from episodes.files.images import read_image
-    from episodes.miniimagenet import list_csv
 
     pool = episodes.load("miniimagenet", "test", in_memory=False)
     for c, (wnid, files) in enumerate(list_csv(csv, "test")):

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from episodes import ClassPool, EpisodeSampler
-from episodes.sinusoids import SinusoidSampler
+from episodes.datasets.sinusoids import SinusoidSampler
 from metafilm.build import build_learner
 from metafilm.config import Config
 from metafilm.data import Source

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from episodes.datasets.strokes import load_strokes
 from episodes.errors import EpisodesError
 from episodes.sampler import EpisodeSampler
-from episodes.strokes import load_strokes
 from episodes.transforms.pens import StrokeStyle
 from episodes.transforms.styles import FILTERS, KNOWN, UNSEEN, Styles, by_name, unseen_counterpart
 

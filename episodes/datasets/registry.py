@@ -109,13 +109,13 @@ def _shape(pool: ClassPool) -> str:
 
 # The loaders import what they need when they are called: naming a data set costs nothing.
 def _omniglot(split: str = "train", **options) -> ClassPool:
-    from episodes.omniglot import load_omniglot
+    from episodes.datasets.omniglot import load_omniglot
 
     return load_omniglot(split, **options)
 
 
 def _miniimagenet(split: str = "train", **options) -> ClassPool:
-    from episodes.miniimagenet import load_miniimagenet
+    from episodes.datasets.miniimagenet import load_miniimagenet
 
     return load_miniimagenet(split, **options)
 
@@ -123,7 +123,7 @@ def _miniimagenet(split: str = "train", **options) -> ClassPool:
 def _strokes(
     split: str = "train", *, image_size: int | None = None, scheme: str | None = None, **_
 ) -> ClassPool:
-    from episodes.strokes import load_strokes
+    from episodes.datasets.strokes import load_strokes
 
     if scheme is not None:
         raise EpisodesError(f"strokes has no schemes, got {scheme!r}")
@@ -137,7 +137,7 @@ def _sinusoids(*_, **__) -> ClassPool:
 
 
 def _folder(name: str) -> DataSet:
-    from episodes.folder import SPLITS, load_folder
+    from episodes.datasets.folder import SPLITS, load_folder
 
     path = name.partition(":")[2]
 

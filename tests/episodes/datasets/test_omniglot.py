@@ -9,9 +9,10 @@ import pytest
 from PIL import Image, ImageDraw
 
 import episodes
-from episodes import EpisodesError, omniglot
-from episodes.omniglot import load_omniglot, read_drawing, split_characters
-from episodes.splits import published_split
+from episodes import EpisodesError
+from episodes.datasets import omniglot
+from episodes.datasets.omniglot import load_omniglot, read_drawing, split_characters
+from episodes.datasets.splits import published_split
 
 SMALL = {"images_background": ["Greek", "Latin"], "images_evaluation": ["Keble"]}
 SPLIT = {

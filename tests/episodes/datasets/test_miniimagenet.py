@@ -9,9 +9,10 @@ import torch
 from PIL import Image
 
 import episodes
-from episodes import EpisodesError, miniimagenet
+from episodes import EpisodesError
+from episodes.datasets import miniimagenet
+from episodes.datasets.miniimagenet import load_miniimagenet
 from episodes.files.pickles import read_image_pickle
-from episodes.miniimagenet import load_miniimagenet
 
 SPLIT = {"train": ("n00000001", "n00000002"), "val": ("n00000003",), "test": ("n00000004",)}
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from episodes.cache import cached_pool, fingerprint
+from episodes.datasets.cache import cached_pool, fingerprint
+from episodes.datasets.splits import check_disjoint, published_split, seeded_split
 from episodes.errors import EpisodesError
 from episodes.files.root import data_root
 from episodes.pool import ClassPool
-from episodes.splits import check_disjoint, published_split, seeded_split
 
 PARTS = ("images_background", "images_evaluation")
 CHARACTERS = {"images_background": 964, "images_evaluation": 659}

@@ -10,7 +10,7 @@ from PIL import Image
 from torch.utils.data import Dataset, IterableDataset, Subset, TensorDataset
 
 from episodes.errors import EpisodesError
-from episodes.interop import from_dataset
+from episodes.interop.datasets import from_dataset
 
 LABELS = [2, 0, 2, 5, 0, 2]
 PIXELS = np.random.default_rng(0).integers(0, 256, (6, 3, 5, 4), np.uint8)
@@ -146,7 +146,7 @@ def test_what_cannot_become_a_pool_is_refused(dataset, options, message):
 
 def test_importing_it_imports_no_other_library():
     code = (
-        "import sys, episodes.interop; "
+        "import sys, episodes.interop.datasets; "
         "print([m for m in ('learn2learn', 'torchvision', 'PIL') if m in sys.modules])"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

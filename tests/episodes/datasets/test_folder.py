@@ -7,7 +7,7 @@ from PIL import Image
 
 import episodes
 from episodes import EpisodesError
-from episodes.folder import load_folder, read_class_folders
+from episodes.datasets.folder import load_folder, read_class_folders
 
 
 def fill(base, classes, images=3, start=0):

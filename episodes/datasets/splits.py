@@ -9,7 +9,7 @@ from importlib import resources
 from episodes.counter import Stream, first_of_shuffled, words
 from episodes.errors import EpisodesError
 
-# Of the files' bytes in episodes/data: a split that was edited by accident isn't the published one any more.
+# Of the files' bytes in published/: a split that was edited by accident isn't the published one any more.
 _SHA256 = {
     "omniglot_vinyals": "066ae7151a7fed8eed764b8da9e891b7fe932c01666217bb2dd02eed9b4cca2b",
     "miniimagenet_ravi": "b70980f486de7f37465934ef0eb3e560ded7afb95a2e35a3e75c7216f59df454",
@@ -25,7 +25,7 @@ def published_split(name: str) -> dict[str, tuple[str, ...]]:
     """
     if name not in _SHA256:
         raise EpisodesError(f"no published split {name!r}: there are {sorted(_SHA256)}")
-    raw = (resources.files("episodes") / "data" / f"{name}.json").read_bytes()
+    raw = (resources.files("episodes.datasets") / "published" / f"{name}.json").read_bytes()
     # Line ends are no part of the split: a checkout may turn them into CRLF.
     if hashlib.sha256(raw.replace(b"\r\n", b"\n")).hexdigest() != _SHA256[name]:
         raise EpisodesError(f"the packaged split {name} was changed: reinstall the package")

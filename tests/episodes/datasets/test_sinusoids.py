@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from episodes.counter import Stream, uniforms
+from episodes.datasets.sinusoids import SinusoidSampler
 from episodes.episode import Episode
 from episodes.errors import EpisodesError
-from episodes.sinusoids import SinusoidSampler
 
 GOLDEN_X = [-3.054328, -1.57169, -2.036498]
 GOLDEN_Y = [0.2781, 0.478831, 0.20865]

@@ -6,12 +6,12 @@ import warnings
 import pytest
 import torch
 
+from episodes.datasets.sinusoids import SinusoidSampler
 from episodes.episode import Episode
 from episodes.errors import EpisodesError
+from episodes.interop.tasksets import from_taskset, to_taskset
 from episodes.pool import ClassPool
 from episodes.sampler import EpisodeSampler
-from episodes.sinusoids import SinusoidSampler
-from episodes.tasksets import from_taskset, to_taskset
 
 SHAPE = {"ways": 3, "shots": 2, "queries": 4}
 

@@ -6,8 +6,9 @@ from importlib import resources
 
 import pytest
 
-from episodes import EpisodesError, splits
-from episodes.splits import check_disjoint, published_split, seeded_split
+from episodes import EpisodesError
+from episodes.datasets import splits
+from episodes.datasets.splits import check_disjoint, published_split, seeded_split
 
 
 @pytest.mark.parametrize(
@@ -28,9 +29,9 @@ def test_members_one_can_look_up():
 
 
 def test_an_edited_split_is_refused(tmp_path, monkeypatch):
-    shutil.copytree(str(resources.files("episodes") / "data"), tmp_path / "data")
-    monkeypatch.setattr("episodes.splits.resources.files", lambda _: tmp_path)
-    path = tmp_path / "data" / "miniimagenet_ravi.json"
+    shutil.copytree(str(resources.files("episodes.datasets") / "published"), tmp_path / "published")
+    monkeypatch.setattr("episodes.datasets.splits.resources.files", lambda _: tmp_path)
+    path = tmp_path / "published" / "miniimagenet_ravi.json"
     raw = path.read_bytes()
     path.write_bytes(raw.replace(b"\n", b"\r\n"))  # a checkout with other line ends
     assert len(published_split("miniimagenet_ravi")["val"]) == 16
@@ -41,9 +42,9 @@ def test_an_edited_split_is_refused(tmp_path, monkeypatch):
 
 def test_an_overlap_in_a_packaged_split_is_refused_whatever_its_hash(tmp_path, monkeypatch):
     raw = b'{"train": ["a", "b"], "test": ["b"]}'
-    (tmp_path / "data").mkdir()
-    (tmp_path / "data" / "miniimagenet_ravi.json").write_bytes(raw)
-    monkeypatch.setattr("episodes.splits.resources.files", lambda _: tmp_path)
+    (tmp_path / "published").mkdir()
+    (tmp_path / "published" / "miniimagenet_ravi.json").write_bytes(raw)
+    monkeypatch.setattr("episodes.datasets.splits.resources.files", lambda _: tmp_path)
     monkeypatch.setitem(splits._SHA256, "miniimagenet_ravi", hashlib.sha256(raw).hexdigest())
     with pytest.raises(EpisodesError, match="'b' is in both train and test"):
         published_split("miniimagenet_ravi")

@@ -1,4 +1,4 @@
-"""From any torch `Dataset`, and to and from learn2learn's tasksets, importing neither library."""
+"""From any torch `Dataset` to a pool."""
 
 from typing import Any
 
@@ -8,9 +8,6 @@ from torch import Tensor
 from episodes.errors import EpisodesError
 from episodes.pool import ClassPool
 from episodes.progress import track
-from episodes.tasksets import from_taskset, to_taskset
-
-__all__ = ["from_dataset", "from_taskset", "to_taskset"]
 
 
 def from_dataset(

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
-from episodes.cache import cached_pool, fingerprint
+from episodes.datasets.cache import cached_pool, fingerprint
+from episodes.datasets.splits import published_split
 from episodes.errors import EpisodesError
 from episodes.files.root import data_root
 from episodes.pool import ClassPool
-from episodes.splits import published_split
 
 SPLITS = ("train", "val", "test")
 _WNID = 9  # a WordNet id, "n01532829", opens each file's name

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from episodes import ClassPool, data_root
-from episodes.cache import cached_pool, fingerprint
+from episodes.datasets.cache import cached_pool, fingerprint
 from episodes.files.root import write_atomically
 
 POOL = ClassPool.from_arrays(

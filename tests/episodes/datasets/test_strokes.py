@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from episodes.datasets.strokes import KNOTS, SPLITS, Jitter, draw_knots, load_strokes, nearness
 from episodes.errors import EpisodesError
-from episodes.strokes import KNOTS, SPLITS, Jitter, draw_knots, load_strokes, nearness
 from episodes.transforms.pens import KNOWN, PLAIN, REACH, UNSEEN, Hand, StrokeStyle
 
 GOLDEN_COUNTS = [3, 3, 3, 3]

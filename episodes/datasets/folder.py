@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from episodes.cache import cached_pool, fingerprint
+from episodes.datasets.cache import cached_pool, fingerprint
+from episodes.datasets.splits import seeded_split
 from episodes.errors import EpisodesError
 from episodes.files.images import read_image
 from episodes.files.root import data_root
 from episodes.pool import ClassPool
 from episodes.progress import track
-from episodes.splits import seeded_split
 
 __all__ = ["SUFFIXES", "load_folder", "read_class_folders", "read_image"]
 
