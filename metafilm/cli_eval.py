@@ -8,10 +8,10 @@ from typing import Any
 from metafilm.checkpoint import load_learner, model_path
 from metafilm.config import Config
 from metafilm.data import evaluation_source
+from metafilm.engine.memory import keep_freed_memory
 from metafilm.errors import MetafilmError
 from metafilm.evaluation import evaluate
 from metafilm.learner import MetaFiLM
-from metafilm.memory import keep_freed_memory
 from metafilm.rundir import atomic_write, finite
 from metafilm.settings import REGRESSION_DATA
 

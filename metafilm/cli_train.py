@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from metafilm import distributed
 from metafilm.config import Config
+from metafilm.engine import distributed
 from metafilm.rundir import RunDirectory
 from metafilm.tracking import Tracker
 from metafilm.training import train

@@ -13,7 +13,7 @@ from torch import Tensor
 from episodes import Episode
 from episodes.progress import Progress
 from episodes.sampling.prefetch import Sampler
-from metafilm.distributed import Group
+from metafilm.engine.distributed import Group
 from metafilm.errors import MetafilmError
 from metafilm.learner import MetaFiLM
 

@@ -30,8 +30,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from metafilm import kernels
-from metafilm.convolution import Conv2d
+from metafilm.engine import kernels
+from metafilm.engine.convolution import Conv2d
 from metafilm.errors import MetafilmError
 from metafilm.film import FiLM, modulate
 

@@ -16,7 +16,7 @@ from metafilm.checkpoint import load_state
 from metafilm.chunks import Chunks
 from metafilm.config import Config
 from metafilm.data import Source
-from metafilm.distributed import Group
+from metafilm.engine.distributed import Group
 from metafilm.errors import MetafilmError
 from metafilm.learner import MetaFiLM
 from metafilm.outer_gradient import Diverged, accumulate, merge

@@ -20,10 +20,10 @@ from metafilm.build import build_learner
 from metafilm.checkpoint import save_model
 from metafilm.config import Config
 from metafilm.data import Source, evaluation_source, training_source
-from metafilm.distributed import Group, WorkerLost
+from metafilm.engine.distributed import Group, WorkerLost
+from metafilm.engine.memory import keep_freed_memory
 from metafilm.errors import MetafilmError
 from metafilm.evaluation import evaluate
-from metafilm.memory import keep_freed_memory
 from metafilm.outer_gradient import Diverged
 from metafilm.outer_loop import OuterLoop
 from metafilm.rundir import RunDirectory

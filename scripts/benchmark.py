@@ -29,7 +29,7 @@ import torch
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[0] = str(ROOT)  # instead of this folder: `scripts.benchmarks` however this file is started
 
-from metafilm.memory import keep_freed_memory  # noqa: E402
+from metafilm.engine.memory import keep_freed_memory  # noqa: E402
 from scripts.benchmarks import ours  # noqa: E402
 from scripts.benchmarks.records import Record, Run, committed, fill, table  # noqa: E402
 

@@ -7,7 +7,7 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from metafilm.convolution import Conv2d
+from metafilm.engine.convolution import Conv2d
 from metafilm.errors import MetafilmError
 from metafilm.norms import Measured, Norm
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from metafilm.convolution import Conv2d
+from metafilm.engine.convolution import Conv2d
 from metafilm.errors import MetafilmError
 from metafilm.norms import Norm
 

@@ -52,8 +52,8 @@ def importing(run: Run, rounds: int | None = None) -> list[Record]:
 def scaling(run: Run, rounds: int | None = None) -> list[Record]:
     """Seconds per task of `metafilm train` in one process and in two, each with the same threads; runs in
     turn, over generated strokes."""
-    if importlib.util.find_spec("metafilm.distributed") is None:
-        say("scale-2: skipped, this checkout has no metafilm.distributed")
+    if importlib.util.find_spec("metafilm.engine.distributed") is None:
+        say("scale-2: skipped, this checkout has no metafilm.engine.distributed")
         return []
     samples: Samples = {(TWO, "float32"): [], (ONE, "float32"): []}
     with tempfile.TemporaryDirectory() as folder:

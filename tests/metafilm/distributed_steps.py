@@ -8,10 +8,10 @@ import sys
 import torch
 
 from episodes import Episode
-from metafilm import distributed
 from metafilm.build import build_learner
 from metafilm.config import Config
 from metafilm.data import Source
+from metafilm.engine import distributed
 from metafilm.evaluation import evaluate
 from metafilm.outer_loop import OuterLoop
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from metafilm import convolution
+from metafilm.engine import convolution
 
 GEOMETRIES = {
     "3x3": ((1, 1), (1, 1), (1, 1), 1, (5, 3, 3, 3)),

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from metafilm import distributed
 from metafilm.checkpoint import load_learner
+from metafilm.engine import distributed
 from metafilm.errors import MetafilmError
 from metafilm.rundir import RunDirectory
 

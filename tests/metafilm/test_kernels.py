@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from metafilm import kernels
+from metafilm.engine import kernels
 
 
 def naive(y, tasks, rows):

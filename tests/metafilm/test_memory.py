@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from metafilm import memory
+from metafilm.engine import memory
 
 
 def test_elsewhere_nothing_happens(monkeypatch) -> None:

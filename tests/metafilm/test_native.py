@@ -7,8 +7,9 @@ import sys
 import pytest
 import torch
 
-from metafilm import kernels, native
-from metafilm.convolution import Conv2d, conv2d
+from metafilm.engine import kernels
+from metafilm.engine.convolution import Conv2d, conv2d
+from metafilm.engine.native import functions as native
 
 needs_compiler = pytest.mark.skipif(native.library() is None, reason="needs a C compiler")
 PRECISION = {torch.float32: 2e-6, torch.bfloat16: 1e-2}
@@ -167,8 +168,9 @@ def test_nan_is_not_lost() -> None:
 
 SCRIPT = """
 import torch
-from metafilm import kernels, native
-from metafilm.convolution import Conv2d, conv2d
+from metafilm.engine import kernels
+from metafilm.engine.native import functions as native
+from metafilm.engine.convolution import Conv2d, conv2d
 assert (native.library() is None) == {absent}
 y = torch.arange(2 * 8 * 16.).view(2, 8, 4, 4).contiguous(memory_format=torch.channels_last)
 print(*(round(float(v.sum()), 3) for v in kernels.pool_and_moments(y)))

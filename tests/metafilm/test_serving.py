@@ -5,8 +5,9 @@ import torch
 import torchvision
 from torch import nn
 
-from metafilm import CheckpointError, InnerLoop, MetaFiLM, MetafilmError, Task, TaskBank, film, native, norms
+from metafilm import CheckpointError, InnerLoop, MetaFiLM, MetafilmError, Task, TaskBank, film, norms
 from metafilm.backbones import MLP, Conv4
+from metafilm.engine.native import functions as native
 from metafilm.heads import PrototypeHead, RegressionHead
 from metafilm.norms import Norm
 

@@ -1,8 +1,8 @@
-"""The kernels of ``native.c`` on tensors, where the machine has a C compiler.
+"""The kernels of ``kernels.c`` on tensors, where the machine has a C compiler.
 
 They do in one pass over memory what takes PyTorch's operations four or five: on a CPU most of the time
 that a few-shot step spends outside its convolutions. Without a compiler, in float64 and on GPUs the same
-functions run on PyTorch's operations (:mod:`metafilm.kernels`).
+functions run on PyTorch's operations (:mod:`metafilm.engine.kernels`).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from metafilm.nativelib import library
+from metafilm.engine.native.library import library
 
 MOST_CHANNELS = 2048
 DTYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}

@@ -1,4 +1,4 @@
-"""The shared library of ``native.c``: built at first use, kept in the user's own cache directory.
+"""The shared library of ``kernels.c``: built at first use, kept in the user's own cache directory.
 
 Its name is a hash of source, compiler and processor; a file that others could have written is not loaded.
 ``METAFILM_NATIVE=0`` switches it off.
@@ -17,7 +17,7 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
-SOURCE = Path(__file__).with_name("native.c")
+SOURCE = Path(__file__).with_name("kernels.c")
 FLAGS = (
     "-O3 -march=native -fno-math-errno -fno-trapping-math -fno-signed-zeros -fassociative-math -shared -fPIC"
 ).split()

@@ -10,7 +10,7 @@
 #include <stdint.h>
 #include <string.h>
 
-#define MOST 2048 /* channels; metafilm/native.py keeps to it */
+#define MOST 2048 /* channels; metafilm/engine/native/functions.py keeps to it */
 
 typedef uint16_t bfloat16;
 
@@ -34,7 +34,7 @@ static inline float store_float(float value) { return value; }
 #define LOAD load_float
 #define STORE store_float
 #define NAME(name) name##_float32
-#include "native.c"
+#include "kernels.c"
 #undef T
 #undef LOAD
 #undef STORE
@@ -43,7 +43,7 @@ static inline float store_float(float value) { return value; }
 #define LOAD load_bfloat16
 #define STORE store_bfloat16
 #define NAME(name) name##_bfloat16
-#include "native.c"
+#include "kernels.c"
 
 /* x [rows, H, W], padded by one pixel of zeros, to buffer [(H + 2), (W + 2)]. */
 static void pad(const float *x, long H, long W, float *buffer) {

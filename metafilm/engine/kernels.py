@@ -3,7 +3,7 @@
 :func:`pool_and_moments` takes max-pooled maps and each task's mean and variance from the same maps and gives
 them one gradient, so that a norm need never be applied at full size: a norm's affine with a positive gain
 commutes with max-pooling. :func:`affine_relu` is the rest. Both run on the kernels of
-:mod:`metafilm.native` where these take the maps, else on PyTorch's operations.
+:mod:`metafilm.engine.native.functions` where these take the maps, else on PyTorch's operations.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from metafilm import native
-from metafilm.convolution import Conv2d, conv2d, wanted
+from metafilm.engine.convolution import Conv2d, conv2d, wanted
+from metafilm.engine.native import functions as native
 
 
 def pool_and_moments(y: Tensor, tasks: int = 1, rows: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
