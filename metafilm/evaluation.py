@@ -15,7 +15,7 @@ from episodes.progress import Progress
 from episodes.sampling.prefetch import Sampler
 from metafilm.engine.distributed import Group
 from metafilm.errors import MetafilmError
-from metafilm.learner import MetaFiLM
+from metafilm.learner.learner import MetaFiLM
 
 TOGETHER = 8  # tasks adapted to together
 ENCODER_SUPPORT = ("own", "shuffled", "none")

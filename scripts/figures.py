@@ -16,8 +16,8 @@ import torch
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
 from metafilm import MetaFiLM, film
-from metafilm.data import evaluation_source
-from metafilm.rundir import atomic_write
+from metafilm.config.sources import evaluation_source
+from metafilm.storage.run import atomic_write
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 INK, GAIN, BIAS, PAPER = "#263238", "#1e6fb8", "#d9711a", "#f3f6f8"

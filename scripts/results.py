@@ -23,11 +23,11 @@ from typing import Any
 
 import torch
 
-from metafilm.cli_eval import record
-from metafilm.config import Config, load_config
-from metafilm.rundir import RunDirectory, atomic_write, finite
-from metafilm.tracking import Tracker
-from metafilm.training import train
+from metafilm.cli.eval import record
+from metafilm.config.config import Config, load_config
+from metafilm.storage.run import RunDirectory, atomic_write, finite
+from metafilm.training.run import train
+from metafilm.training.tracking import Tracker
 
 ROOT = Path(__file__).resolve().parent.parent
 

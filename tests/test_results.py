@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from metafilm import cli
-from metafilm.config import load_config
+from metafilm.cli import commands as cli
+from metafilm.config.config import load_config
 
 ROOT = Path(__file__).resolve().parent.parent
 RECORDS = [

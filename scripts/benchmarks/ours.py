@@ -8,13 +8,13 @@ import torch
 import yaml
 
 from episodes import Episode
-from metafilm import chunks
-from metafilm.build import build_learner
-from metafilm.config import Config
-from metafilm.data import Source
+from metafilm.config.config import Config
+from metafilm.config.sources import Source
 from metafilm.evaluation import TOGETHER, score, staged
-from metafilm.learner import MetaFiLM
-from metafilm.outer_loop import OuterLoop
+from metafilm.learner.build import build_learner
+from metafilm.learner.learner import MetaFiLM
+from metafilm.training import chunks
+from metafilm.training.outer_loop import OuterLoop
 
 from .rounds import System
 from .tasks import Setting, episode

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from metafilm import TaskBank
-from metafilm.task import Task
+from metafilm.learner.task import Task
 
 from . import floor, learn2learn_systems, ours, plain
 from .learn2learn_systems import MAML

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from episodes import ClassPool, Episode, EpisodeSampler
 from metafilm import MetaFiLM, film, norms
-from metafilm.build import build_learner
-from metafilm.config import Config
+from metafilm.config.config import Config
+from metafilm.learner.build import build_learner
 
 
 def tiny_config(**sections: dict[str, Any]) -> Config:

@@ -5,10 +5,10 @@ import torch
 
 import episodes
 from metafilm import evaluate, load_config
-from metafilm.build import build_learner
-from metafilm.config import Config
-from metafilm.data import evaluation_source, training_source
-from metafilm.outer_loop import OuterLoop
+from metafilm.config.config import Config
+from metafilm.config.sources import evaluation_source, training_source
+from metafilm.learner.build import build_learner
+from metafilm.training.outer_loop import OuterLoop
 
 
 @pytest.mark.real("omniglot")

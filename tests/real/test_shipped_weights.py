@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from metafilm.cli_eval import record
+from metafilm.cli.eval import record
 
 ROOT = Path(__file__).resolve().parents[2]
 

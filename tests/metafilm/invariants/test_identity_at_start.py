@@ -9,8 +9,8 @@ from torch import nn
 
 from metafilm import film, norms
 from metafilm.backbones import MLP, Conv4, ResNet12
-from metafilm.build import build_backbone
 from metafilm.heads import prototypes
+from metafilm.learner.build import build_backbone
 
 IMAGE = (3, 16, 16)
 

@@ -9,8 +9,8 @@ from torch.nn import functional as F
 from metafilm import film, norms
 from metafilm.backbones import Conv4
 from metafilm.film import FilmDict
-from metafilm.inner_loop import InnerLoop
-from metafilm.outer_gradient import penalty
+from metafilm.learner.inner_loop import InnerLoop
+from metafilm.training.outer_gradient import penalty
 
 
 def outer(learner, episode) -> Tensor:

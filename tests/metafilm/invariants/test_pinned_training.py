@@ -12,10 +12,10 @@ import torch
 
 from episodes import ClassPool, EpisodeSampler
 from episodes.datasets.sinusoids import SinusoidSampler
-from metafilm.build import build_learner
-from metafilm.config import Config
-from metafilm.data import Source
-from metafilm.outer_loop import OuterLoop
+from metafilm.config.config import Config
+from metafilm.config.sources import Source
+from metafilm.learner.build import build_learner
+from metafilm.training.outer_loop import OuterLoop
 
 PINNED = Path(__file__).with_suffix(".json")
 CASES = {

@@ -15,21 +15,22 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from metafilm import training
-from metafilm.config import Config
-from metafilm.rundir import RunDirectory
-from metafilm.tracking import Tracker
-from metafilm.training import train
+from metafilm.config.config import Config
+from metafilm.storage.run import RunDirectory
+from metafilm.training import run as training
+from metafilm.training.run import train
+from metafilm.training.tracking import Tracker
 
 ITERATIONS = 14
 
 # Trains the run whose settings stand in a file, and waits inside one iteration until a file says go on.
 SCRIPT = """
 import json, pathlib, sys, time
-from metafilm import outer_loop, training
-from metafilm.config import Config
-from metafilm.rundir import RunDirectory
-from metafilm.tracking import Tracker
+from metafilm.training import outer_loop
+from metafilm.training import run as training
+from metafilm.config.config import Config
+from metafilm.storage.run import RunDirectory
+from metafilm.training.tracking import Tracker
 
 settings, folder, root, until, go = sys.argv[1:]
 config = Config.from_dict(json.load(open(settings)))

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from metafilm import norms
-from metafilm.data import Source
+from metafilm.config.sources import Source
 from metafilm.film import FilmDict
-from metafilm.outer_gradient import accumulate
-from metafilm.outer_loop import OuterLoop
+from metafilm.training.outer_gradient import accumulate
+from metafilm.training.outer_loop import OuterLoop
 
 SECTIONS = {
     "prototype": {"inner": {"steps": 2, "views": 2}},

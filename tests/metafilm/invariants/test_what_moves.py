@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from metafilm import evaluate, film, norms
-from metafilm.data import Source
-from metafilm.outer_gradient import accumulate
-from metafilm.outer_loop import OuterLoop
+from metafilm.config.sources import Source
+from metafilm.training.outer_gradient import accumulate
+from metafilm.training.outer_loop import OuterLoop
 
 FILM = {f"blocks.{i}.norm.film.delta_{kind}" for i in range(4) for kind in ("gamma", "beta")}
 BACKBONE = {

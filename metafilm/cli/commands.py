@@ -1,0 +1,240 @@
+"""The command line: `metafilm demo | train | eval | predict | data`.
+
+Here stand the commands and their options; what they do stands in the `cli_*` files beside this one, which are
+imported only by the command that needs them.
+"""
+
+import sys
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from episodes import EpisodesError
+from metafilm.config.config import Config, load_config
+from metafilm.errors import MetafilmError
+
+Switch = Annotated[bool, tyro.conf.FlagCreatePairsOff]
+Settings = Annotated[Config, tyro.conf.arg(name=""), tyro.conf.FlagConversionOff]
+
+
+@dataclass(frozen=True)
+class Demo:
+    """Learn to learn on generated characters, without a download, and show what adaptation gains."""
+
+    run_dir: Path = Path("runs/demo")
+    """Folder of the run; if it holds a finished or interrupted demo, that one goes on."""
+    episodes: int = 200
+    """Test tasks per line of the table."""
+    debug: Switch = False
+    """Show the traceback of an error."""
+
+    def run(self) -> int:
+        from metafilm.cli.demo import demo
+
+        return demo(self.run_dir, self.episodes)
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train a configuration, or go on where its run stopped. Any setting can be given another value."""
+
+    config: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="CONFIG")]
+    """A YAML file, or the name of a shipped configuration."""
+    settings: Settings = field(default_factory=Config)
+    run_dir: Path | None = None
+    """Folder of the run; default: runs/NAME."""
+    task_chunk: int | None = None
+    """Short for --outer.task_chunk."""
+    precision: Literal["float32", "bfloat16"] | None = None
+    """Short for --outer.precision."""
+    compile: Switch = False
+    """Short for --outer.compile True."""
+    data_root: Path | None = None
+    """Where data sets lie; default: $METAFILM_DATA, else the user's cache directory."""
+    debug: Switch = False
+    """Show the traceback of an error."""
+
+    def run(self) -> int:
+        from metafilm.cli.train import train_or_resume
+
+        short = {"task_chunk": self.task_chunk, "precision": self.precision, "compile": self.compile or None}
+        given = {name: value for name, value in short.items() if value is not None}
+        settings = replace(self.settings, outer=replace(self.settings.outer, **given))
+        return train_or_resume(settings.validate("command line"), self.run_dir, self.data_root)
+
+
+@dataclass(frozen=True)
+class Eval:
+    """Score a trained learner on the tasks of a split, at every stage of adaptation."""
+
+    run_or_name: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RUN")]
+    """A run directory, a .safetensors file, or shipped weights such as omniglot-conv4."""
+    ways: int | None = None
+    """Classes in a task; default: as in the run's validation."""
+    shots: int | None = None
+    """Support images per class; default: as in the run's validation."""
+    queries: int | None = None
+    """Query images per class; default: as in the run's validation."""
+    episodes: int = 600
+    """Tasks."""
+    seed: int = 0
+    """Seed of the tasks."""
+    split: str = "test"
+    """Split to draw classes from."""
+    steps: int | None = None
+    """Inner steps; default: the run's."""
+    encoder_support: Literal["own", "shuffled", "none"] = "own"
+    """Whose support set the task encoder reads; shuffled: another task's, and the difference is reported."""
+    dataset: str | None = None
+    """Another data set than the run's."""
+    scheme: str | None = None
+    """Another class split than the run's, e.g. lake."""
+    style: str | None = None
+    """Another per-task style than the run's."""
+    within_group: Switch = False
+    """Draw each task's classes from one group, e.g. one alphabet."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Arithmetic of the backbone; bfloat16 is two to three times as fast on processors made for it."""
+    json: Path | None = None
+    """Write the record to this file."""
+    data_root: Path | None = None
+    """Where data sets lie; default: $METAFILM_DATA, else the user's cache directory."""
+    debug: Switch = False
+    """Show the traceback of an error."""
+
+    def run(self) -> int:
+        from metafilm.cli.eval import print_record, record
+
+        require_folder_of(self.json)
+        found = record(
+            self.run_or_name,
+            ways=self.ways,
+            shots=self.shots,
+            queries=self.queries,
+            episodes=self.episodes,
+            seed=self.seed,
+            split=self.split,
+            steps=self.steps,
+            encoder_support=self.encoder_support,
+            dataset=self.dataset,
+            scheme=self.scheme,
+            style=self.style,
+            within_group=self.within_group,
+            precision=self.precision,
+            data_root=self.data_root,
+        )
+        print_record(found, self.json)
+        return 0
+
+
+@dataclass(frozen=True)
+class Predict:
+    """Learn classes from a folder of pictures per class, and name the class of other pictures."""
+
+    run_or_name: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RUN")]
+    """A run directory, a .safetensors file, or shipped weights such as omniglot-conv4."""
+    support: Path
+    """Folder with a folder of example pictures for each class, of any size and mode."""
+    query: Path
+    """Folder of pictures to classify; in class folders, the accuracy is reported too."""
+    steps: int | None = None
+    """Inner steps; default: the run's."""
+    invert: Literal["auto", "yes", "no"] = "auto"
+    """Turn dark on light into light on dark; auto: for learners of handwriting, where mostly light."""
+    json: Path | None = None
+    """Write predictions and probabilities to this file; - for standard output."""
+    save_task: Path | None = None
+    """Keep what was learned as a small .safetensors file."""
+    debug: Switch = False
+    """Show the traceback of an error."""
+
+    def run(self) -> int:
+        from metafilm.cli.predict import predict
+
+        require_folder_of(self.json)
+        require_folder_of(self.save_task)
+        return predict(
+            self.run_or_name, self.support, self.query, self.steps, self.invert, self.json, self.save_task
+        )
+
+
+@dataclass(frozen=True)
+class DataCommand:
+    """List, prepare or check the data sets."""
+
+    action: tyro.conf.Positional[Literal["list", "prepare", "check"]]
+    """list: what there is and where; prepare: fetch or build; check: compare with what it should be."""
+    name: Annotated[tyro.conf.Positional[str | None], tyro.conf.arg(metavar="NAME")] = None
+    """Data set."""
+    data_root: Path | None = None
+    """Where data sets lie; default: $METAFILM_DATA, else the user's cache directory."""
+    debug: Switch = False
+    """Show the traceback of an error."""
+
+    def run(self) -> int:
+        from metafilm.cli.data import data
+
+        return data(self.action, self.name, self.data_root)
+
+
+def require_folder_of(file: Path | None) -> None:
+    """An output file's folder must be there before the work starts, not after it."""
+    if file is not None and not file.parent.is_dir():
+        raise MetafilmError(f"can't write {file}: there is no folder {file.parent}; make it first")
+
+
+def parse(arguments: Sequence[str]) -> Demo | Train | Eval | Predict | DataCommand:
+    """Options to a command. The settings of `train CONFIG` start from that file. Raises MetafilmError."""
+    arguments = [{"true": "True", "false": "False"}.get(word, word) for word in arguments]  # as in YAML
+    settings, source = Config(), tyro.MISSING
+    if len(arguments) > 1 and arguments[0] == "train" and not arguments[1].startswith("-"):
+        source = arguments[1]
+        settings = load_config(source)
+    train = Train(config=source, settings=settings)
+    commands = (
+        Annotated[Demo, tyro.conf.subcommand("demo")]
+        | Annotated[Train, tyro.conf.subcommand("train", default=train)]
+        | Annotated[Eval, tyro.conf.subcommand("eval")]
+        | Annotated[Predict, tyro.conf.subcommand("predict")]
+        | Annotated[DataCommand, tyro.conf.subcommand("data")]
+    )
+    command = tyro.cli(
+        commands,  # type: ignore[arg-type]
+        prog="metafilm",
+        description="Few-shot learning where a task is a small set of FiLM deviations of a shared network.",
+        args=arguments,
+        use_underscores=True,
+        config=(tyro.conf.OmitSubcommandPrefixes,),
+    )
+    if isinstance(command, Train) and source is tyro.MISSING:  # its settings would be the defaults
+        raise MetafilmError(f"name the configuration first: metafilm train {command.config} ...")
+    return command
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code: 0, 2 after an error of the caller's, 130 after Ctrl-C."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
+            return parse(arguments).run()
+    except (MetafilmError, EpisodesError) as error:
+        if "--debug" in arguments:
+            raise
+        from rich.console import Console
+
+        Console(stderr=True, soft_wrap=True, highlight=False).print(
+            f"error: {error}", style="red", markup=False
+        )
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

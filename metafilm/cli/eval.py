@@ -1,0 +1,147 @@
+"""`metafilm eval`: accuracy with its interval, and a record of how it was obtained."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from metafilm.config.config import Config
+from metafilm.config.settings import REGRESSION_DATA
+from metafilm.config.sources import evaluation_source
+from metafilm.engine.memory import keep_freed_memory
+from metafilm.errors import MetafilmError
+from metafilm.evaluation import evaluate
+from metafilm.learner.learner import MetaFiLM
+from metafilm.storage.models import load_learner, model_path
+from metafilm.storage.run import atomic_write, finite
+
+
+def record(
+    run_or_name: str,
+    *,
+    ways: int | None = None,
+    shots: int | None = None,
+    queries: int | None = None,
+    episodes: int = 600,
+    seed: int = 0,
+    split: str = "test",
+    steps: int | None = None,
+    encoder_support: str = "own",
+    dataset: str | None = None,
+    scheme: str | None = None,
+    style: str | None = None,
+    within_group: bool = False,
+    precision: str = "float32",
+    data_root: Path | None = None,
+    progress: bool | None = None,
+) -> dict[str, Any]:
+    """Score a trained learner; arguments as the options of `metafilm eval`.
+
+    Returns what `metafilm.evaluation.evaluate` does (accuracy in percent, ci95, accuracy_by_step, protocol,
+    ...) and dataset, split, scheme, style, ways, shots, queries, seed, checkpoint. With `encoder_support`
+    shuffled also `accuracy_own_support` and `encoder_difference`, own minus shuffled in percentage points
+    (functions: `mse_own_support`). Raises MetafilmError, EpisodesError.
+    """
+    require_counts(
+        ways=(ways, 2), shots=(shots, 1), queries=(queries, 1), episodes=(episodes, 2), steps=(steps, 0)
+    )
+    keep_freed_memory()
+    learner = load_learner(run_or_name)
+    config: Config = learner.config
+    if dataset is not None and learner.regression != (dataset in REGRESSION_DATA):
+        raise MetafilmError(f"--dataset {dataset} does not fit a learner with head {config.head.name}")
+    config = test_config(config, learner, dataset, scheme, within_group)
+    source = evaluation_source(
+        config, split, data_root, ways=ways, shots=shots, queries=queries, seed=seed, style_name=style
+    )
+    found = evaluate(
+        learner,
+        source.sampler,
+        episodes,
+        steps=steps,
+        encoder_support=encoder_support,
+        precision=precision,
+        progress=progress,
+    )
+    one = source.sampler.batch([0])
+    regression = learner.regression
+    described = {
+        "dataset": config.data.name if isinstance(config.data.name, str) else list(config.data.name),
+        "scheme": config.data.scheme,
+        "split": split,
+        "style": style or config.episodes.style,
+        "within_group": config.episodes.within_group,
+        "ways": one.ways,
+        "shots": one.support_labels.shape[1] if regression else one.shots,
+        "queries": one.query_labels.shape[1] // max(one.ways, 1),
+        "seed": seed,
+        "checkpoint": str(model_path(run_or_name)),
+    }
+    if encoder_support == "shuffled":
+        measure = "mse" if regression else "accuracy"
+        own = evaluate(
+            learner,
+            source.sampler,
+            episodes,
+            steps=steps,
+            by_stage=False,
+            precision=precision,
+            progress=progress,
+        )
+        found[f"{measure}_own_support"] = own[measure]
+        found["encoder_difference"] = own[measure] - found[measure]
+    return described | found
+
+
+def require_counts(**limits: tuple[int | None, int]) -> None:
+    """Raise MetafilmError listing every option below its least value."""
+    low = [
+        f"--{name} must be at least {least}, is {value}"
+        for name, (value, least) in limits.items()
+        if value is not None and value < least
+    ]
+    if low:
+        raise MetafilmError("; ".join(low))
+
+
+def test_config(
+    config: Config, learner: MetaFiLM, dataset: str | None, scheme: str | None, within_group: bool
+) -> Config:
+    """The learner's configuration with the data that it is to be tested on."""
+    data = config.data
+    if dataset is not None and dataset != data.name:
+        size = None if dataset in REGRESSION_DATA else learner.image_shape[-1]
+        data = replace(data, name=dataset, scheme=None, image_size=size)
+    if scheme is not None:
+        data = replace(data, scheme=scheme)
+    episodes = replace(config.episodes, within_group=config.episodes.within_group or within_group)
+    return replace(config, data=data, episodes=episodes)
+
+
+def print_record(found: dict[str, Any], file: Path | None) -> None:
+    """The record as a short table on standard output, and whole in `file`."""
+    if file is not None:
+        atomic_write(file, (json.dumps(finite(found), indent=2) + "\n").encode())
+    measure, unit = ("mse", "") if "mse" in found else ("accuracy", " %")
+    digits = 4 if measure == "mse" else 2
+    name = found["dataset"] if isinstance(found["dataset"], str) else " + ".join(found["dataset"])
+    shape = f"{found['ways']}-way {found['shots']}-shot" if found["ways"] else f"{found['shots']} points"
+    print(f"{name} {found['split']}, {shape}, {found['episodes']} episodes, {found['protocol']}")
+    rows = zip(found["stages"], found[f"{measure}_by_step"], found["ci95_by_step"], strict=True)
+    for stage, value, half in rows:
+        print(f"  {stage_in_words(stage):24} {value:.{digits}f} ± {half:.{digits}f}{unit}")
+    if "encoder_difference" in found:
+        print(
+            f"  the task encoder read another task's support; with its own: "
+            f"{found[f'{measure}_own_support']:.{digits}f}{unit} "
+            f"(difference {found['encoder_difference']:+.{digits}f})"
+        )
+    print(
+        f"  {found['wall_seconds']:.1f} s, {found['checkpoint']}" + (f", written to {file}" if file else "")
+    )
+
+
+def stage_in_words(stage: str) -> str:
+    """`identity`, `encoder`, `step 3` as a reader knows them."""
+    words = {"identity": "before adaptation", "encoder": "after the task encoder"}
+    return words.get(stage, f"after inner {stage}")

@@ -1,0 +1,134 @@
+"""`metafilm predict`: a few of the user's own pictures per class, and then any others."""
+
+import json
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from episodes.datasets.folder import SUFFIXES, read_class_folders
+from episodes.files.images import read_image
+from metafilm.errors import MetafilmError
+from metafilm.storage.models import load_learner
+from metafilm.storage.run import atomic_write
+
+INK_DATA = ("omniglot", "strokes")
+"""Data sets of light strokes on black, where a user's scan is dark on light."""
+
+
+def predict(
+    run_or_name: str,
+    support: Path,
+    query: Path,
+    steps: int | None = None,
+    invert: str = "auto",
+    json_file: Path | None = None,
+    task_file: Path | None = None,
+) -> int:
+    """Adapt to the support pictures, classify the query pictures, print a table (to `json_file` -: JSON).
+
+    Unreadable pictures are named on standard error and skipped. Raises MetafilmError, EpisodesError.
+    """
+    learner = load_learner(run_or_name)
+    if learner.regression or len(learner.image_shape) != 3:
+        raise MetafilmError(f"{run_or_name} learned functions, not pictures; use a run on pictures")
+    channels, size = learner.image_shape[0], learner.image_shape[-1]
+    names = learner.config.data.name if learner.config is not None else ()
+    ink = all(name in INK_DATA for name in ((names,) if isinstance(names, str) else names)) and bool(names)
+    if invert == "auto" and not ink:
+        invert = "no"
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the unreadable ones come back in the list too
+        images, labels, classes, _, skipped = read_class_folders(support, channels, size)
+    files, pictures, more = read_pictures(query, channels, size)
+    skipped = [*skipped, *more]
+    for file, reason in skipped:
+        print(f"skipped {file}: {reason}", file=sys.stderr)
+
+    task = learner.adapt(light_on_dark(images, invert), [classes[i] for i in labels.tolist()], steps=steps)
+    probabilities = task.predict_proba(light_on_dark(pictures, invert))
+    if task_file is not None:
+        task.save(task_file)
+    rows = [describe(file, query, task.classes, row) for file, row in zip(files, probabilities, strict=True)]
+    known = [row for row in rows if row.get("class") is not None]
+    found: dict[str, Any] = {
+        "checkpoint": str(run_or_name),
+        "classes": task.classes,
+        "predictions": rows,
+        "skipped": [{"file": str(file), "reason": reason} for file, reason in skipped],
+    }
+    if known:
+        found["accuracy"] = 100 * sum(row["class"] == row["prediction"] for row in known) / len(known)
+        found["labelled"] = len(known)
+    if json_file is not None:
+        text = json.dumps(found, indent=2) + "\n"
+        if str(json_file) == "-":
+            print(text, end="")
+            return 0
+        atomic_write(json_file, text.encode())
+    print_table(found, known)
+    return 0
+
+
+def read_pictures(
+    folder: Path, channels: int, size: int
+) -> tuple[list[Path], Tensor, list[tuple[Path, str]]]:
+    """All pictures below `folder`: (files, uint8 [N, channels, size, size], skipped (file, reason))."""
+    if not folder.is_dir():
+        raise MetafilmError(f"no folder {folder}: give one that holds the pictures to classify")
+    candidates = sorted(
+        path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file()
+    )
+    files, images, skipped = [], [], []
+    for file in candidates:
+        try:
+            images.append(read_image(file, channels, size))
+        except Exception as error:  # decoders raise whatever they like on a damaged file
+            skipped.append((file, f"{type(error).__name__}: {error}"))
+        else:
+            files.append(file)
+    if not images:
+        what = (
+            f"{len(skipped)} pictures, none readable" if skipped else f"no pictures ({', '.join(SUFFIXES)})"
+        )
+        raise MetafilmError(f"{folder} holds {what}; give a folder of pictures to classify")
+    return files, torch.from_numpy(np.stack(images)), skipped
+
+
+def light_on_dark(images: Tensor, invert: str) -> Tensor:
+    """uint8 [N, C, H, W] with all (`yes`), none (`no`) or the mostly light pictures (`auto`) inverted."""
+    if invert == "no":
+        return images
+    if invert == "yes":
+        return 255 - images
+    light = images.flatten(1).float().mean(1) > 127.5
+    return torch.where(light[:, None, None, None], 255 - images, images)
+
+
+def describe(file: Path, query: Path, classes: list[str], row: Tensor) -> dict[str, Any]:
+    """One picture's record; `class` is the folder it lies in, where that is one of the classes."""
+    best = int(row.argmax())
+    folder = file.parent.name if file.parent != query else None
+    return {
+        "file": str(file),
+        "prediction": classes[best],
+        "probability": float(row[best]),
+        "class": folder if folder in classes else None,
+        "probabilities": {name: float(value) for name, value in zip(classes, row, strict=True)},
+    }
+
+
+def print_table(found: dict[str, Any], known: list[dict[str, Any]]) -> None:
+    width = max(len(row["file"]) for row in found["predictions"])
+    names = max(len(str(name)) for name in found["classes"])
+    for row in found["predictions"]:
+        wrong = row["class"] is not None and row["class"] != row["prediction"]
+        note = f"   (lies in {row['class']})" if wrong else ""
+        print(f"{row['file']:{width}}  {row['prediction']:{names}}  {100 * row['probability']:5.1f} %{note}")
+    if known:
+        print(f"{found['accuracy']:.1f} % of the {found['labelled']} pictures in a class's folder are right")

@@ -1,0 +1,88 @@
+"""`metafilm train`: a run from its start or from its checkpoint to its end."""
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from metafilm.config.config import Config
+from metafilm.engine import distributed
+from metafilm.storage.run import RunDirectory
+from metafilm.training.run import train
+from metafilm.training.tracking import Tracker
+
+
+def train_or_resume(config: Config, run_dir: Path | None, data_root: Path | None) -> int:
+    """Train and say where everything is; 130 after Ctrl-C, once the checkpoint is written.
+
+    Under torchrun every process calls this; the first alone opens the folder and speaks. Raises
+    MetafilmError, see `RunDirectory.open` and `metafilm.training.run.train`.
+    """
+    path = run_dir or Path("runs") / config.name
+    group = distributed.start()
+    try:
+        if group.leads:
+            code = _lead(config, path, data_root, group)
+        else:
+            code = _follow(config, path, data_root, group)
+    except BaseException:
+        distributed.stop()
+        raise
+    if group.size > 1:
+        distributed.leave(code)
+    return code
+
+
+def _follow(config: Config, path: Path, data_root: Path | None, group: distributed.Group) -> int:
+    try:
+        train(config, RunDirectory(path), Silent(), data_root, group=group)
+    except KeyboardInterrupt:
+        return 130
+    group.wait()
+    return 0
+
+
+def _lead(config: Config, path: Path, data_root: Path | None, group: distributed.Group) -> int:
+    with RunDirectory.open(path, config) as run:
+        state = run.load_checkpoint() if run.resumed else None
+        others = f" with {group.size} processes" if group.size > 1 else ""
+        if state is not None:
+            print(f"resuming {path} at iteration {state['iteration']} of {config.outer.iterations}{others}")
+            del state
+        else:
+            print(f"training {config.name} in {path}{others}")
+        try:
+            with Tracker(run, config) as tracker:
+                results = train(config, run, tracker, data_root, group=group)
+                tracker.finish(results)
+            group.wait()  # all leave the group together
+        except KeyboardInterrupt:
+            saved = run.load_checkpoint()
+            if saved is None:
+                print(f"\ninterrupted before the first checkpoint of {path}", file=sys.stderr)
+            else:
+                print(
+                    f"\ninterrupted; iteration {saved['iteration']} is saved in {path}. "
+                    "The same command goes on from there.",
+                    file=sys.stderr,
+                )
+            return 130
+    print(summary(results, path))
+    return 0
+
+
+class Silent:
+    """Where the metrics of the other processes go: nowhere."""
+
+    def log(self, record: Mapping[str, Any]) -> None:
+        """Nothing."""
+
+
+def summary(results: dict, path: Path) -> str:
+    """What came out, in two lines."""
+    best, iteration = results.get("best_validation"), results.get("best_iteration")
+    score = (
+        "no validation took place" if best is None else f"best validation {best:.4g} at iteration {iteration}"
+    )
+    minutes = results.get("training_seconds", 0.0) / 60
+    return f"{score}, {minutes:.1f} minutes of training\nscore it on test classes: metafilm eval {path}"

@@ -1,0 +1,185 @@
+"""From a configuration to samplers of episodes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+import episodes
+from episodes import ClassPool, Episode, EpisodeSampler
+from episodes.sampling.prefetch import Sampler
+from episodes.transforms import augment
+from metafilm.config.config import Config
+from metafilm.config.settings import REGRESSION_DATA
+
+
+@dataclass(frozen=True)
+class Source:
+    """A split's episodes, and what a learner must know of the data.
+
+    ``build``: keyword arguments of :func:`metafilm.learner.build_learner`; ``pools``: none for functions.
+    """
+
+    sampler: Sampler
+    pools: tuple[ClassPool, ...]
+
+    @property
+    def classes(self) -> int:
+        """Classes of all pools together."""
+        return sum(pool.num_classes for pool in self.pools)
+
+    @property
+    def build(self) -> dict[str, object]:
+        if not self.pools:
+            mean, std = function_statistics(self.sampler)
+            return {"image_shape": [1], "train_classes": 0, "mean": mean, "std": std}
+        mean, std = statistics(self.pools)
+        return {
+            "image_shape": list(self.pools[0].image_shape),
+            "train_classes": self.classes,
+            "mean": mean,
+            "std": std,
+        }
+
+    def global_classes(self, episode: Episode) -> Episode:
+        """The episode with class ids counted through all pools of a mixture."""
+        if episode.pool_ids is None or episode.class_ids is None:
+            return episode
+        counts = torch.tensor([0] + [pool.num_classes for pool in self.pools[:-1]]).cumsum(0)
+        return replace(episode, class_ids=episode.class_ids + counts[episode.pool_ids].unsqueeze(1))
+
+
+def function_statistics(sampler: Sampler) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation of a function's inputs, uniform over the sampler's ``x_range``."""
+    low, high = getattr(sampler, "x_range", (-1.0, 1.0))
+    return [(low + high) / 2], [(high - low) / 12**0.5]
+
+
+def statistics(pools: tuple[ClassPool, ...]) -> tuple[list[float], list[float]]:
+    """Per-channel mean and standard deviation in [0, 1], the average over pools."""
+    found = [pool.mean_std() for pool in pools]
+    means, stds = (
+        torch.stack([torch.as_tensor(pair[i], dtype=torch.float64) for pair in found]).mean(0) for i in (0, 1)
+    )
+    return means.tolist(), _positive(stds)
+
+
+def _positive(stds: Tensor) -> list[float]:
+    return [value if value > 0 else 1.0 for value in stds.tolist()]
+
+
+def load_pools(config: Config, split: str, root: str | Path | None = None) -> tuple[ClassPool, ...]:
+    """The pools of a split, one per data set named; none for functions."""
+    if config.data.name in REGRESSION_DATA:
+        return ()
+    names = (config.data.name,) if isinstance(config.data.name, str) else config.data.name
+    pools = tuple(
+        episodes.load(
+            name,
+            split,
+            root=root,
+            image_size=config.data.image_size,
+            # of a mixture's data sets only some have schemes of that name
+            scheme=config.data.scheme if len(names) == 1 or config.data.scheme in _schemes(name) else None,
+            download=config.data.download,
+            in_memory=config.data.in_memory,
+        )
+        for name in names
+    )
+    channels = {pool.image_shape[0] for pool in pools}
+    if len(channels) > 1:
+        pools = tuple(pool.with_channels(max(channels)) for pool in pools)
+    return tuple(pool.rotated_classes() for pool in pools) if config.data.rotated_classes else pools
+
+
+def _schemes(name: str) -> tuple[str, ...]:
+    known = episodes.DATASETS.get(name)
+    return known.schemes if known else ()
+
+
+def training_source(config: Config, root: str | Path | None = None) -> Source:
+    """Training episodes: with augmentation, rotated classes and the style, as the configuration says."""
+    settings = config.episodes
+    pools = load_pools(config, config.data.train_split, root)
+    if not pools:
+        return Source(_functions(config, settings.queries, config.seed), ())
+    views = (
+        config.inner.views
+        if config.inner.steps and config.head.name in ("prototype", "cosine", "ridge")
+        else 0
+    )
+    sampler = EpisodeSampler(
+        pools,
+        settings.ways,
+        settings.shots,
+        settings.queries,
+        config.seed,
+        within_group=settings.within_group,
+        rotation=settings.rotation,
+        augment=augment.by_name(settings.augment),
+        transform=style(settings.style),
+        views=views,
+        view_augment=augment.by_name(config.inner.view_augment) if views else None,
+    )
+    return Source(sampler, pools)
+
+
+def evaluation_source(
+    config: Config,
+    split: str,
+    root: str | Path | None = None,
+    *,
+    ways: int | None = None,
+    shots: int | None = None,
+    queries: int | None = None,
+    seed: int = 0,
+    style_name: str | None = None,
+    pools: tuple[ClassPool, ...] | None = None,
+) -> Source:
+    """Plain episodes of a split: no augmentation, no rotation; the style named, else the configuration's.
+
+    ``pools``: the split's, where they are loaded already.
+
+    None for ways, shots and queries takes the configuration's evaluation setting, else its training one (of a
+    range the low end).
+    """
+    ways = ways or config.evaluation.ways or _low(config.episodes.ways)
+    shots = shots or config.evaluation.shots or _low(config.episodes.shots)
+    queries = queries or config.evaluation.queries or config.episodes.queries
+    pools = load_pools(config, split, root) if pools is None else pools
+    if not pools:
+        # the splits of a family of functions differ by seed alone
+        offset = {"train": 0, "val": 1, "test": 2}.get(split, 3)
+        return Source(_functions(config, queries, 1_000_003 * (seed + 1) + offset, shots), ())
+    sampler = EpisodeSampler(
+        pools,
+        ways,
+        shots,
+        queries,
+        seed,
+        within_group=config.episodes.within_group,
+        transform=style(style_name or config.episodes.style),
+    )
+    return Source(sampler, pools)
+
+
+def style(name: str):
+    """The per-task transform of that name; None for ``none``."""
+    if name == "none":
+        return None
+    from episodes.transforms import styles
+
+    return styles.by_name(name)
+
+
+def _functions(config: Config, queries: int, seed: int, shots: int | None = None) -> Sampler:
+    from episodes.datasets.sinusoids import SinusoidSampler
+
+    return SinusoidSampler(shots=shots or _low(config.episodes.shots), queries=queries, seed=seed)
+
+
+def _low(value: int | tuple[int, int]) -> int:
+    return value if isinstance(value, int) else value[0]

@@ -1,0 +1,99 @@
+"""From a configuration to a learner."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from metafilm import film, heads
+from metafilm.backbones import MLP, Conv4, ResNet12
+from metafilm.conditioning.task_encoder import TaskEncoder
+from metafilm.config.config import Config
+from metafilm.learner.inner_loop import InnerLoop
+from metafilm.learner.learner import MetaFiLM
+
+
+def build_backbone(config: Config, image_shape: tuple[int, ...]) -> nn.Module:
+    """The plain backbone of the configuration, without FiLM."""
+    settings = config.backbone
+    if settings.name == "mlp":
+        return MLP(image_shape[0], settings.hidden, settings.activation)
+    shape = (image_shape[0], image_shape[1], image_shape[2])
+    network = {"conv4": Conv4, "resnet12": ResNet12}[settings.name]
+    return network(shape, settings.width, settings.norm)
+
+
+def build_learner(
+    config: Config,
+    image_shape: Sequence[int],
+    train_classes: int = 0,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+) -> MetaFiLM:
+    """A learner with fresh weights, a function of ``config.seed`` alone (the global random state is left as
+    it was).
+
+    Args:
+        config: all settings.
+        image_shape: ``(C, H, W)``; ``(1,)`` for functions of one number.
+        train_classes: classes of the auxiliary classifier, used where ``outer.auxiliary`` is not 0.
+        mean, std: per-channel statistics of the training images in [0, 1]; None: 0 and 1.
+    """
+    shape = tuple(int(size) for size in image_shape)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        backbone = build_backbone(config, shape)
+        film.insert(backbone, config.film.sites)
+        sites = film.sites(backbone)
+        features: int = backbone.out_features  # type: ignore[assignment]
+        ways = config.episodes.ways if isinstance(config.episodes.ways, int) else config.episodes.ways[1]
+        # squared distances grow with the width of the features: the first logits are about as large at any
+        # image size
+        scale = config.head.scale or {"prototype": 8 / features**0.5, "cosine": 10.0}.get(
+            config.head.name, 1.0
+        )
+        head = heads.build(config.head.name, features, ways, scale)
+        regression = config.head.name == "regression"
+        encoder = None
+        if config.encoder.enabled:
+            encoder = TaskEncoder(
+                shape[0] + 1 if regression else features,
+                sites,
+                config.encoder.width,
+                config.encoder.decoder,
+                config.encoder.pooling,
+                config.encoder.scale,
+                config.encoder.depth,
+                normalise=not regression,
+            )
+        inner = None
+        steps = max(config.inner.steps, config.inner.evaluation_steps or 0)
+        if steps:
+            inner = InnerLoop(
+                sites,
+                max(config.inner.steps, 1),
+                config.inner.step_size,
+                learn=config.inner.learn_step_size and config.inner.steps > 0,
+                granularity=config.inner.granularity,
+                per_step=config.inner.per_step,
+            )
+        learner = MetaFiLM(
+            backbone,
+            head,
+            encoder,
+            inner,
+            image_shape=shape,
+            mean=mean,
+            std=std,
+            steps=config.inner.steps,
+            evaluation_steps=config.inner.evaluation_steps,
+            first_order=config.inner.first_order,
+            views=config.inner.views,
+            view_augment=config.inner.view_augment,
+            detach_encoder=config.encoder.detach,
+            auxiliary_classes=train_classes if config.outer.auxiliary else 0,
+        )
+    learner.config = config
+    return learner

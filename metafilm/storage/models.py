@@ -1,0 +1,128 @@
+"""Weights as safetensors files that say how to rebuild their learner.
+
+A file's metadata holds the format's version, the whole configuration and the arguments of
+`metafilm.learner.build.build_learner`, all as JSON: nothing in it runs as code.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from metafilm.config.config import Config
+from metafilm.config.strict import close_match
+from metafilm.errors import CheckpointError
+from metafilm.storage import tensorfile
+from metafilm.storage.run import RunDirectory
+
+if TYPE_CHECKING:
+    from metafilm.learner.learner import MetaFiLM
+
+FORMAT = "metafilm"
+VERSION = 1
+
+
+def save_model(
+    path: str | Path, state: Mapping[str, Tensor], config: Config, build: Mapping[str, Any]
+) -> None:
+    """Write the tensors of `state` with `config` and `build`, the keyword arguments of `build_learner`
+    besides the config (plain numbers, strings and lists only)."""
+    metadata = {
+        "format": FORMAT,
+        "version": str(VERSION),
+        "config": json.dumps(config.to_dict()),
+        "build": json.dumps(dict(build)),
+    }
+    tensorfile.write(path, state, metadata)
+
+
+def read_model(path: str | Path) -> tuple[dict[str, Tensor], Config, dict[str, Any]]:
+    """What `save_model` wrote: (tensors on the CPU, config, build). Raises CheckpointError or ConfigError."""
+    tensors, metadata = tensorfile.read(path)
+    if metadata.get("format") != FORMAT:
+        raise CheckpointError(
+            f"{path} is not a metafilm model: its metadata has format {metadata.get('format')!r}, "
+            f"expected {FORMAT!r}"
+        )
+    if metadata.get("version") != str(VERSION):
+        raise CheckpointError(
+            f"{path} has format version {metadata.get('version')}, this metafilm reads {VERSION}; "
+            "install the metafilm that wrote it"
+        )
+    try:
+        settings, build = json.loads(metadata["config"]), json.loads(metadata["build"])
+    except (KeyError, ValueError) as error:
+        raise CheckpointError(f"{path} has damaged metadata ({error}); train or download it again") from error
+    return tensors, Config.from_dict(settings, source=f"{path} (the config inside)"), build
+
+
+def load_state(module: nn.Module, tensors: Mapping[str, Tensor], path: str | Path) -> None:
+    """Copy `tensors` into `module`, exactly. Raises CheckpointError listing every name that is missing or
+    unknown and every shape that differs, and then leaves `module` as it was."""
+    expected = module.state_dict()
+    problems = [f"{name} is missing, expected {shape(expected[name])}" for name in expected.keys() - tensors]
+    problems += [
+        f"{name} has no place in the network, is {shape(tensors[name])}" for name in tensors.keys() - expected
+    ]
+    problems += [
+        f"{name} is {shape(tensors[name])}, expected {shape(expected[name])}"
+        for name in expected.keys() & tensors.keys()
+        if tensors[name].shape != expected[name].shape
+    ]
+    if problems:
+        listed = "\n  ".join(sorted(problems))
+        raise CheckpointError(f"{path} does not fit the network:\n  {listed}")
+    module.load_state_dict(dict(tensors))
+
+
+def shape(tensor: Tensor) -> str:
+    return f"[{', '.join(map(str, tensor.shape))}]"
+
+
+def shipped_models() -> dict[str, Path]:
+    """Weights that come with the package, by name."""
+    folder = Path(__file__).parent / "shipped"
+    return {path.stem: path for path in sorted(folder.glob("*.safetensors"))}
+
+
+def model_path(path_or_name: str | Path) -> Path:
+    """The weights file meant by a run directory, a file, or a shipped name. Raises CheckpointError."""
+    path = Path(path_or_name)
+    if path.is_dir():
+        run = RunDirectory(path)
+        if run.model_file.is_file():
+            return run.model_file
+        if run.config_file.is_file():
+            raise CheckpointError(
+                f"{path} holds a run without weights yet (no {run.model_file.name}); train it on"
+            )
+        raise CheckpointError(f"{path} is no run directory: it has no {run.model_file.name}")
+    if path.is_file():
+        return path
+    shipped = shipped_models()
+    if str(path_or_name) in shipped:
+        return shipped[str(path_or_name)]
+    hint = close_match(str(path_or_name), shipped)
+    raise CheckpointError(
+        f"{path_or_name} is neither a run directory, a .safetensors file nor shipped weights{hint}"
+    )
+
+
+def load_learner(path_or_name: str | Path, device: str | torch.device = "cpu") -> "MetaFiLM":
+    """The learner of a run directory, a `.safetensors` file, or shipped weights such as `omniglot-conv4`.
+
+    It comes in evaluation mode. Raises CheckpointError (missing, damaged or unfitting file), ConfigError.
+    """
+    from metafilm.learner.build import build_learner  # it imports the whole learner, which reads checkpoints
+
+    path = model_path(path_or_name)
+    tensors, config, build = read_model(path)
+    try:
+        learner = build_learner(config, **build)
+    except TypeError as error:
+        raise CheckpointError(f"{path} has damaged metadata ({error}); train or download it again") from error
+    load_state(learner, tensors, path)
+    return learner.to(device).eval()

@@ -1,0 +1,244 @@
+"""One run's folder: what it holds, who may write to it, and when a run may be resumed.
+
+    config.yaml         all settings
+    metrics.jsonl       one JSON object a line, each with its `iteration`
+    model.safetensors   the best weights, with what is needed to rebuild the learner
+    checkpoint.pt       everything a resumed run needs (read with weights_only=True)
+    results.json        what the run reported
+
+Every file but the metrics is written beside its place and renamed into it, so a kill at any moment leaves
+the old file or the new one. Metrics are appended and cut back to the checkpoint when a run resumes.
+"""
+
+import json
+import math
+import os
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+
+from metafilm.config.config import Config, resume_differences
+from metafilm.errors import RunError, first_line
+
+try:
+    import fcntl
+except ImportError:  # no such lock on this platform: the user keeps two runs apart
+    fcntl = None
+
+
+class RunDirectory:
+    """A run's folder at `path`. Made by `open` for writing; constructing one only names the files.
+
+    Use as a context manager, or call `close`, to let go of the lock; the system does so when the process
+    dies.
+    """
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        self.config_file = self.path / "config.yaml"
+        self.metrics_file = self.path / "metrics.jsonl"
+        self.model_file = self.path / "model.safetensors"
+        self.checkpoint_file = self.path / "checkpoint.pt"
+        self.results_file = self.path / "results.json"
+        self.resumed = False
+        self._lock: int | None = None
+        self._metrics: Any = None
+
+    @classmethod
+    def open(cls, path: str | Path, config: Config) -> "RunDirectory":
+        """Lock the folder, made if need be, for a run with `config`; `resumed` tells whether one was there.
+
+        Settings that don't change the weights (marked so among the settings) may differ from the earlier
+        run's. Raises RunError when another process holds the folder, when the folder holds something else, or
+        when its run has other settings, each of which is named.
+        """
+        run = cls(path)
+        try:
+            run.path.mkdir(parents=True, exist_ok=True)
+            run._require_ours()
+            run.lock()
+        except OSError as error:
+            raise RunError(
+                f"{path}: can't write there ({error.strerror}); choose another --run-dir"
+            ) from error
+        try:
+            run._match(config)
+            atomic_write(run.config_file, config.to_yaml().encode())
+        except BaseException:
+            run.close()
+            raise
+        return run
+
+    def _require_ours(self) -> None:
+        """Refuse a folder with other things in it, before anything is written there."""
+        found = {item.name for item in self.path.iterdir()}
+        others = sorted(name for name in found - {LOCK_NAME} if not name.startswith(".config.yaml."))
+        if others and self.config_file.name not in found:
+            raise RunError(
+                f"{self.path} is no run directory: it has no config.yaml but {', '.join(others[:3])}; "
+                "choose another --run-dir"
+            )
+
+    def _match(self, config: Config) -> None:
+        for file in (self.config_file, self.metrics_file, self.model_file, self.checkpoint_file):
+            for leftover in self.path.glob(f".{file.name}.*.tmp"):  # from a process killed while it wrote
+                leftover.unlink(missing_ok=True)
+        if self.config_file.is_file():
+            differences = resume_differences(Config.from_yaml(self.config_file), config)
+            if differences:
+                listed = "\n  ".join(differences)
+                raise RunError(
+                    f"{self.path} holds a run with other settings:\n  {listed}\n"
+                    "choose another --run-dir, or delete this one to start anew"
+                )
+            self.resumed = True
+
+    def lock(self) -> None:
+        """Take the folder for this process. Raises RunError naming the process that has it."""
+        if fcntl is None or self._lock is not None:
+            return
+        handle = os.open(self.path / LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            owner = os.read(handle, 32).decode(errors="replace").strip() or "unknown"
+            os.close(handle)
+            raise RunError(
+                f"{self.path} is in use by process {owner}; wait for it, or choose another --run-dir"
+            ) from error
+        os.ftruncate(handle, 0)
+        os.write(handle, f"{os.getpid()}\n".encode())
+        self._lock = handle
+
+    def close(self) -> None:
+        """Close the metrics and let go of the lock. Safe to call twice."""
+        if self._metrics is not None:
+            self._metrics.close()
+            self._metrics = None
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def __enter__(self) -> "RunDirectory":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def config(self) -> Config:
+        """The settings of the run. Raises RunError when the folder holds none."""
+        if not self.config_file.is_file():
+            raise RunError(f"{self.path} is no run directory: it has no config.yaml")
+        return Config.from_yaml(self.config_file)
+
+    def append_metrics(self, record: Mapping[str, Any]) -> None:
+        """Add one line; `record` needs `iteration`, the optimiser steps taken. NaN and Inf become null."""
+        if "iteration" not in record:
+            raise RunError(f"a metrics record needs an iteration, has {', '.join(record)}")
+        if self._metrics is None:
+            self._metrics = self.metrics_file.open("a", encoding="utf-8", buffering=1)
+        self._metrics.write(json.dumps(finite(record), allow_nan=False) + "\n")
+
+    def read_metrics(self) -> list[dict[str, Any]]:
+        """All records in order, without a last line that a kill tore."""
+        if not self.metrics_file.is_file():
+            return []
+        records = []
+        for line in self.metrics_file.read_bytes().splitlines(keepends=True):
+            try:
+                record = json.loads(line) if line.endswith(b"\n") else None
+            except ValueError:
+                record = None
+            if isinstance(record, dict):
+                records.append(record)
+        return records
+
+    def truncate_metrics(self, iteration: int | None) -> None:
+        """Keep the records up to and including `iteration` (None: keep none), as a resumed run needs it."""
+        if self._metrics is not None:
+            self._metrics.close()
+            self._metrics = None
+        kept = (
+            []
+            if iteration is None
+            else [r for r in self.read_metrics() if r.get("iteration", 0) <= iteration]
+        )
+        text = "".join(json.dumps(record, allow_nan=False) + "\n" for record in kept)
+        atomic_write(self.metrics_file, text.encode())
+
+    def save_checkpoint(self, state: Mapping[str, Any]) -> None:
+        """Replace checkpoint.pt with `state`: tensors, numbers, strings and containers of these only.
+
+        Log the metrics of an iteration before its checkpoint: what a resumed run keeps is cut to it.
+        """
+        if self._metrics is not None:
+            os.fsync(self._metrics.fileno())
+        atomic_write(self.checkpoint_file, lambda file: torch.save(dict(state), file))
+
+    def load_checkpoint(self) -> dict[str, Any] | None:
+        """The last checkpoint's state on the CPU, or None without one. Raises RunError if it is damaged."""
+        if not self.checkpoint_file.is_file():
+            return None
+        try:
+            state = torch.load(self.checkpoint_file, map_location="cpu", weights_only=True)
+        except Exception as error:  # torch raises whatever the bytes lead it to
+            raise RunError(
+                f"{self.checkpoint_file} is damaged ({first_line(error)}); delete it to start the run anew"
+            ) from error
+        if not isinstance(state, dict):
+            raise RunError(f"{self.checkpoint_file} holds {type(state).__name__}, expected a dict of states")
+        return state
+
+    def write_results(self, results: Any) -> None:
+        """Replace results.json. NaN and Inf become null."""
+        atomic_write(self.results_file, (json.dumps(finite(results), indent=2) + "\n").encode())
+
+    def read_results(self) -> Any:
+        """What `write_results` wrote, or None."""
+        return json.loads(self.results_file.read_text()) if self.results_file.is_file() else None
+
+
+LOCK_NAME = "run.lock"
+
+
+def atomic_write(path: str | Path, content: bytes | Callable[[BinaryIO], Any]) -> None:
+    """Write a file so that a reader or a crash sees the old one or the whole new one.
+
+    `content` is the bytes, or a function that writes them to the open file it gets.
+    """
+    path = Path(path)
+    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with beside.open("wb") as file:
+            if isinstance(content, bytes):
+                file.write(content)
+            else:
+                content(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
+    with suppress(OSError):  # a folder can't be opened on every system; the rename itself is done
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def finite(value: Any) -> Any:
+    """`value` for JSON: NaN and Inf, which JSON lacks, as None; numpy and torch scalars as numbers."""
+    if isinstance(value, Mapping):
+        return {str(key): finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(item) for item in value]
+    if hasattr(value, "tolist"):
+        return finite(value.tolist())
+    if isinstance(value, Path):
+        return str(value)
+    return None if isinstance(value, float) and not math.isfinite(value) else value

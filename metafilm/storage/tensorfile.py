@@ -1,0 +1,52 @@
+"""Named tensors and text in one safetensors file: nothing read from it runs as code."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+from torch import Tensor
+
+from metafilm.errors import CheckpointError
+from metafilm.storage.run import atomic_write
+
+
+def write(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Write `tensors` and `metadata`, atomically; equal contents make equal files."""
+    # Copies: safetensors refuses tensors that share memory, and strides other than the default.
+    copies = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    atomic_write(path, sorted_header(safetensors.torch.save(copies, dict(metadata))))
+
+
+def read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """(tensors on the CPU, metadata) of a file. Raises CheckpointError: none there, or damaged."""
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file")
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:  # type: ignore[no-untyped-call]
+            # not a dict: it has no other way to its names than keys()
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    except (safetensors.SafetensorError, OSError) as error:
+        raise CheckpointError(
+            f"{path} is damaged or no safetensors file ({error}); make or download it again"
+        ) from error
+
+
+def sorted_header(content: bytes) -> bytes:
+    """A safetensors file with its header in order: safetensors writes metadata in a random one, and equal
+    weights should make equal files. Offsets count from the end of the header, so it may change its length."""
+    size = int.from_bytes(content[:8], "little")
+    header = json.dumps(json.loads(content[8 : 8 + size]), sort_keys=True, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)  # tensors start at a multiple of 8
+    return len(header).to_bytes(8, "little") + header + content[8 + size :]
+
+
+def as_json(value: Any) -> str:
+    """JSON text for the metadata. Raises TypeError unless reading it gives the same value back."""
+    text = json.dumps(value)
+    if json.loads(text) != value:
+        raise TypeError("JSON would change them")
+    return text

@@ -1,0 +1,92 @@
+"""What the outer loop's optimiser is told: which parameters decay, how fast each group learns, and the moving
+average.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from metafilm.config.settings import Outer
+from metafilm.learner.learner import MetaFiLM
+
+
+def build(learner: MetaFiLM, settings: Outer) -> torch.optim.AdamW:
+    """AdamW over everything but the deviations.
+
+    Matrices and kernels decay; norms' affines, biases, scales and step sizes don't. The task encoder is a
+    group of its own: under the backbone's decay an output that starts at zero can stay there.
+    """
+    groups: dict[str, list[nn.Parameter]] = {
+        "shared": [],
+        "encoder": [],
+        "undecayed": [],
+        "encoder_undecayed": [],
+    }
+    for name, parameter in learner.outer_parameters().items():
+        encoder = name.startswith("encoder.")
+        decays = parameter.dim() > 1 and not name.startswith("inner.")
+        kind = (
+            ("encoder" if encoder else "shared")
+            if decays
+            else ("encoder_undecayed" if encoder else "undecayed")
+        )
+        groups[kind].append(parameter)
+    encoder_rate = settings.encoder_learning_rate or settings.learning_rate
+    rates = {"encoder": encoder_rate, "encoder_undecayed": encoder_rate}
+    decays = {"shared": settings.weight_decay, "encoder": settings.encoder_weight_decay}
+    listed = [
+        {
+            "params": parameters,
+            "lr": rates.get(kind, settings.learning_rate),
+            "peak": rates.get(kind, settings.learning_rate),
+            "weight_decay": decays.get(kind, 0.0),
+        }
+        for kind, parameters in groups.items()
+        if parameters
+    ]
+    return torch.optim.AdamW(listed)
+
+
+def schedule(iteration: int, settings: Outer) -> float:
+    """The learning rate of iteration 0, 1 ... as a fraction of its peak: linear warm-up, then a cosine to the
+    end.
+    """
+    warmup = min(settings.warmup, settings.iterations)
+    if iteration < warmup:
+        return (iteration + 1) / warmup
+    progress = (iteration - warmup) / max(settings.iterations - warmup, 1)
+    low = settings.final_learning_rate
+    return low + (1 - low) * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
+
+
+def set_rate(optimiser: torch.optim.Optimizer, fraction: float) -> None:
+    """Set every group's learning rate to this fraction of its peak."""
+    for group in optimiser.param_groups:
+        group["lr"] = group["peak"] * fraction
+
+
+class MovingAverage:
+    """An exponential moving average of a module's floating-point state, buffers too; short at first (as in
+    Polyak averaging with a warm-up: the decay of update t is at most (1 + t) / (10 + t))."""
+
+    def __init__(self, module: nn.Module, decay: float) -> None:
+        self.decay, self.updates = decay, 0
+        self.values = {name: value.detach().clone() for name, value in module.state_dict().items()}
+
+    @torch.no_grad()
+    def update(self, module: nn.Module) -> None:
+        """Take the module's present state in."""
+        self.updates += 1
+        weight = 1 - min(self.decay, (1 + self.updates) / (10 + self.updates))
+        for name, value in module.state_dict().items():
+            if value.is_floating_point():
+                self.values[name].lerp_(value, weight)
+            else:
+                self.values[name].copy_(value)
+
+    def state(self) -> dict[str, Tensor]:
+        """The averaged state dict."""
+        return self.values

@@ -1,0 +1,151 @@
+"""The outer gradient of a batch of tasks: the chain rule, cut at the deviations to hold little in memory."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from episodes import Episode
+from metafilm.config.config import Config
+from metafilm.errors import MetafilmError
+from metafilm.evaluation import score
+from metafilm.film import FilmDict
+from metafilm.learner.learner import MetaFiLM
+
+
+class Diverged(MetafilmError):
+    """A loss or gradient became NaN or infinite."""
+
+
+def penalty(deviations: FilmDict) -> Tensor | float:
+    """Mean over tasks and features of δ², so its coefficient means the same for any meta-batch and width."""
+    if not deviations:
+        return 0.0
+    return torch.cat([value.flatten(1) for value in deviations.values()], 1).square().mean()
+
+
+def sizes(deviations: FilmDict) -> dict[str, float]:
+    """Root mean square of δ per parameter: what each site's gain and bias deviate by."""
+    return {name: float(value.detach().square().mean().sqrt()) for name, value in deviations.items()}
+
+
+def accumulate(
+    learner: MetaFiLM,
+    episode: Episode,
+    config: Config,
+    *,
+    steps: int | None = None,
+    share: float = 1.0,
+    query_chunk: int | None = None,
+) -> dict[str, Any]:
+    """Add to the parameters' gradients that of ``share`` × the outer loss of T tasks.
+
+    The outer loss is the mean over tasks of query loss + ``outer.penalty`` × mean δ² + ``outer.auxiliary`` ×
+    cross entropy over all training classes. Support sets go through the inner loop all T together; then each
+    ``query_chunk`` tasks' queries go forward and backward to the deviations, and their graph is freed; last
+    the deviations' gradients go back through the inner loop and the task encoder. That is the chain rule, cut
+    at the deviations: memory holds the queries of one part at a time.
+
+    Args:
+        steps: inner steps; None: the learner's.
+        query_chunk: tasks whose queries go together; None: all T.
+
+    Returns:
+        What to report of the tasks, means over them: ``loss``, ``penalty``, ``accuracy``, ``sizes`` ...
+
+    Raises:
+        Diverged: a loss is not finite.
+    """
+    found = learner.adaptation(episode, steps=steps)
+    films = found.films[-1]
+    own_features = found.features is not None
+    ends = {name: value.detach().requires_grad_(value.requires_grad) for name, value in films.items()}
+    size = query_chunk or episode.tasks
+    reports: list[tuple[float, dict[str, Any]]] = []
+    for first in range(0, episode.tasks, size):
+        whole = size >= episode.tasks
+        part = episode if whole else episode.select(slice(first, first + size))
+        mine = ends if whole else {name: value[first : first + size] for name, value in ends.items()}
+        loss, report = _query_loss(learner, part, mine, 0.0 if own_features else config.outer.auxiliary)
+        weight = part.tasks / episode.tasks
+        (finite(loss) * (weight * share)).backward()
+        reports.append((weight, report))
+    report = merge(reports)
+    deviation = penalty(films)
+    rest: Tensor | float = config.outer.penalty * deviation
+    report["penalty"] = float(deviation.detach()) if isinstance(deviation, Tensor) else 0.0
+    report["sizes"] = sizes(films)
+    if found.features is not None and config.outer.auxiliary:
+        auxiliary = _auxiliary(learner, found.features, episode, episode.support_labels)
+        if auxiliary is not None:
+            rest = rest + config.outer.auxiliary * auxiliary
+            report["auxiliary"] = float(auxiliary.detach())
+    roots = [(value, ends[name].grad) for name, value in films.items() if ends[name].grad is not None]
+    if isinstance(rest, Tensor) and rest.requires_grad:
+        roots.append((finite(rest) * share, None))
+    if roots:
+        torch.autograd.backward([root for root, _ in roots], [gradient for _, gradient in roots])
+    return report
+
+
+def _query_loss(
+    learner: MetaFiLM, episode: Episode, films: FilmDict, auxiliary_weight: float
+) -> tuple[Tensor, dict[str, Any]]:
+    """The tasks' mean query loss under these deviations, and the auxiliary loss of the same features."""
+    prediction, features = next(learner.predictions(episode, [films]))
+    loss = learner.head.loss(prediction, episode.query_labels).mean()
+    report: dict[str, Any] = {"loss": float(loss.detach())}
+    if not learner.regression:
+        report["accuracy"] = sum(score(learner, prediction.detach(), episode)) / episode.tasks
+    if auxiliary_weight:
+        labels = torch.cat((episode.support_labels, episode.query_labels), 1)
+        auxiliary = _auxiliary(learner, features, episode, labels)
+        if auxiliary is not None:
+            loss = loss + auxiliary_weight * auxiliary
+            report["auxiliary"] = float(auxiliary.detach())
+    return loss, report
+
+
+def _auxiliary(learner: MetaFiLM, features: Tensor, episode: Episode, labels: Tensor) -> Tensor | None:
+    """:func:`auxiliary_loss`, where learner and episode have what it takes."""
+    if learner.auxiliary is None or episode.class_ids is None:
+        return None
+    return auxiliary_loss(learner.auxiliary, features, episode.class_ids, labels)
+
+
+def auxiliary_loss(classifier: nn.Module, features: Tensor, class_ids: Tensor, labels: Tensor) -> Tensor:
+    """Cross entropy over all training classes.
+
+    Args:
+        classifier: features -> logits of all training classes.
+        features: ``[T, n, D]``.
+        class_ids: ``[T, ways]``, the training class of each label.
+        labels: ``[T, m]``, of which the last n are the features'.
+    """
+    logits = classifier(features).flatten(0, 1)
+    return F.cross_entropy(logits, class_ids.gather(1, labels[:, -features.shape[1] :]).flatten())
+
+
+def finite(loss: Tensor) -> Tensor:
+    """The loss. Raises Diverged unless it is finite."""
+    if not math.isfinite(float(loss.detach())):
+        raise Diverged(f"the outer loss is {float(loss.detach())}")
+    return loss
+
+
+def merge(reports: list[tuple[float, dict[str, Any]]]) -> dict[str, Any]:
+    """Weighted means of the chunks' reports."""
+    merged: dict[str, Any] = {}
+    for share, report in reports:
+        for key, value in report.items():
+            if key == "sizes":
+                into = merged.setdefault(key, {})
+                for name, size in value.items():
+                    into[name] = into.get(name, 0.0) + share * size
+            else:
+                merged[key] = merged.get(key, 0.0) + share * value
+    return merged

@@ -1,0 +1,197 @@
+"""The outer loop: everything learns from how well the adapted networks do on their queries."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from episodes import Episode
+from metafilm import norms
+from metafilm.config.config import Config
+from metafilm.config.sources import Source
+from metafilm.engine.distributed import Group
+from metafilm.errors import MetafilmError
+from metafilm.learner.learner import MetaFiLM
+from metafilm.storage.models import load_state
+from metafilm.training import optimiser
+from metafilm.training.chunks import Chunks
+from metafilm.training.outer_gradient import Diverged, accumulate, merge
+
+if TYPE_CHECKING:
+    from metafilm.training.compiled import CompiledGradient
+
+
+class OuterLoop:
+    """One training run's state and its step.
+
+    Args:
+        learner: what learns.
+        config: all settings.
+        source: training episodes.
+        group: the processes that share each meta-batch; None: this one alone.
+
+    Attributes:
+        stopping: set it to end the run after the next step; after a step it says whether any process did.
+    """
+
+    def __init__(self, learner: MetaFiLM, config: Config, source: Source, group: Group | None = None) -> None:
+        self.learner, self.config, self.source = learner, config, source
+        self.group = group or Group()
+        self.stopping = False
+        if config.outer.meta_batch < self.group.size:
+            raise MetafilmError(
+                f"a meta-batch of {config.outer.meta_batch} can't be shared by {self.group.size} processes; "
+                f"raise --outer.meta_batch, or start fewer"
+            )
+        self.optimiser = optimiser.build(learner, config.outer)
+        self.average = (
+            optimiser.MovingAverage(learner, config.outer.average) if config.outer.average else None
+        )
+        self.iteration = 0
+        self.best: float | None = None
+        self.best_iteration = 0
+        self.seconds = 0.0
+        self.chunks = Chunks.of(config.outer)
+        self.compiled: CompiledGradient | None = None
+        if config.outer.compile:
+            from metafilm.training.compiled import CompiledGradient
+
+            self.compiled = CompiledGradient(learner, config)
+
+    def indices(self, iteration: int) -> list[int]:
+        """Which episodes of the meta-batch of an iteration are this process's."""
+        size = self.config.outer.meta_batch
+        return self.group.share(range(iteration * size, (iteration + 1) * size))
+
+    def step(self, episodes: list[Episode]) -> dict[str, Any]:
+        """One update from a meta-batch given in chunks; returns means over its tasks.
+
+        Raises:
+            Diverged: the loss or the gradient is not finite; the weights are then still those before this
+                step.
+        """
+        settings = self.config.outer
+        learner = self.learner
+        self.optimiser.zero_grad(set_to_none=True)
+        norms.discard(learner.backbone)
+        failed: Diverged | None = None
+        report: dict[str, Any] = {}
+        try:
+            report = self.gradient(episodes)
+        except Diverged as error:
+            failed = error
+        parameters = [parameter for group in self.optimiser.param_groups for parameter in group["params"]]
+        flags = self.group.sum_gradients(parameters, [float(failed is not None), float(self.stopping)])
+        if flags[0]:
+            raise failed or Diverged(f"the outer loss is not finite at iteration {self.iteration + 1}")
+        self.stopping = flags[1] > 0
+        if self.group.size > 1:
+            report = _summed(report, self.group)
+            norms.share(learner.backbone, self.group.sum)
+        limit = settings.clip_norm or math.inf
+        norm = float(torch.nn.utils.clip_grad_norm_(parameters, limit))
+        if not math.isfinite(norm):
+            raise Diverged(f"the norm of the outer gradient is {norm} at iteration {self.iteration + 1}")
+        fraction = optimiser.schedule(self.iteration, settings)
+        optimiser.set_rate(self.optimiser, fraction)
+        self.optimiser.step()
+        norms.commit(learner.backbone)
+        if self.average is not None:
+            self.average.update(learner)
+        self.iteration += 1
+        return report | {"gradient_norm": norm, "learning_rate": fraction * settings.learning_rate}
+
+    def gradient(self, episodes: list[Episode]) -> dict[str, Any]:
+        """Add the meta-batch's outer gradient to the parameters'; returns means over its tasks.
+
+        Raises:
+            Diverged: a loss is not finite.
+        """
+        settings, learner = self.config.outer, self.learner
+        learner.train()
+        learner.autocast = settings.precision == "bfloat16"
+        steps = None if self.iteration >= self.config.inner.start * settings.iterations else 0
+        tasks = sum(episode.tasks for episode in episodes)
+        if self.group.size > 1:
+            tasks = settings.meta_batch
+        reports: list[tuple[float, dict[str, Any]]] = []
+        try:
+            for episode in episodes:
+                share = episode.tasks / tasks
+                episode = self.source.global_classes(episode.to(learner.mean.device))
+                if self.compiled is not None:
+                    report = self.compiled(episode, steps=steps, share=share)
+                else:
+                    report = accumulate(
+                        learner,
+                        episode,
+                        self.config,
+                        steps=steps,
+                        share=share,
+                        query_chunk=self.chunks.queries,
+                    )
+                reports.append((share, report))
+        except Diverged as error:
+            raise Diverged(f"{error} at iteration {self.iteration + 1}") from error
+        finally:
+            learner.autocast = False
+        return merge(reports)
+
+    @contextmanager
+    def averaged(self) -> Iterator[MetaFiLM]:
+        """The learner with the averaged weights, where there are any, for the time of the context."""
+        if self.average is None:
+            yield self.learner
+            return
+        own = {name: value.detach().clone() for name, value in self.learner.state_dict().items()}
+        self.learner.load_state_dict(self.average.state())
+        try:
+            yield self.learner
+        finally:
+            self.learner.load_state_dict(own)
+
+    def state(self) -> dict[str, Any]:
+        """Everything a resumed run needs. Episodes are pure functions of their number and need nothing."""
+        return {
+            "learner": self.learner.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "average": None
+            if self.average is None
+            else {"values": self.average.values, "updates": self.average.updates},
+            "iteration": self.iteration,
+            "best": self.best,
+            "best_iteration": self.best_iteration,
+            "seconds": self.seconds,
+            "chunks": list(self.chunks),
+            "random": torch.get_rng_state(),
+        }
+
+    def load(self, state: dict[str, Any], path: str | Path) -> None:
+        """Go on from a :meth:`state`."""
+        load_state(self.learner, state["learner"], path)
+        self.optimiser.load_state_dict(state["optimiser"])
+        if self.average is not None:
+            self.average.values, self.average.updates = (
+                state["average"]["values"],
+                state["average"]["updates"],
+            )
+        self.iteration, self.seconds = state["iteration"], state["seconds"]
+        self.best, self.best_iteration = state["best"], state["best_iteration"]
+        # other chunks add up in another order, so a resumed run keeps those it was begun with
+        self.chunks = Chunks(*state["chunks"])
+        torch.set_rng_state(state["random"])
+
+
+def _summed(report: dict[str, Any], group: Group) -> dict[str, Any]:
+    """Means over a meta-batch from each process's part of them."""
+    flat = {key: value for key, value in report.items() if key != "sizes"}
+    names = [*flat, *report["sizes"]]
+    values = [*flat.values(), *report["sizes"].values()]
+    total = group.sum(torch.tensor(values, dtype=torch.float64, device=group.device)).tolist()
+    both = dict(zip(names, total, strict=True))
+    return {key: both[key] for key in flat} | {"sizes": {key: both[key] for key in report["sizes"]}}

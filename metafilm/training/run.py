@@ -1,0 +1,258 @@
+"""A training run from its start, or from its checkpoint, to its end."""
+
+from __future__ import annotations
+
+import io
+import signal
+import threading
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from episodes.progress import Progress
+from metafilm.config.config import Config
+from metafilm.config.sources import Source, evaluation_source, training_source
+from metafilm.engine.distributed import Group, WorkerLost
+from metafilm.engine.memory import keep_freed_memory
+from metafilm.errors import MetafilmError
+from metafilm.evaluation import evaluate
+from metafilm.learner.build import build_learner
+from metafilm.storage.models import save_model
+from metafilm.storage.run import RunDirectory
+from metafilm.training import chunks
+from metafilm.training.outer_gradient import Diverged
+from metafilm.training.outer_loop import OuterLoop
+
+VALIDATION_SEED = 1_000_000
+GAP_WARNING = 15.0  # percentage points
+GO_ON = "The same command goes on from there"
+TRAIN_ANEW = "Lower --outer.learning_rate or --inner.step_size and train anew"
+
+
+class Tracker(Protocol):
+    """Where metrics go: one record per iteration that has something to say."""
+
+    def log(self, record: dict[str, Any]) -> None: ...
+
+
+def train(
+    config: Config,
+    run: RunDirectory,
+    tracker: Tracker,
+    data_root: str | Path | None = None,
+    *,
+    progress: bool | None = None,
+    group: Group | None = None,
+) -> dict[str, Any]:
+    """Train a run to its end, from its checkpoint if it has one.
+
+    Args:
+        config: all settings.
+        run: an open run directory; takes metrics, checkpoints and the best weights.
+        tracker: where metrics go.
+        data_root: see :func:`episodes.data_root`.
+        progress: show a bar: True, False, or when somebody looks (None).
+        group: the processes that train it together, all of which call this; its leader alone writes to
+            ``run`` and ``tracker``. None: this process alone.
+
+    Returns:
+        What ``results.json`` says: best validation score and its iteration, training seconds, iterations.
+
+    Raises:
+        Diverged: naming the iteration and the last good checkpoint.
+        KeyboardInterrupt: after writing a checkpoint, upon Ctrl-C or SIGTERM.
+        WorkerLost: another process has died; naming the checkpoint, which is written first.
+    """
+    keep_freed_memory()
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    group = group or Group()
+    if not group.leads:
+        group.wait()  # the leader builds the data's cache
+    source = training_source(config, data_root)
+    validation = evaluation_source(config, config.data.validation_split, data_root, seed=VALIDATION_SEED)
+    seen = evaluation_source(
+        config, config.data.train_split, data_root, seed=VALIDATION_SEED, pools=source.pools
+    )
+    if group.leads:
+        group.wait()
+    build = source.build
+    learner = build_learner(config, **build)  # type: ignore[arg-type]
+    learner = learner.to(device_of(config, group), memory_format=torch.channels_last)  # type: ignore[call-overload]
+    loop = OuterLoop(learner, config, source, group)
+    _begin(loop, run)
+    last_saved = time.perf_counter()
+    iterations = config.outer.iterations
+    remaining = range(loop.iteration, iterations)
+    ahead = source.sampler.prefetch((loop.indices(i) for i in remaining), loop.chunks.tasks)
+    with (
+        _interruptible(last_words=group.size > 1) as interrupted,
+        Progress(config.name, total=iterations, show=progress if group.leads else False) as bar,
+        closing(ahead) as prefetched,  # type: ignore[type-var]
+    ):
+        bar.advance(loop.iteration)
+        begin = time.perf_counter()
+        for _, episodes in zip(remaining, prefetched, strict=False):
+            loop.stopping = interrupted.is_set()
+            try:
+                report = loop.step(episodes)
+            except Diverged as error:
+                raise Diverged(f"{error}; {_last_good(run)}. {TRAIN_ANEW}") from error
+            except WorkerLost as error:
+                if group.leads:  # the weights are still those before this step
+                    run.save_checkpoint(loop.state())
+                raise WorkerLost(
+                    f"{error}; {_last_good(run)}. The same command goes on from there"
+                ) from error
+            due = loop.iteration % config.evaluation.every == 0 or loop.iteration == iterations
+            if due:
+                try:
+                    report |= _validate(loop, validation, seen, run, build, config)
+                except WorkerLost as error:
+                    raise WorkerLost(f"{error}; {_last_good(run)}. {GO_ON}") from error
+            loop.seconds += time.perf_counter() - begin
+            begin = time.perf_counter()
+            stop = loop.stopping or (group.size == 1 and interrupted.is_set())
+            if group.leads:
+                if due or loop.iteration % 10 == 0 or loop.iteration == 1:
+                    tracker.log({"iteration": loop.iteration, "seconds": loop.seconds, **report})
+                if (
+                    due
+                    or stop
+                    or time.perf_counter() - last_saved > config.evaluation.checkpoint_every_seconds
+                ):
+                    run.save_checkpoint(loop.state())
+                    last_saved = time.perf_counter()
+            bar.advance(1, _line(config.name, report, loop))
+            if stop:
+                raise KeyboardInterrupt
+    results = {
+        "best_validation": loop.best,
+        "best_iteration": loop.best_iteration,
+        "iterations": loop.iteration,
+        "training_seconds": loop.seconds,
+        "threads": torch.get_num_threads(),
+        "processes": group.size,
+    }
+    if group.leads:
+        run.write_results(results)
+    return results
+
+
+def _begin(loop: OuterLoop, run: RunDirectory) -> None:
+    """Start from the leader's checkpoint, or from its fresh weights, on every process."""
+    state = run.load_checkpoint() if loop.group.leads else None
+    if state is not None:
+        loop.load(state, run.checkpoint_file)
+    elif loop.group.leads:
+        sampler, first = loop.source.sampler, loop.indices(0)
+        loop.chunks = chunks.measure(loop, lambda size: list(sampler.batches(first, size)))
+    if loop.group.leads:
+        run.truncate_metrics(loop.iteration if state is not None else None)
+    if loop.group.size > 1:
+        content = io.BytesIO()
+        torch.save(loop.state(), content)
+        received = io.BytesIO(loop.group.send(content.getvalue() if loop.group.leads else None))
+        loop.load(torch.load(received, map_location="cpu", weights_only=True), run.checkpoint_file)
+
+
+def device_of(config: Config, group: Group) -> torch.device:
+    """Where to train.
+
+    Raises:
+        MetafilmError: the settings ask for a GPU and there is none.
+    """
+    if config.device == "cpu" or (config.device == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise MetafilmError("--device cuda, but PyTorch sees no GPU here; use --device cpu or auto")
+    return group.device if group.size > 1 else torch.device("cuda")
+
+
+def _last_good(run: RunDirectory) -> str:
+    if run.checkpoint_file.exists():
+        return f"the last good checkpoint is {run.checkpoint_file} (iteration {_saved(run)})"
+    return "there is no checkpoint yet"
+
+
+def _validate(
+    loop: OuterLoop,
+    validation: Source,
+    seen: Source,
+    run: RunDirectory,
+    build: dict[str, object],
+    config: Config,
+) -> dict[str, Any]:
+    """Score the (averaged) weights on validation classes, and on training classes to see the gap; keep the
+    best.
+    """
+    with loop.averaged() as learner:
+        count = config.evaluation.episodes
+        shared: dict[str, Any] = {"progress": False, "group": loop.group}
+        found = evaluate(learner, validation.sampler, count, **shared)
+        known = evaluate(learner, seen.sampler, max(count // 4, 2), by_stage=False, **shared)
+        measure = "mse" if learner.regression else "accuracy"
+        value = found[measure]
+        better = loop.best is None or (value < loop.best if learner.regression else value > loop.best)
+        if better:
+            loop.best, loop.best_iteration = value, loop.iteration
+            if loop.group.leads:
+                save_model(run.model_file, learner.state_dict(), config, build)
+    gap = known[measure] - value
+    # beyond what the two intervals explain, so that few validation tasks give no false alarm
+    if not learner.regression and gap - found["ci95"] - known["ci95"] > GAP_WARNING:
+        warnings.warn(
+            f"iteration {loop.iteration}: training classes score {known[measure]:.1f} %, validation classes "
+            f"{value:.1f} %: the learner overfits its training classes; raise --outer.penalty or "
+            "--outer.weight_decay, or augment",
+            stacklevel=2,
+        )
+    return {
+        f"validation_{measure}": value,
+        "validation_ci95": found["ci95"],
+        f"validation_{measure}_by_step": found[f"{measure}_by_step"],
+        "validation_stages": found["stages"],
+        f"training_classes_{measure}": known[measure],
+        "gap": gap,
+    }
+
+
+def _line(name: str, report: dict[str, Any], loop: OuterLoop) -> str:
+    best = "" if loop.best is None else f"  best validation {loop.best:.4g}"
+    accuracy = f"  accuracy {report['accuracy']:.1f} %" if "accuracy" in report else ""
+    return f"{name}  loss {report['loss']:.4f}{accuracy}{best}"
+
+
+def _saved(run: RunDirectory) -> int:
+    state = run.load_checkpoint()
+    return 0 if state is None else int(state["iteration"])
+
+
+@contextmanager
+def _interruptible(last_words: bool = False) -> Iterator[threading.Event]:
+    """Ctrl-C (or SIGTERM, as schedulers send it) sets the event, so that the step under way ends first; a
+    second one interrupts at once. With ``last_words`` SIGTERM is ignored from then on: torchrun sends it when
+    another process has died, while this one still has to say so.
+    """
+    event = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield event
+        return
+
+    def note(number: int, frame: object) -> None:
+        event.set()
+        signal.signal(number, before[signal.Signals(number)])
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    if last_words:
+        before[signal.SIGTERM] = signal.SIG_IGN
+    try:
+        yield event
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

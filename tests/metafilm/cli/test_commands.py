@@ -1,0 +1,305 @@
+"""The command line end to end, on a folder of drawn pictures."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from metafilm.cli import demo as cli_demo
+from metafilm.cli import main
+from metafilm.cli.commands import parse
+from metafilm.config.config import Config, load_config
+from metafilm.learner.task import Task
+from metafilm.storage.run import RunDirectory
+
+# Four validation tasks say little, and may look like overfitting.
+pytestmark = pytest.mark.filterwarnings("ignore:.*overfits its training classes:UserWarning")
+SIZE = 16
+
+
+def draw(path: Path, kind: int, seed: int, size: int = SIZE, mode: str = "RGB") -> None:
+    """A picture of class `kind`: a bright bar or square whose place and hue tell the class."""
+    generator = np.random.default_rng([kind, seed])
+    pixels = generator.integers(0, 40, (size, size, 3))
+    where = size * (kind % 4) // 4
+    region = (
+        (slice(None), slice(where, where + size // 4)) if kind < 4 else (slice(where, where + size // 4),)
+    )
+    pixels[region + (slice(None),) * (2 - len(region))] += np.array([200, 100 + 20 * (kind % 3), 10 * kind])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).convert(mode).save(path)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> Path:
+    """A folder with pictures/{train,val,test}/<class>/, a configuration, and the run trained from it."""
+    place = tmp_path_factory.mktemp("cli")
+    for split, kinds in (("train", range(8)), ("val", range(8, 11)), ("test", range(11, 15))):
+        for kind in kinds:
+            for seed in range(5):
+                draw(place / "pictures" / split / f"kind{kind}" / f"{seed}.png", kind % 8, seed)
+    settings = {
+        "name": "tiny",
+        "data": {"name": f"folder:{place / 'pictures'}", "image_size": SIZE},
+        "episodes": {"ways": 3, "shots": 1, "queries": 2},
+        "backbone": {"width": 4},
+        "encoder": {"width": 4},
+        "inner": {"steps": 1},
+        "outer": {"iterations": 6, "meta_batch": 2, "warmup": 1},
+        "evaluation": {"every": 3, "episodes": 4, "shots": 1},
+    }
+    (place / "tiny.yaml").write_text(yaml.safe_dump(settings))
+    arguments = [
+        str(place / "tiny.yaml"),
+        "--run-dir",
+        str(place / "run"),
+        "--data-root",
+        str(place / "root"),
+    ]
+    assert main(["train", *arguments]) == 0
+    return place
+
+
+def again(place: Path, *more: str) -> list[str]:
+    return [
+        "train",
+        str(place / "tiny.yaml"),
+        *("--run-dir", str(place / "run"), "--data-root", str(place / "root")),
+        *more,
+    ]
+
+
+def test_train_writes_the_run_directory(place):
+    run = RunDirectory(place / "run")
+    assert run.config().name == "tiny" and run.read_results()["iterations"] == 6
+    assert run.model_file.is_file() and run.checkpoint_file.is_file()
+    assert run.read_metrics()[-1]["iteration"] == 6
+
+
+def test_train_again_says_that_it_resumes(place, capsys):
+    before = (place / "run" / "model.safetensors").read_bytes()
+    assert main(again(place)) == 0
+    assert "resuming" in capsys.readouterr().out
+    assert (place / "run" / "model.safetensors").read_bytes() == before
+
+
+def test_other_settings_are_refused_in_one_message(place, capsys):
+    assert main(again(place, "--seed", "4")) == 2
+    shown = capsys.readouterr().err
+    assert shown.startswith("error: ") and "--seed is 4, was 0" in shown and "Traceback" not in shown
+
+
+def test_interrupted_training_goes_on_to_the_same_weights(place, tmp_path):
+    arguments = ["train", str(place / "tiny.yaml"), "--data-root", str(place / "root")]
+    arguments += ["--outer.iterations", "30", "--evaluation.every", "15"]
+    uninterrupted, stopped = tmp_path / "whole", tmp_path / "stopped"
+    assert main([*arguments, "--run-dir", str(uninterrupted)]) == 0
+    # The child interrupts itself once metrics show that it is under way: no clock decides the test.
+    script = (
+        "import os, signal, sys\n"
+        "from metafilm.training import tracking\n"
+        "from metafilm.cli.commands import main\n"
+        "log = tracking.Tracker.log\n"
+        "def and_stop(self, record):\n"
+        "    log(self, record)\n"
+        "    if record['iteration'] == 10:\n"
+        "        os.kill(os.getpid(), signal.SIGINT)\n"
+        "tracking.Tracker.log = and_stop\n"
+        "sys.exit(main(sys.argv[1:]))\n"
+    )
+    child = subprocess.run(
+        [sys.executable, "-c", script, *arguments, "--run-dir", str(stopped)],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=Path(__file__).parents[3],
+    )
+    assert child.returncode == 130 and "Traceback" not in child.stderr, child.stderr
+    assert "is saved" in child.stderr and "same command goes on" in child.stderr
+    saved = RunDirectory(stopped).load_checkpoint()
+    assert saved is not None and 10 <= saved["iteration"] < 30
+    assert main([*arguments, "--run-dir", str(stopped)]) == 0
+    for name in ("model.safetensors", "config.yaml"):
+        assert (stopped / name).read_bytes() == (uninterrupted / name).read_bytes()
+
+
+def test_eval_writes_its_record(place, tmp_path, capsys):
+    file = tmp_path / "record.json"
+    common = ["eval", str(place / "run"), "--data-root", str(place / "root"), "--episodes", "5"]
+    assert main([*common, "--ways", "4", "--shots", "2", "--queries", "3", "--json", str(file)]) == 0
+    record = json.loads(file.read_text())
+    expected = {"dataset", "split", "ways", "shots", "queries", "episodes", "seed", "accuracy", "ci95"}
+    expected |= {"accuracy_by_step", "protocol", "checkpoint", "wall_seconds"}
+    assert expected <= record.keys()
+    assert (record["ways"], record["shots"], record["queries"], record["episodes"]) == (4, 2, 3, 5)
+    assert record["split"] == "test" and record["protocol"] == "inductive"
+    assert record["accuracy"] == record["accuracy_by_step"][-1] and len(record["accuracy_by_step"]) == 3
+    assert 0 <= record["accuracy"] <= 100
+    shown = capsys.readouterr().out
+    assert "after the task encoder" in shown and "4-way 2-shot" in shown
+
+    assert main([*common, "--encoder-support", "shuffled", "--json", str(file)]) == 0
+    record = json.loads(file.read_text())
+    difference = record["accuracy_own_support"] - record["accuracy"]
+    assert record["encoder_support"] == "shuffled" and record["encoder_difference"] == pytest.approx(
+        difference
+    )
+    assert main([*common, "--steps", "0", "--encoder-support", "none", "--json", str(file)]) == 0
+    assert json.loads(file.read_text())["stages"] == ["identity"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (
+            ["eval", "RUN", "--ways", "1", "--episodes", "1"],
+            "--ways must be at least 2, is 1; --episodes must",
+        ),
+        (["eval", "RUN", "--ways", "40"], "40"),
+        (["eval", "RUN", "--split", "tset"], "tset"),
+        (["eval", "RUN", "--dataset", "omniglt"], "did you mean 'omniglot'"),
+        (["eval", "RUN", "--json", "/no/such/folder/x.json"], "there is no folder /no/such/folder"),
+        (["eval", "nothing-here"], "is neither a run directory"),
+        (["predict", "RUN", "--support", "/no/such", "--query", "/no/such"], "/no/such"),
+        (["train", "no-such-config"], "neither a file nor a shipped config; there are"),
+        (["train", "demo", "--outer.iterations", "0", "--seed", "-1"], "2 problems"),
+        (["train", "--run-dir", "x", "demo"], "name the configuration first: metafilm train demo"),
+        (["data", "prepare"], "needs a data set"),
+        (["data", "check", "omniglt"], "did you mean 'omniglot'"),
+    ],
+)
+def test_mistakes_are_one_red_message_and_exit_code_2(place, arguments, expected, capsys):
+    arguments = [str(place / "run") if word == "RUN" else word for word in arguments]
+    if arguments[0] == "eval":
+        arguments += ["--data-root", str(place / "root")]
+    assert main(arguments) == 2
+    shown = capsys.readouterr()
+    assert shown.err.startswith("error: ") and expected in shown.err and "Traceback" not in shown.err
+    assert shown.out == ""
+
+
+def test_debug_shows_the_traceback(place):
+    with pytest.raises(ValueError, match="neither"):
+        main(["eval", "nothing-here", "--debug"])
+
+
+@pytest.fixture
+def pictures(tmp_path) -> tuple[Path, Path]:
+    """Support and query folders of any size and mode, each with a picture that can't be read."""
+    for kind in range(3):
+        for seed in range(3):
+            draw(tmp_path / "support" / f"kind{kind}" / f"{seed}.png", kind, seed, size=20 + 7 * seed)
+            draw(
+                tmp_path / "query" / f"kind{kind}" / f"{seed}.png",
+                kind,
+                10 + seed,
+                mode=("L", "RGBA", "P")[seed],
+            )
+    for part in ("support", "query"):
+        (tmp_path / part / "kind0" / "broken.png").write_bytes(b"no picture")
+    draw(tmp_path / "query" / "loose.png", 1, 30)
+    return tmp_path / "support", tmp_path / "query"
+
+
+def test_predict_on_own_pictures(place, pictures, tmp_path, capsys):
+    support, query = pictures
+    file, kept = tmp_path / "out.json", tmp_path / "task.safetensors"
+    common = ["predict", str(place / "run"), "--support", str(support), "--query", str(query)]
+    assert main([*common, "--json", str(file), "--save-task", str(kept)]) == 0
+    shown = capsys.readouterr()
+    assert f"skipped {support / 'kind0' / 'broken.png'}" in shown.err
+    assert f"skipped {query / 'kind0' / 'broken.png'}" in shown.err
+    found = json.loads(file.read_text())
+    assert found["classes"] == ["kind0", "kind1", "kind2"]
+    assert len(found["predictions"]) == 10 and found["labelled"] == 9 and len(found["skipped"]) == 2
+    for row in found["predictions"]:
+        assert sum(row["probabilities"].values()) == pytest.approx(1, abs=1e-5)
+        assert row["probability"] == max(row["probabilities"].values())
+        assert row["class"] == (Path(row["file"]).parent.name if "loose" not in row["file"] else None)
+        assert row["file"] in shown.out
+    right = sum(row["class"] == row["prediction"] for row in found["predictions"])
+    assert found["accuracy"] == pytest.approx(100 * right / 9)
+    assert kept.stat().st_size < 20_000
+    from metafilm.storage.models import load_learner
+
+    task = Task.load(kept, load_learner(place / "run"))
+    assert task.classes == found["classes"]
+
+    assert main([*common, "--json", "-"]) == 0
+    assert json.loads(capsys.readouterr().out) == found
+
+
+def test_predict_without_pictures(place, pictures, tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    arguments = [
+        "predict",
+        str(place / "run"),
+        "--support",
+        str(pictures[0]),
+        "--query",
+        str(tmp_path / "empty"),
+    ]
+    assert main(arguments) == 2
+    assert "holds no pictures" in capsys.readouterr().err
+
+
+def test_data_list_prepare_check(place, tmp_path, capsys):
+    assert main(["data", "list", "--data-root", str(tmp_path)]) == 0
+    shown = capsys.readouterr().out
+    assert all(name in shown for name in ("omniglot", "miniimagenet", "strokes", "sinusoids", str(tmp_path)))
+    folder = f"folder:{place / 'pictures'}"
+    for action in ("prepare", "check"):
+        assert main(["data", action, folder, "--data-root", str(tmp_path)]) == 0
+        assert "train" in (shown := capsys.readouterr().out) and "8 classes" in shown
+
+
+def test_demo_reports_both_styles_and_resumes(tmp_path, monkeypatch, capsys):
+    small = load_config("demo").to_dict()
+    small["outer"] |= {"iterations": 2, "meta_batch": 1, "warmup": 1}
+    small["backbone"]["width"] = 4
+    small["evaluation"] |= {"every": 2, "episodes": 2}
+    monkeypatch.setattr(cli_demo, "load_config", lambda name: Config.from_dict(small))
+    for _ in range(2):
+        assert main(["demo", "--run-dir", str(tmp_path / "demo"), "--episodes", "4"]) == 0
+        shown = capsys.readouterr().out
+        for part in ("known styles", "unseen styles", "before adaptation", "after the task encoder"):
+            assert part in shown
+        assert "after inner step" in shown and " ± " in shown and str(tmp_path / "demo") in shown
+    test = RunDirectory(tmp_path / "demo").read_results()["test"]
+    assert test["unseen styles"]["style"] == "unseen-strokes"
+
+
+def test_help_of_every_command(capsys):
+    for command in ("demo", "train", "eval", "predict", "data"):
+        with pytest.raises(SystemExit) as caught:
+            parse([command, "--help"])
+        assert caught.value.code == 0 and f"metafilm {command}" in capsys.readouterr().out
+
+
+def test_python_m_and_light_imports():
+    """`import metafilm` and the command line's own start leave the heavy packages alone."""
+    script = (
+        "import sys, metafilm, episodes, metafilm.cli.commands\n"
+        "heavy = {'learn2learn', 'wandb', 'matplotlib', 'sklearn', 'torchvision', 'PIL', 'pooch'}\n"
+        "print(sorted(heavy & set(sys.modules)))\n"
+    )
+    home = Path(__file__).parents[3]
+    shown = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=home
+    )
+    assert shown.stdout == "[]\n"
+    shown = subprocess.run(
+        [sys.executable, "-m", "metafilm", "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=home,
+        env={**os.environ, "COLUMNS": "100"},
+    )
+    assert "usage: metafilm" in shown.stdout

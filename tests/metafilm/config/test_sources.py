@@ -1,0 +1,117 @@
+"""From a configuration to episodes."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+import episodes
+from episodes import ClassPool
+from metafilm.config import sources as data
+from metafilm.config.config import Config
+
+
+@pytest.fixture
+def config(monkeypatch, pool) -> Config:
+    """Loads the fixtures' pool for any data set's name; one called "small" has its first three classes."""
+    monkeypatch.setattr(
+        episodes, "load", lambda name, *_, **__: pool.subset([0, 1, 2]) if name == "small" else pool
+    )
+    settings = {
+        "data": {"name": "omniglot"},
+        "episodes": {"ways": [2, 3], "shots": [1, 2], "queries": 3, "augment": "shift"},
+        "inner": {"steps": 1, "views": 2},
+        "evaluation": {"shots": 4},
+    }
+    return Config.from_dict(settings)
+
+
+def test_training_episodes(config) -> None:
+    source = data.training_source(config)
+    episode = next(source.sampler.batches(range(4), None))
+    assert episode.support_views.shape[1] == 2
+    assert set(source.sampler.shapes(range(50))) == {(2, 1), (2, 2), (3, 1), (3, 2)}
+    other = data.training_source(replace(config, seed=1)).sampler[0]
+    assert not torch.equal(other.support_images, source.sampler[0].support_images)
+
+
+def test_views_are_drawn_where_an_inner_loop_wants_them(config) -> None:
+    def views(**sections):
+        changed = Config.from_dict(config.to_dict() | sections)
+        return data.training_source(changed).sampler[0].support_views
+
+    assert views() is not None
+    assert views(inner={"steps": 0}) is None
+    assert views(inner={"steps": 1, "views": 0}) is None
+    assert views(head={"name": "linear"}, episodes={"ways": 3, "shots": 1, "queries": 3}) is None
+
+
+def test_evaluation_episodes_are_plain(config, pool) -> None:
+    source = data.evaluation_source(config, "val")
+    episode = source.sampler[0]
+    assert (episode.ways, episode.shots, episode.queries) == (2, 4, 3)
+    assert episode.support_views is None
+    torch.testing.assert_close(episode.query_images[0], pool.images[episode.query_ids[0]].float() / 255)
+    wide = data.evaluation_source(config, "val", ways=5, shots=2, queries=1, seed=7).sampler[0]
+    assert (wide.ways, wide.shots, wide.queries) == (5, 2, 1)
+
+
+def test_rotated_classes(config) -> None:
+    changed = replace(config, data=replace(config.data, rotated_classes=True))
+    source = data.training_source(changed)
+    assert source.classes == 28 == source.build["train_classes"]
+
+
+def test_what_a_learner_must_know(config, pool) -> None:
+    build = data.training_source(config).build
+    mean, std = pool.mean_std()
+    assert build["image_shape"] == [1, 16, 16] and build["train_classes"] == 7
+    assert build["mean"] == pytest.approx(torch.as_tensor(mean).tolist())
+    assert build["std"] == pytest.approx(torch.as_tensor(std).tolist())
+
+
+def test_black_images_have_a_standard_deviation_of_one() -> None:
+    black = ClassPool.from_arrays(torch.zeros(4, 1, 8, 8, dtype=torch.uint8), [0, 0, 1, 1])
+    assert data.statistics((black,)) == ([0.0], [1.0])
+
+
+def test_classes_of_a_mixture_are_counted_through(config) -> None:
+    changed = replace(config, data=replace(config.data, name=("small", "omniglot")))
+    source = data.training_source(changed)
+    assert source.classes == 10
+    episode = next(source.sampler.batches(range(40), None))
+    found = source.global_classes(episode)
+    assert set(episode.pool_ids.tolist()) == {0, 1}
+    for pool_id, local, counted in zip(episode.pool_ids, episode.class_ids, found.class_ids, strict=True):
+        assert torch.equal(counted, local + 3 * pool_id)
+    alone = data.training_source(config)
+    episode = alone.sampler[0]
+    assert alone.global_classes(episode) is episode
+
+
+def test_functions() -> None:
+    config = Config.from_dict(
+        {"data": {"name": "sinusoids"}, "head": {"name": "regression"}, "episodes": {"shots": 10}}
+    )
+    source = data.training_source(config)
+    assert source.build["image_shape"] == [1] and source.build["train_classes"] == 0
+    x = torch.cat([source.sampler[i].support_images.flatten() for i in range(200)])
+    assert source.build["mean"] == pytest.approx([x.mean().item()], abs=0.3)
+    assert source.build["std"] == pytest.approx([x.std().item()], abs=0.2)
+    assert source.sampler[0].support_images.shape == (1, 10, 1)
+    splits = [
+        data.evaluation_source(config, split).sampler[0].support_labels for split in ("train", "val", "test")
+    ]
+    assert len({float(labels[0, 0]) for labels in [*splits, source.sampler[0].support_labels]}) == 4
+    assert data.evaluation_source(config, "test", shots=3, queries=7).sampler[0].query_labels.shape == (
+        1,
+        7,
+        1,
+    )
+
+
+def test_styles() -> None:
+    assert data.style("none") is None
+    assert data.style("known-strokes").num_uniforms > 0
+    with pytest.raises(episodes.EpisodesError):
+        data.style("nothing")

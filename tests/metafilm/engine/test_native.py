@@ -1,0 +1,202 @@
+"""The compiled kernels against PyTorch's operations in float64; what happens without a compiler."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from metafilm.engine import kernels
+from metafilm.engine.convolution import Conv2d, conv2d
+from metafilm.engine.native import functions as native
+
+needs_compiler = pytest.mark.skipif(native.library() is None, reason="needs a C compiler")
+PRECISION = {torch.float32: 2e-6, torch.bfloat16: 1e-2}
+CASES = [(1, None, 14), (3, None, 7), (3, 2, 14), (2, 1, 5)]
+
+
+def close(found, expected, precision) -> None:
+    scale = expected.abs().max().item()
+    torch.testing.assert_close(found.double(), expected, rtol=0, atol=precision * max(scale, 1e-3))
+
+
+@pytest.fixture(params=[1, 2], autouse=True)
+def threads(request, monkeypatch):
+    """On one thread, and cut into pieces for two."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    monkeypatch.setattr(native, "PARALLEL", 1)
+    yield request.param
+    torch.set_num_threads(before)
+
+
+@needs_compiler
+@pytest.mark.parametrize("dtype", PRECISION)
+@pytest.mark.parametrize(("tasks", "rows", "side"), CASES)
+def test_pool_and_moments(dtype, tasks, rows, side) -> None:
+    torch.manual_seed(0)
+    maps = (torch.randn(tasks * 4, 8, side, side + 1) * 2 + 1).to(dtype)
+    y = maps.contiguous(memory_format=torch.channels_last).requires_grad_()
+    exact = maps.double().requires_grad_()
+    assert native.fits(y) and not native.fits(exact)
+    found, expected = (kernels.pool_and_moments(m, tasks, rows) for m in (y, exact))
+    for ours, theirs in zip(found, expected, strict=True):
+        close(ours, theirs, 1e-6)
+    weights = [torch.randn_like(value) for value in expected]
+    ours, theirs = (
+        torch.autograd.grad(sum((v.double() * w).sum() for v, w in zip(vs, weights, strict=True)), m)[0]
+        for vs, m in ((found, y), (expected, exact))
+    )
+    close(ours, theirs, PRECISION[dtype])
+
+
+@needs_compiler
+@pytest.mark.parametrize("dtype", PRECISION)
+@pytest.mark.parametrize("tasks", [1, 3])
+def test_affine_relu(dtype, tasks) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(tasks * 4, 8, 5, 3).to(dtype).contiguous(memory_format=torch.channels_last)
+    gain, shift = torch.randn(tasks, 8), torch.randn(tasks, 8)
+    results = []
+    for inputs in ((x, gain, shift), (x.double(), gain.double(), shift.double())):
+        inputs = [value.detach().requires_grad_() for value in inputs]
+        out = kernels.affine_relu(*inputs)
+        results.append((out, *torch.autograd.grad((out.double() * (x.double() + 0.3)).sum(), inputs)))
+    for found, expected in zip(*results, strict=True):
+        close(found, expected, PRECISION[dtype])
+
+
+@needs_compiler
+@pytest.mark.parametrize("dtype", PRECISION)
+@pytest.mark.parametrize(("tasks", "rows", "side"), CASES)
+def test_stem(dtype, tasks, rows, side) -> None:
+    torch.manual_seed(0)
+    x, weight = torch.randn(tasks * 4, 1, side, side + 1), torch.randn(16, 1, 3, 3)
+    convolution = Conv2d(1, 16, 3, padding=1, bias=False)
+    assert kernels.stem_fits(convolution, x)
+    ours, theirs = weight.clone().requires_grad_(), weight.double().requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+        found = kernels.stem_pool_and_moments(x, ours, tasks, rows)
+    assert found[0].dtype == dtype
+    maps = conv2d(x.double(), theirs, ((1, 1), (1, 1), (1, 1), 1))
+    expected = kernels.pool_and_moments(maps, tasks, rows)
+    for a, b in zip(found, expected, strict=True):
+        close(a, b, PRECISION[dtype])
+    weights = [torch.randn_like(value) for value in expected]
+    gradients = [
+        torch.autograd.grad(sum((v.double() * w).sum() for v, w in zip(vs, weights, strict=True)), m)[0]
+        for vs, m in ((found, ours), (expected, theirs))
+    ]
+    close(*gradients, PRECISION[dtype])
+
+
+def outer_gradient(learner, episode) -> torch.Tensor:
+    from metafilm.training.outer_gradient import accumulate
+
+    learner.zero_grad()
+    accumulate(learner, episode, learner.config)
+    parameters = learner.outer_parameters().values()
+    return torch.cat([p.grad.double().flatten() for p in parameters if p.grad is not None])
+
+
+@needs_compiler
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_whole_second_order_gradient(make_learner, make_episode, monkeypatch, precision) -> None:
+    """Against float64: as near as PyTorch's own operations come at the same precision."""
+    import copy
+
+    learner = make_learner(backbone={"width": 16}, inner={"steps": 2}, outer={"penalty": 0.3}).train()
+    episode = make_episode(tasks=3)
+    expected = outer_gradient(learner, episode)
+    single = copy.deepcopy(learner).float()
+    single.autocast = precision == "bfloat16"
+    floats = episode._map(lambda t: t.float() if t.is_floating_point() else t)
+    found = outer_gradient(single, floats)
+    monkeypatch.setattr(native, "library", lambda: None)
+    plain = outer_gradient(single, floats)
+    assert not torch.equal(found, plain)  # two ways, not one
+    allowed = 1.5 * (plain - expected).norm() + 1e-5 * expected.norm()
+    assert (found - expected).norm() <= allowed
+
+
+@needs_compiler
+def test_the_stem_twice_differentiated() -> None:
+    """Where somebody asks for the weights' second derivatives, they are there."""
+    torch.manual_seed(0)
+    x, weight = torch.randn(4, 1, 6, 6), torch.randn(8, 1, 3, 3)
+    results = []
+    for path in ("stem", "maps"):
+        w = (weight if path == "stem" else weight.double()).clone().requires_grad_()
+        if path == "stem":
+            found = kernels.stem_pool_and_moments(x, w, 2)
+        else:
+            maps = conv2d(x.double(), w, ((1, 1), (1, 1), (1, 1), 1))
+            found = kernels.pool_and_moments(maps, 2)
+        value = sum(v.square().sum() for v in found)
+        (first,) = torch.autograd.grad(value, w, create_graph=True)
+        results.append(torch.autograd.grad(first.square().sum(), w)[0])
+    close(results[0], results[1], 1e-5)
+
+
+@needs_compiler
+def test_negative_gains(make_learner, make_episode) -> None:
+    """There the least value of a window becomes the greatest: pooling before the norm must notice."""
+    from metafilm import film, norms
+
+    learner = make_learner(dtype=torch.float32, encoder={"enabled": False}).train()
+    block = learner.backbone.blocks[0]
+    x = torch.randn(6, 1, 16, 16)
+    with torch.no_grad():
+        block.norm.weight[::2] *= -1
+    with norms.layout(2):
+        found = block(x)
+        expected = torch.relu(block.pool(block.norm(block.conv(x))))
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    assert film.sites(learner.backbone)
+
+
+def test_nan_is_not_lost() -> None:
+    """A diverged network must be seen to have diverged."""
+    y = torch.zeros(2, 8, 4, 4).contiguous(memory_format=torch.channels_last)
+    y[0, 3, 1, 1] = float("nan")
+    _, mean, var = kernels.pool_and_moments(y)
+    assert mean[0, 3].isnan() and var[0, 3].isnan() and mean[0, :3].isfinite().all()
+    out = kernels.affine_relu(y, torch.full((1, 8), float("nan")), torch.zeros(1, 8))
+    assert out.isnan().all()
+
+
+SCRIPT = """
+import torch
+from metafilm.engine import kernels
+from metafilm.engine.native import functions as native
+from metafilm.engine.convolution import Conv2d, conv2d
+assert (native.library() is None) == {absent}
+y = torch.arange(2 * 8 * 16.).view(2, 8, 4, 4).contiguous(memory_format=torch.channels_last)
+print(*(round(float(v.sum()), 3) for v in kernels.pool_and_moments(y)))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["switched off", "no compiler", "as it is", "cache others can write"])
+def test_without_the_kernels_the_numbers_are_the_same(how, tmp_path) -> None:
+    environment = dict(os.environ, XDG_CACHE_HOME=str(tmp_path))
+    if how == "switched off":
+        environment["METAFILM_NATIVE"] = "0"
+    elif how == "no compiler":
+        environment["PATH"] = str(tmp_path)
+    elif how == "cache others can write":
+        (tmp_path / "metafilm" / "native").mkdir(parents=True)
+        (tmp_path / "metafilm" / "native").chmod(0o777)
+    absent = how != "as it is" or native.library() is None
+    found = subprocess.run(
+        [sys.executable, "-c", SCRIPT.format(absent=absent)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert found.returncode == 0, found.stderr
+    y = torch.arange(2 * 8 * 16.0, dtype=torch.float64).view(2, 8, 4, 4)
+    expected = [float(value.sum()) for value in kernels.pool_and_moments(y)]
+    assert [float(word) for word in found.stdout.split()] == pytest.approx(expected, rel=1e-6)

@@ -1,0 +1,79 @@
+"""From a configuration to a learner."""
+
+import pytest
+import torch
+
+from metafilm import film, heads
+from metafilm.backbones import MLP, Conv4, ResNet12
+from metafilm.config.config import Config
+from metafilm.learner.build import build_learner
+
+
+def build(shape=(1, 16, 16), train_classes=0, **sections):
+    sections.setdefault("backbone", {"width": 4})
+    return build_learner(Config.from_dict(sections), shape, train_classes)
+
+
+def test_weights_are_a_function_of_the_seed() -> None:
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    first = build(seed=3)
+    assert torch.equal(torch.get_rng_state(), before), "the global random state is left as it was"
+    torch.manual_seed(2)
+    second, other = build(seed=3).state_dict(), build(seed=4).state_dict()
+    assert all(torch.equal(value, second[name]) for name, value in first.state_dict().items())
+    assert not torch.equal(second["backbone.blocks.0.conv.weight"], other["backbone.blocks.0.conv.weight"])
+
+
+@pytest.mark.parametrize(("name", "kind"), [("conv4", Conv4), ("resnet12", ResNet12)])
+def test_backbones(name, kind) -> None:
+    learner = build(backbone={"name": name, "width": 2, "norm": "group"})
+    assert type(learner.backbone) is kind
+    assert {m.mode for m in learner.backbone.modules() if hasattr(m, "mode")} == {"group"}
+
+
+def test_regression() -> None:
+    learner = build((1,), data={"name": "sinusoids"}, backbone={"name": "mlp"}, head={"name": "regression"})
+    assert type(learner.backbone) is MLP and learner.regression
+    assert learner.encoder.embed[0].in_features == 2, "the encoder reads (x, y)"
+    assert list(film.sites(learner.backbone).values()) == [40, 40]
+
+
+@pytest.mark.parametrize("name", [name for name in heads.HEADS if name != "regression"])
+def test_heads(name) -> None:
+    learner = build(head={"name": name, "scale": 3.0})
+    if name != "linear":
+        assert learner.head.log_scale.exp().item() == pytest.approx(3.0)
+    assert type(learner.head).__name__.lower().startswith(name)
+
+
+def test_first_logits_are_about_as_large_at_any_image_size() -> None:
+    small, large = build((3, 16, 16)), build((3, 64, 64))
+    ratio = small.head.log_scale.exp() / large.head.log_scale.exp()
+    assert ratio.item() == pytest.approx((large.backbone.out_features / small.backbone.out_features) ** 0.5)
+
+
+def test_parts_that_are_off() -> None:
+    learner = build(encoder={"enabled": False}, film={"sites": "none"})
+    assert learner.encoder is None and learner.inner is None and learner.auxiliary is None
+    assert film.sites(learner.backbone) == {}
+    assert build(train_classes=9).auxiliary is None
+    assert build(train_classes=9, outer={"auxiliary": 0.1}).auxiliary.out_features == 9
+
+
+def test_the_inner_loop() -> None:
+    learner = build(inner={"steps": 2, "evaluation_steps": 5, "step_size": 0.3, "granularity": "feature"})
+    assert [tuple(size.shape) for size in learner.inner.step_sizes] == [(2, 4)] * 8
+    assert all((size == 0.3).all() and size.requires_grad for size in learner.inner.step_sizes)
+    assert (learner.steps, learner.evaluation_steps) == (2, 5)
+    later = build(inner={"evaluation_steps": 2})
+    assert (later.steps, later.evaluation_steps) == (0, 2)
+    assert not any(size.requires_grad for size in later.inner.step_sizes), "nothing would train them"
+
+
+def test_statistics_of_the_images_are_its_own() -> None:
+    config = Config.from_dict({"backbone": {"width": 4}})
+    learner = build_learner(config, (3, 16, 16), 0, [0.1, 0.2, 0.3], [1.0, 2.0, 4.0])
+    x = torch.rand(1, 2, 3, 16, 16)
+    torch.testing.assert_close(learner.prepare(x)[1, 2], (x[0, 1, 2] - 0.3) / 4)
+    assert torch.equal(build((3, 16, 16)).prepare(x), x[0])

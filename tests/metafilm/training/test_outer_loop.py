@@ -1,0 +1,163 @@
+"""The outer loop's loss, step, divergence and validation; resuming is tested among the invariants."""
+
+import copy
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from metafilm.config.sources import Source
+from metafilm.training import optimiser
+from metafilm.training.outer_gradient import Diverged, accumulate, penalty, sizes
+from metafilm.training.outer_loop import OuterLoop
+
+NOWHERE = Source(None, ())  # type: ignore[arg-type]
+
+
+def test_penalty_and_sizes() -> None:
+    films = {"a": torch.tensor([[1.0, 2.0], [0.0, 0.0]]), "b": torch.tensor([[3.0], [1.0]])}
+    assert penalty(films) == pytest.approx((1 + 4 + 9 + 1) / 6)
+    assert penalty({}) == 0.0
+    assert sizes(films) == pytest.approx({"a": (5 / 4) ** 0.5, "b": 5**0.5})
+
+
+CASES = {
+    "encoder": {},
+    "detached encoder": {"encoder": {"detach": True}},
+    "encoder, 2 steps": {"inner": {"steps": 2}},
+    "2 steps": {"encoder": {"enabled": False}, "inner": {"steps": 2}},
+    "first order": {"inner": {"steps": 2, "first_order": True}},
+    "linear, 2 steps": {
+        "encoder": {"enabled": False},
+        "head": {"name": "linear"},
+        "inner": {"steps": 2, "views": 0},
+    },
+    "neither": {"encoder": {"enabled": False}},
+    "no sites": {"encoder": {"enabled": False}, "film": {"sites": "none"}},
+    "last site": {"inner": {"steps": 2}, "film": {"sites": "last"}},
+}
+
+
+@pytest.mark.parametrize("query_chunk", [None, 1, 2])
+@pytest.mark.parametrize("case", CASES)
+def test_accumulate_is_the_gradient_of_the_whole_loss(
+    make_learner, make_episode, outer_loss, case, query_chunk
+) -> None:
+    """The chain rule cut at the deviations, against one graph of everything."""
+    learner = make_learner(train_classes=7, outer={"penalty": 0.3, "auxiliary": 0.2}, **CASES[case]).train()
+    episode = make_episode(tasks=3)
+    loss = outer_loss(learner, episode)
+    expected = torch.autograd.grad(loss, list(learner.outer_parameters().values()), allow_unused=True)
+    learner.zero_grad()
+    report = accumulate(learner, episode, learner.config, share=0.5, query_chunk=query_chunk)
+    for (name, parameter), gradient in zip(learner.outer_parameters().items(), expected, strict=True):
+        if gradient is None:
+            assert parameter.grad is None or not parameter.grad.any(), name
+        else:
+            torch.testing.assert_close(parameter.grad, 0.5 * gradient, rtol=1e-9, atol=1e-12, msg=name)
+    outcome = learner(episode)
+    query = F.cross_entropy(outcome.predictions[-1].flatten(0, 1), episode.query_labels.flatten())
+    hits = (outcome.predictions[-1].argmax(-1) == episode.query_labels).double().mean()
+    assert report["loss"] == pytest.approx(query.item())
+    assert report["accuracy"] == pytest.approx(100 * hits.item())
+    assert report["penalty"] == pytest.approx(float(torch.as_tensor(penalty(outcome.films[-1])).detach()))
+    assert report["sizes"] == pytest.approx(sizes(outcome.films[-1]))
+    whole = report["loss"] + 0.3 * report["penalty"] + 0.2 * report["auxiliary"]
+    assert whole == pytest.approx(loss.item())
+
+
+def test_a_step_is_adamw_on_the_clipped_gradient(make_learner, make_episode, outer_loss) -> None:
+    learner = make_learner(outer={"clip_norm": 0.01, "learning_rate": 0.1, "warmup": 2})
+    reference = copy.deepcopy(learner).train()
+    report = OuterLoop(learner, learner.config, NOWHERE).step([make_episode()])
+    parameters = list(reference.outer_parameters().values())
+    outer_loss(reference, make_episode()).backward()
+    norm = torch.stack([p.grad.square().sum() for p in parameters]).sum().sqrt()
+    assert report["gradient_norm"] == pytest.approx(norm.item()) and norm > 0.01
+    assert report["learning_rate"] == pytest.approx(0.05)
+    for parameter in parameters:
+        parameter.grad *= 0.01 / (norm + 1e-6)
+    adam = optimiser.build(reference, reference.config.outer)
+    optimiser.set_rate(adam, 0.5)
+    adam.step()
+    for name, value in reference.outer_parameters().items():
+        torch.testing.assert_close(learner.outer_parameters()[name], value, msg=name)
+
+
+def test_clipping_can_be_off(make_learner, make_episode) -> None:
+    for limit, expected in ((0.0, False), (1e-3, True)):
+        learner = make_learner(outer={"clip_norm": limit})
+        loop = OuterLoop(learner, learner.config, NOWHERE)
+        norm = loop.step([make_episode()])["gradient_norm"]
+        kept = torch.stack([p.grad.square().sum() for p in learner.outer_parameters().values()]).sum().sqrt()
+        assert (kept < norm * 0.99) == expected
+
+
+def test_indices_are_consecutive_and_never_repeat(make_learner) -> None:
+    learner = make_learner(outer={"meta_batch": 3})
+    loop = OuterLoop(learner, learner.config, NOWHERE)
+    assert [i for step in range(4) for i in loop.indices(step)] == list(range(12))
+
+
+def test_the_inner_loop_starts_when_it_is_told(make_learner, make_episode) -> None:
+    learner = make_learner(inner={"steps": 1, "start": 0.5})
+    loop = OuterLoop(learner, learner.config, NOWHERE)  # 4 iterations
+    moved = []
+    for _ in range(4):
+        before = learner.inner.step_sizes[0].clone()
+        loop.step([make_episode()])
+        moved.append(not torch.equal(before, learner.inner.step_sizes[0]))
+    assert moved == [False, False, True, True]
+
+
+@pytest.mark.parametrize("where", ["loss", "gradient"])
+def test_a_step_that_diverges_changes_nothing(make_learner, make_episode, where) -> None:
+    learner = make_learner(outer={"average": 0.9})
+    loop = OuterLoop(learner, learner.config, NOWHERE)
+    loop.step([make_episode(seed=1)])
+    before, average = copy.deepcopy(learner.state_dict()), copy.deepcopy(loop.average.values)
+    bad = make_episode(seed=2)
+    if where == "loss":
+        bad.query_images[0, 0, 0, 0, 0] = float("nan")
+        message = "the outer loss is nan at iteration 2"
+    else:
+        hook = learner.head.log_scale.register_hook(lambda gradient: gradient * float("inf"))
+        message = "the norm of the outer gradient is (inf|nan) at iteration 2"
+    with pytest.raises(Diverged, match=message):
+        loop.step([make_episode(seed=3), bad])
+    assert all(torch.equal(value, before[name]) for name, value in learner.state_dict().items())
+    assert all(torch.equal(value, average[name]) for name, value in loop.average.values.items())
+    assert loop.iteration == 1 and not learner.autocast
+    if where == "gradient":
+        hook.remove()
+    # and a good step after it is what it would have been
+    loop.step([make_episode(seed=4)])
+    other = OuterLoop(make_learner(outer={"average": 0.9}), learner.config, NOWHERE)
+    other.step([make_episode(seed=1)])
+    other.step([make_episode(seed=4)])
+    for name, value in other.learner.state_dict().items():
+        assert torch.equal(learner.state_dict()[name], value), name
+
+
+def test_averaged_weights_are_lent(make_learner, make_episode) -> None:
+    learner = make_learner(outer={"average": 0.9})
+    loop = OuterLoop(learner, learner.config, NOWHERE)
+    loop.step([make_episode()])
+    own = copy.deepcopy(learner.state_dict())
+    with pytest.raises(KeyError), loop.averaged() as lent:
+        assert all(torch.equal(value, loop.average.values[name]) for name, value in lent.state_dict().items())
+        assert not torch.equal(lent.head.log_scale, own["head.log_scale"])
+        raise KeyError
+    assert all(torch.equal(value, own[name]) for name, value in learner.state_dict().items())
+
+
+def test_bfloat16_trains(make_learner, make_episode) -> None:
+    found = {}
+    for precision in ("float32", "bfloat16"):
+        learner = make_learner(dtype=torch.float32, inner={"steps": 1}, outer={"precision": precision})
+        loop = OuterLoop(learner, learner.config, NOWHERE)
+        found[precision] = loop.step([make_episode()])["loss"]
+        assert not learner.autocast and all(p.dtype == torch.float32 for p in learner.parameters())
+        assert all(p.isfinite().all() for p in learner.parameters())
+    assert found["float32"] != found["bfloat16"]
+    assert found["bfloat16"] == pytest.approx(found["float32"], rel=0.1)

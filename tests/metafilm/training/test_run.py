@@ -1,0 +1,101 @@
+"""A training run: best weights, divergence, the gap, interruption."""
+
+import warnings
+
+import pytest
+import torch
+
+from episodes import EpisodeSampler
+from metafilm.config.sources import Source
+from metafilm.storage.models import load_learner
+from metafilm.storage.run import RunDirectory
+from metafilm.training import outer_gradient
+from metafilm.training import run as training
+from metafilm.training.outer_gradient import Diverged
+from metafilm.training.run import train
+from metafilm.training.tracking import Tracker
+
+NOWHERE = Source(None, ())  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def in_memory(monkeypatch, pool):
+    """`train` on the pool of the fixtures, whatever the configuration names."""
+
+    def source(config, *args, seed=None, **kwargs) -> Source:
+        return Source(EpisodeSampler(pool, 3, 2, 2, config.seed if seed is None else seed), (pool,))
+
+    monkeypatch.setattr(training, "training_source", source)
+    monkeypatch.setattr(training, "evaluation_source", source)
+    monkeypatch.setattr(training, "keep_freed_memory", lambda: None)
+
+
+def run(config, folder):
+    with RunDirectory.open(folder, config) as directory:
+        results = train(config, directory, Tracker(directory, config), progress=False)
+        return results, directory
+
+
+def test_training_learns_and_keeps_the_best(in_memory, tiny_config, tmp_path) -> None:
+    config = tiny_config(
+        outer={"iterations": 30, "warmup": 2, "learning_rate": 0.02}, evaluation={"every": 10, "episodes": 20}
+    )
+    results, directory = run(config, tmp_path / "run")
+    records = directory.read_metrics()
+    assert [record["iteration"] for record in records] == [1, 10, 20, 30]
+    scores = {r["iteration"]: r["validation_accuracy"] for r in records if "validation_accuracy" in r}
+    assert results["best_validation"] == max(scores.values()) > 80
+    assert results["best_iteration"] == min(i for i, score in scores.items() if score == max(scores.values()))
+    assert results == directory.read_results() and results["iterations"] == 30
+    assert records[-1]["loss"] < records[0]["loss"]
+    assert records[-1]["gap"] == records[-1]["training_classes_accuracy"] - records[-1]["validation_accuracy"]
+    assert len(records[-1]["sizes"]) == 8
+    learner = load_learner(directory.path)
+    assert learner.config == config and not learner.training
+
+
+def test_nan_names_the_iteration_and_the_last_good_checkpoint(
+    in_memory, tiny_config, tmp_path, monkeypatch
+) -> None:
+    config = tiny_config(outer={"iterations": 9}, evaluation={"checkpoint_every_seconds": 0.0})
+    original = outer_gradient._query_loss
+    calls = []
+
+    def poisoned(*args):
+        calls.append(1)
+        loss, report = original(*args)
+        return (loss * float("nan") if len(calls) == 9 else loss), report  # two chunks an iteration
+
+    monkeypatch.setattr(outer_gradient, "_query_loss", poisoned)
+    file = tmp_path / "run" / "checkpoint.pt"
+    with pytest.raises(
+        Diverged, match=r"nan at iteration 5; the last good checkpoint is .*\(iteration 4\)"
+    ) as caught:
+        run(config, tmp_path / "run")
+    assert str(file) in str(caught.value) and "--outer.learning_rate" in str(caught.value)
+    state = torch.load(file, weights_only=True)
+    assert state["iteration"] == 4
+    assert all(v.isfinite().all() for v in state["learner"].values() if v.is_floating_point())
+    calls[:] = [1] * 8
+    with pytest.raises(Diverged, match="at iteration 1; there is no checkpoint yet"):
+        run(config, tmp_path / "other")
+
+
+def test_a_wide_gap_is_warned_of(in_memory, tiny_config, tmp_path, monkeypatch) -> None:
+    scores = iter([50.0, 80.0] * 4)
+    monkeypatch.setattr(
+        training,
+        "evaluate",
+        lambda *args, **kwargs: {
+            "accuracy": next(scores),
+            "ci95": 1.0,
+            "accuracy_by_step": [1.0],
+            "stages": ["identity"],
+        },
+    )
+    with pytest.warns(UserWarning, match=r"training classes score 80\.0 %, validation classes 50\.0 %"):
+        run(tiny_config(), tmp_path / "run")
+    scores = iter([50.0, 60.0] * 4)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        run(tiny_config(), tmp_path / "other")
