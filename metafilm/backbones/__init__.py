@@ -6,4 +6,7 @@ from metafilm.backbones.conv4 import Conv4
 from metafilm.backbones.mlp import MLP
 from metafilm.backbones.resnet12 import ResNet12
 
-__all__ = ["MLP", "Conv4", "ResNet12"]
+BACKBONES = {"conv4": Conv4, "resnet12": ResNet12, "mlp": MLP}
+"""The backbones by name: command line, configuration and docs read this mapping and no other."""
+
+__all__ = ["BACKBONES", "MLP", "Conv4", "ResNet12"]

@@ -1,5 +1,6 @@
 """From what tells of a task to its deviations."""
 
-from metafilm.conditioning.task_encoder import TaskEncoder
+from metafilm.conditioning.decoders import DECODERS
+from metafilm.conditioning.task_encoder import POOLINGS, TaskEncoder
 
-__all__ = ["TaskEncoder"]
+__all__ = ["DECODERS", "POOLINGS", "TaskEncoder"]

@@ -13,60 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from metafilm import film
+from metafilm.conditioning.decoders import DECODERS
 from metafilm.errors import MetafilmError
 from metafilm.film import FilmDict
 
-DECODERS = ("linear", "mlp", "gru")
 POOLINGS = ("mean", "mean-std")
-
-
-class LinearDecoder(nn.Module):
-    """One linear map per site and kind; they read the same c, so they are one matrix. ``[T, E]`` ->
-    ``[T, ΣC]``.
-    """
-
-    def __init__(self, width: int, sizes: list[int]) -> None:
-        super().__init__()
-        self.linear = nn.Linear(width, sum(sizes))
-
-    def forward(self, code: Tensor) -> Tensor:
-        return self.linear(code)
-
-
-class MLPDecoder(nn.Module):
-    """TADAM's three fully connected layers per site and kind, residual from the second (its section 3.2)."""
-
-    def __init__(self, width: int, sizes: list[int]) -> None:
-        super().__init__()
-        self.entry = nn.ModuleList(nn.Linear(width, size) for size in sizes)
-        self.middle = nn.ModuleList(nn.Linear(size, size) for size in sizes)
-        self.exit = nn.ModuleList(nn.Linear(size, size) for size in sizes)
-
-    def forward(self, code: Tensor) -> Tensor:
-        outputs = []
-        for entry, middle, exit_ in zip(self.entry, self.middle, self.exit, strict=True):
-            h = torch.nn.functional.silu(entry(code))
-            outputs.append(exit_(torch.nn.functional.silu(h + middle(h))))
-        return torch.cat(outputs, -1)
-
-
-class GRUDecoder(nn.Module):
-    """A gated recurrent unit that steps from site to site, c its first state (the FiLM retrospective's first
-    attempt).
-    """
-
-    def __init__(self, width: int, sizes: list[int]) -> None:
-        super().__init__()
-        self.embedding = nn.Parameter(torch.randn(len(sizes), width) / width**0.5)
-        self.cell = nn.GRUCell(width, width)
-        self.readout = nn.ModuleList(nn.Linear(width, size) for size in sizes)
-
-    def forward(self, code: Tensor) -> Tensor:
-        outputs = []
-        for step, readout in enumerate(self.readout):
-            code = self.cell(self.embedding[step].expand_as(code), code)
-            outputs.append(readout(code))
-        return torch.cat(outputs, -1)
 
 
 class TaskEncoder(nn.Module):
@@ -120,8 +71,7 @@ class TaskEncoder(nn.Module):
             layers += [nn.Linear(in_features if i == 0 else width, width), nn.ReLU()]
         self.embed = nn.Sequential(*layers)
         self.join = nn.Linear(width * (2 if pooling == "mean-std" else 1), width)
-        decoders = {"linear": LinearDecoder, "mlp": MLPDecoder, "gru": GRUDecoder}
-        self.decoder = decoders[decoder](width, self.sizes)
+        self.decoder = DECODERS[decoder](width, self.sizes)
         self.scale = scale
         self.multiplier = nn.Parameter(torch.zeros(len(self.sizes) if scale == "site" else sum(self.sizes)))
         self.register_buffer("owner", torch.repeat_interleave(torch.tensor(self.sizes)), persistent=False)

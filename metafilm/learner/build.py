@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from metafilm import film, heads
-from metafilm.backbones import MLP, Conv4, ResNet12
+from metafilm.backbones import BACKBONES, MLP
 from metafilm.conditioning.task_encoder import TaskEncoder
 from metafilm.config.config import Config
 from metafilm.learner.inner_loop import InnerLoop
@@ -21,8 +21,7 @@ def build_backbone(config: Config, image_shape: tuple[int, ...]) -> nn.Module:
     if settings.name == "mlp":
         return MLP(image_shape[0], settings.hidden, settings.activation)
     shape = (image_shape[0], image_shape[1], image_shape[2])
-    network = {"conv4": Conv4, "resnet12": ResNet12}[settings.name]
-    return network(shape, settings.width, settings.norm)
+    return BACKBONES[settings.name](shape, settings.width, settings.norm)
 
 
 def build_learner(
@@ -49,13 +48,8 @@ def build_learner(
         sites = film.sites(backbone)
         features: int = backbone.out_features  # type: ignore[assignment]
         ways = config.episodes.ways if isinstance(config.episodes.ways, int) else config.episodes.ways[1]
-        # squared distances grow with the width of the features: the first logits are about as large at any
-        # image size
-        scale = config.head.scale or {"prototype": 8 / features**0.5, "cosine": 10.0}.get(
-            config.head.name, 1.0
-        )
-        head = heads.build(config.head.name, features, ways, scale)
-        regression = config.head.name == "regression"
+        head = heads.build(config.head.name, features, ways, config.head.scale)
+        regression = head.regression
         encoder = None
         if config.encoder.enabled:
             encoder = TaskEncoder(

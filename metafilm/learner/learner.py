@@ -132,9 +132,7 @@ class MetaFiLM(nn.Module):
     @property
     def regression(self) -> bool:
         """Whether labels are real values instead of classes."""
-        from metafilm.heads import RegressionHead
-
-        return isinstance(self.head, RegressionHead)
+        return self.head.regression
 
     @property
     def protocol(self) -> str:

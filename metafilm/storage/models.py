@@ -63,6 +63,10 @@ def load_state(module: nn.Module, tensors: Mapping[str, Tensor], path: str | Pat
     """Copy `tensors` into `module`, exactly. Raises CheckpointError listing every name that is missing or
     unknown and every shape that differs, and then leaves `module` as it was."""
     expected = module.state_dict()
+    retired = {
+        f"{prefix}.{name}" for prefix, part in module.named_modules() for name in getattr(part, "retired", ())
+    }
+    tensors = {name: value for name, value in tensors.items() if name not in retired}
     problems = [f"{name} is missing, expected {shape(expected[name])}" for name in expected.keys() - tensors]
     problems += [
         f"{name} has no place in the network, is {shape(tensors[name])}" for name in tensors.keys() - expected

@@ -133,3 +133,13 @@ def test_shipped_weights_load():
     for name, path in shipped_models().items():
         assert path.stat().st_size < 2_000_000
         assert load_learner(name).image_shape == (1, 28, 28)
+
+
+def test_weights_from_before_the_ridge_heads_offset_went_still_load(make_learner, tmp_path) -> None:
+    learner = make_learner(head={"name": "ridge"}, dtype=torch.float32)
+    assert "head.offset" not in learner.state_dict()
+    old = learner.state_dict() | {"head.offset": torch.tensor(0.3)}
+    file = tmp_path / "old.safetensors"
+    save_model(file, old, learner.config, {"image_shape": [1, 16, 16], "mean": [0.4], "std": [0.5]})
+    for name, value in load_learner(file).state_dict().items():
+        torch.testing.assert_close(value, learner.state_dict()[name], rtol=0, atol=0)

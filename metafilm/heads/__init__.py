@@ -1,0 +1,22 @@
+"""From features to predictions: heads that are fitted to a task's support features."""
+
+from metafilm.heads.base import Head, State, prototypes, task_cross_entropy
+from metafilm.heads.linear import LinearHead, RegressionHead
+from metafilm.heads.prototype import CosineClassifier, CosineHead, PrototypeHead
+from metafilm.heads.registry import HEADS, build
+from metafilm.heads.ridge import RidgeHead
+
+__all__ = [
+    "HEADS",
+    "CosineClassifier",
+    "CosineHead",
+    "Head",
+    "LinearHead",
+    "PrototypeHead",
+    "RegressionHead",
+    "RidgeHead",
+    "State",
+    "build",
+    "prototypes",
+    "task_cross_entropy",
+]

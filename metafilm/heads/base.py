@@ -1,0 +1,83 @@
+"""What every head is, and what several share.
+
+Every head has ``fit(features [T, S, D], labels [T, S], ways) -> state`` (a dict of tensors with a leading
+task axis) and ``predict(state, features [T, Q, D]) -> [T, Q, ways]``; ``inner_loss`` is what the inner loop
+descends. Heads hold what the outer loop learns about them (scales, shared weights), never a task's own state.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+State = dict[str, Tensor]
+
+
+def prototypes(features: Tensor, labels: Tensor, ways: int) -> Tensor:
+    """Class means (Snell et al., NeurIPS 2017, arXiv:1703.05175).
+
+    Args:
+        features: ``[T, S, D]``.
+        labels: ``[T, S]`` int64 in [0, ways); classes may have different counts, each at least one.
+
+    Returns:
+        ``[T, ways, D]``.
+    """
+    member = F.one_hot(labels, ways).to(features.dtype)  # [T, S, ways]
+    return (member.transpose(1, 2) @ features) / member.sum(1).unsqueeze(-1).clamp(min=1)
+
+
+def task_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Mean cross entropy of each task: ``[T, Q, ways]``, ``[T, Q]`` -> ``[T]``."""
+    return F.cross_entropy(logits.transpose(1, 2), labels, reduction="none").mean(1)
+
+
+class Head(nn.Module):
+    """What heads share: the losses. ``loss`` and ``inner_loss`` return one value per task, ``[T]``."""
+
+    held_out_views = True  # the inner loss scores augmented copies of the support
+    uses_support = True  # ``fit`` reads the support features
+    regression = False  # labels are real values
+
+    @classmethod
+    def build(cls, in_features: int, ways: int, scale: float) -> Head:
+        """A head for features of this size; ``ways`` matters to heads of a fixed number of classes alone."""
+        raise NotImplementedError
+
+    @staticmethod
+    def first_scale(in_features: int) -> float:
+        """The factor on the logits to start from, where the settings leave it open."""
+        return 1.0
+
+    def fit(self, features: Tensor, labels: Tensor, ways: int) -> State:
+        raise NotImplementedError
+
+    def predict(self, state: State, features: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def plain(self, state: State) -> nn.Module:
+        """One task's fitted head as ordinary layers, features ``[B, D]`` -> logits ``[B, ways]``."""
+        return plain_linear(state["weight"][0], state["bias"][0])
+
+    def loss(self, predictions: Tensor, labels: Tensor) -> Tensor:
+        return task_cross_entropy(predictions, labels)
+
+    def inner_loss(self, features: Tensor, labels: Tensor, ways: int, views: Tensor | None) -> Tensor:
+        """The support set's own loss.
+
+        Args:
+            features: ``[T, S, D]`` of the support images.
+            labels: ``[T, S]``.
+            views: ``[T, V·S, D]`` of augmented copies (all of copy 1, then all of copy 2 ...), or None.
+        """
+        state = self.fit(features, labels, ways)
+        if views is None:
+            return self.loss(self.predict(state, features), labels)
+        return self.loss(self.predict(state, views), labels.repeat(1, views.shape[1] // labels.shape[1]))
+
+
+def plain_linear(weight: Tensor, bias: Tensor) -> nn.Linear:
+    """A linear layer of these very values, ``[ways, D]`` and ``[ways]``."""
+    linear = nn.Linear(weight.shape[1], weight.shape[0], device=weight.device, dtype=weight.dtype)
+    linear.weight, linear.bias = nn.Parameter(weight.detach().clone()), nn.Parameter(bias.detach().clone())
+    return linear
