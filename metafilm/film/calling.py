@@ -1,0 +1,104 @@
+"""Running a network with given deviations in place of its own."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from metafilm.errors import MetafilmError
+from metafilm.film.insertion import sites
+from metafilm.film.layer import BIAS, GAIN, FilmDict
+
+DEVIATIONS = (f"film.{GAIN}", f"film.{BIAS}")  # how the name of every deviation ends
+
+
+def call(
+    network: nn.Module,
+    film: Mapping[str, Tensor],
+    x: Tensor,
+    rows: Tensor | None = None,
+    statistics: Mapping[str, Tensor] | None = None,
+) -> Tensor:
+    """Run the network with these deviations in place of its own.
+
+    Args:
+        film: deviations ``[C]``, or ``[T, C]`` for T tasks; names that are left out keep the network's own.
+        x: ``[B, ...]``. Networks with :class:`metafilm.norms.Norm` layers that normalise by the images of
+            this pass also need to be told T, by :func:`metafilm.norms.layout`.
+        rows: ``[B]`` int64, which of the T tasks each row of ``x`` belongs to, in any order; None: tasks
+            contiguous, ``B / T`` rows each.
+        statistics: norm name -> ``[T, 2, C]`` mean and variance (or ``[2, C]`` for all tasks) by which the
+            :class:`metafilm.norms.Norm` of that name normalises, instead of by the images of this pass; as
+            :attr:`metafilm.Task.statistics`.
+
+    Raises:
+        MetafilmError: a name is not one of the network's deviations or norms; rows that don't fit.
+    """
+    own = {name for name, _ in network.named_parameters() if name.endswith(DEVIATIONS)}
+    if unknown := film.keys() - own:
+        known = ", ".join(sites(network)) or "none"
+        raise MetafilmError(f"this network has no deviations {min(unknown)!r}; its FiLM sites: {known}")
+    given = _given(network, statistics or {})
+    if rows is not None:
+        # from here on each row is a task of its own
+        _check_index(rows, len(x), {**film, **given})
+        film, given = ({name: value[rows] for name, value in part.items()} for part in (film, given))
+    # a single task needs no task axis: the plain kernels run, and norms take δ into their own affine
+    single = {
+        name: value[0] if value.dim() == 2 and value.shape[0] == 1 else value for name, value in film.items()
+    }
+    if torch.compiler.is_compiling():  # it knows no locks, and traces in one thread
+        return functional_call(network, {**single, **given}, (x,))
+    with exclusive(network):
+        return functional_call(network, {**single, **given}, (x,))
+
+
+_locks: WeakKeyDictionary[nn.Module, threading.RLock] = WeakKeyDictionary()
+_making = threading.Lock()
+
+
+def exclusive(network: nn.Module) -> threading.RLock:
+    """The network's lock, to be held wherever its tensors are read as its own.
+
+    While :func:`call` runs, the network's deviations are those of that call: another thread that ran it, or
+    copied it, in the meantime would do so with somebody else's.
+    """
+    with _making:
+        return _locks.setdefault(network, threading.RLock())
+
+
+def _given(network: nn.Module, statistics: Mapping[str, Tensor]) -> FilmDict:
+    """Statistics as the norms' running averages, ``[T, C]`` each."""
+    if not statistics:
+        return {}
+    norms = [name for name, module in network.named_modules() if getattr(module, "applies_film", False)]
+    if unknown := statistics.keys() - set(norms):
+        raise MetafilmError(
+            f"statistics of {min(unknown)!r}, which is no metafilm norm of this network; its norms: "
+            f"{', '.join(norms) or 'none'}"
+        )
+    averages = {}
+    for name, value in statistics.items():
+        mean, var = (value if value.dim() == 3 else value.unsqueeze(0)).unbind(1)
+        averages |= {f"{name}.running_mean": mean, f"{name}.running_var": var}
+    return averages
+
+
+def _check_index(rows: Tensor, batch: int, tables: Mapping[str, Tensor]) -> None:
+    if rows.dtype != torch.int64 or rows.dim() != 1 or len(rows) != batch:
+        raise MetafilmError(
+            f"rows have shape {tuple(rows.shape)} and type {rows.dtype}, expected ({batch},) torch.int64; "
+            "give every row of the input the number of its task"
+        )
+    low, high = (int(rows.min()), int(rows.max())) if batch else (0, -1)
+    for name, value in tables.items():
+        if value.dim() != 2 or low < 0 or high >= len(value):
+            raise MetafilmError(
+                f"rows name tasks {low} to {high}, but {name!r} has shape {tuple(value.shape)}, expected "
+                f"(tasks, C); give indices from 0 below the number of tasks"
+            )

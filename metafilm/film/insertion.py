@@ -1,0 +1,168 @@
+"""Where a network's FiLM layers sit: putting them in, listing them, taking them out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import cast
+
+from torch import Tensor, nn
+from torch.nn.parameter import UninitializedParameter
+
+from metafilm.errors import MetafilmError
+from metafilm.film.layer import BIAS, GAIN, FiLM, FilmDict
+
+
+def insert(network: nn.Module, sites: str | Iterable[str] = "all") -> nn.Module:
+    """Give a network FiLM layers, in place; it computes what it did before, bit for bit, until δ is changed.
+
+    A layer that normalises and activates in one (timm's ``BatchNormAct2d``, ``GroupNormAct``) is modulated
+    between the two. Many tasks at once need the batch in the first dimension of what a site puts out:
+    networks that carry sequences first (``batch_first=False``) take one task at a time.
+
+    Args:
+        network: any network of modules; its own parameter names stay as they are.
+        sites: module names (as in ``named_modules``) whose output is modulated; or ``"all"`` (what the
+            network lists in its ``film_sites``, else every normalisation layer, else, where it has none,
+            every convolution), ``"last"`` (the last of these), ``"none"``.
+
+    Returns:
+        The same network.
+
+    Raises:
+        MetafilmError: a name is not a module of the network, has a FiLM layer already, or has no known number
+            of features; or the network has none of the usual sites.
+    """
+    modules = dict(network.named_modules())
+    for name in _site_names(network, modules, sites):
+        if name not in modules:
+            known = ", ".join(_site_names(network, modules, "all"))
+            raise MetafilmError(
+                f"no module {name!r} to put a FiLM layer on; this network's usual sites are: {known}"
+            )
+        module = modules[name]
+        if isinstance(getattr(module, "film", None), FiLM):
+            raise MetafilmError(f"module {name!r} has a FiLM layer already; list each site once")
+        features, channel_dim = _features(name, module)
+        reference = next(module.parameters(), None)
+        layer = FiLM(features, channel_dim)
+        module.add_module("film", layer if reference is None else layer.to(reference.device, reference.dtype))
+        if not getattr(module, "applies_film", False):
+            _hook_into(module)
+    return network
+
+
+def _output_hook(module: nn.Module, _inputs: object, output: Tensor) -> Tensor:
+    return cast(FiLM, module.film)(output)
+
+
+class _BeforeActivation:
+    """Modulates what a norm-and-activation layer hands from its norm to what follows it.
+
+    An object and no closure: a deep copy of the network gets one that points to the copied norm.
+    """
+
+    def __init__(self, norm: nn.Module) -> None:
+        self.norm = norm
+
+    def __call__(self, _module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return (cast(FiLM, self.norm.film)(inputs[0]), *inputs[1:])
+
+
+def _hook_into(module: nn.Module) -> None:
+    follower = after_norm(module)
+    if follower is None:
+        module.register_forward_hook(_output_hook)
+    else:
+        follower.register_forward_pre_hook(_BeforeActivation(module))
+
+
+def unhook(module: nn.Module) -> None:
+    """Take the FiLM layer of a site away: its parameters, and the hook that runs it."""
+    del module.film
+    follower = after_norm(module)
+    hooks = module._forward_hooks if follower is None else follower._forward_pre_hooks
+    ours = [k for k, hook in hooks.items() if hook is _output_hook or isinstance(hook, _BeforeActivation)]
+    for key in ours:
+        del hooks[key]
+
+
+def after_norm(module: nn.Module) -> nn.Module | None:
+    """The first module that a norm-and-activation layer runs behind its norm; None for all other layers."""
+    if not is_norm(module) or not isinstance(getattr(module, "act", None), nn.Module):
+        return None
+    drop = getattr(module, "drop", None)
+    return drop if isinstance(drop, nn.Module) else cast(nn.Module, module.act)
+
+
+def _site_names(
+    network: nn.Module, modules: Mapping[str, nn.Module], sites: str | Iterable[str]
+) -> list[str]:
+    if isinstance(sites, str) and sites == "none":
+        return []
+    if isinstance(sites, str) and sites in ("all", "last"):
+        usual: list[str] = list(getattr(network, "film_sites", ()))
+        usual = usual or [name for name, module in modules.items() if is_norm(module)]
+        usual = usual or [
+            name for name, module in modules.items() if isinstance(module, nn.modules.conv._ConvNd)
+        ]
+        if not usual:
+            raise MetafilmError(
+                f"{type(network).__name__} has neither norms nor convolutions to put FiLM layers on; name "
+                "the modules, for example some linear layers, or give it a film_sites"
+            )
+        return usual[-1:] if sites == "last" else usual
+    return [sites] if isinstance(sites, str) else list(sites)
+
+
+def is_norm(module: nn.Module) -> bool:
+    """Whether the module is a normalisation layer, PyTorch's or one that is made after it."""
+    kinds = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
+    return isinstance(module, kinds) or bool(getattr(module, "applies_film", False))
+
+
+def _features(name: str, module: nn.Module) -> tuple[int, int]:
+    """How many features the module puts out, and in which dimension."""
+    if any(isinstance(parameter, UninitializedParameter) for parameter in module.parameters()):
+        raise MetafilmError(
+            f"module {name!r} ({type(module).__name__}) does not know its number of features yet; run the "
+            "network once on an input before FiLM is put in"
+        )
+    if isinstance(module, nn.LayerNorm | nn.RMSNorm):
+        # torchvision's and timm's LayerNorm2d and LayerNormAct2d normalise the channels of [B, C, H, W]
+        return module.normalized_shape[-1], 1 if type(module).__name__.endswith("2d") else -1
+    if isinstance(module, nn.Linear):
+        return module.out_features, -1
+    for attribute in ("num_features", "num_channels", "out_channels"):
+        if isinstance(getattr(module, attribute, None), int):
+            return getattr(module, attribute), 1
+    raise MetafilmError(
+        f"can't tell how many features module {name!r} ({type(module).__name__}) puts out; "
+        "choose a norm, convolution or linear layer as the site"
+    )
+
+
+def sites(network: nn.Module) -> dict[str, int]:
+    """Site name -> number of features, in the order of the network's modules."""
+    found = {}
+    for name, module in network.named_modules():
+        layer = getattr(module, "film", None)
+        if isinstance(layer, FiLM):
+            found[name] = layer.features
+    return found
+
+
+def names(site: str) -> tuple[str, str]:
+    """A site's two parameter names: its gain deviation's and its bias deviation's."""
+    prefix = f"{site}.film." if site else "film."
+    return prefix + GAIN, prefix + BIAS
+
+
+def parameters(network: nn.Module) -> dict[str, nn.Parameter]:
+    """The network's own deviations, ``[C]`` each: all that an inner loop may move."""
+    own = dict(network.named_parameters())
+    return {name: own[name] for site in sites(network) for name in names(site)}
+
+
+def zeros(network: nn.Module, tasks: int) -> FilmDict:
+    """δ = 0 for T tasks: ``[T, C]`` each, on the network's device and in its dtype."""
+    return {name: value.new_zeros(tasks, value.shape[0]) for name, value in parameters(network).items()}
