@@ -1,29 +1,8 @@
-"""Normalisation whose statistics are chosen by name.
-
-Which images a normalisation layer's mean and variance come from decides what a few-shot accuracy means, so it
-is a setting of its own (Bronskill et al., TaskNorm, ICML 2020, arXiv:2003.03284):
-
-======================  ===========================================  ==================================
-mode                    training                                     evaluation
-======================  ===========================================  ==================================
-``running``             the task's images in this forward pass       running averages
-``support``             the task's support images                    the task's support images
-``group``               each image alone (group normalisation)       each image alone
-``transductive``        the task's images in this forward pass       the same: queries see each other
-======================  ===========================================  ==================================
-
-In every mode the tasks of a batch don't see each other. Running averages move only when :func:`commit` is
-called, by the mean over the tasks recorded since, so they don't depend on how a meta-batch was cut into
-chunks. An adapted task keeps the statistics of its support, where the mode uses them; given those by
-:func:`metafilm.film.call`, a layer normalises by them instead of by the images of the pass.
-"""
+"""The normalisation layer whose statistics are chosen by name."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import NamedTuple, cast
 
 import torch
@@ -31,57 +10,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from metafilm.engine import kernels
-from metafilm.engine.convolution import Conv2d
 from metafilm.errors import MetafilmError
 from metafilm.film import FiLM, modulate
+from metafilm.norms.rows import Layout
+from metafilm.norms.rows import now as present_layout
 
 MODES = ("running", "support", "group", "transductive")
-
-
-@dataclass(frozen=True)
-class Layout:
-    """How the rows ``[T·n, ...]`` of a forward pass divide: T tasks, each with its first ``support`` rows
-    support images (None: all of them). ``record``: note the statistics for the running averages. ``capture``:
-    leave in each layer's running averages what this pass normalised with (one task; for export)."""
-
-    tasks: int = 1
-    support: int | None = None
-    record: bool = False
-    capture: bool = False
-
-
-WHOLE = Layout()
-_layout: ContextVar[Layout] = ContextVar("metafilm_layout", default=WHOLE)
-
-
-class _Traced:
-    """The layout while the compiler traces, which knows no context variables."""
-
-    layout = WHOLE
-
-
-_traced = _Traced()
-
-
-def _now() -> Layout:
-    return _traced.layout if torch.compiler.is_compiling() else _layout.get()
-
-
-@contextmanager
-def layout(
-    tasks: int = 1, support: int | None = None, record: bool = False, capture: bool = False
-) -> Iterator[None]:
-    """Within this context, forward passes are laid out so (see :class:`Layout`)."""
-    if torch.compiler.is_compiling():
-        before, _traced.layout = _traced.layout, Layout(tasks, support, record, capture)
-        yield
-        _traced.layout = before
-        return
-    token = _layout.set(Layout(tasks, support, record, capture))
-    try:
-        yield
-    finally:
-        _layout.reset(token)
 
 
 class Measured(NamedTuple):
@@ -141,7 +75,7 @@ class Norm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """``x``: ``[T·n, C, H, W]``, tasks contiguous; the shape is kept."""
         weight, bias = self._affine()
-        now = _now()
+        now = present_layout()
         if self.mode == "group":
             return self._group(x, weight, bias)
         if self._is_given():
@@ -157,7 +91,7 @@ class Norm(nn.Module):
         A gain above zero commutes with max-pooling, so the affine is left for the pooled maps: a quarter of
         the work, and none of it at full size.
         """
-        now = _now()
+        now = present_layout()
         whole = self.mode != "group"
         given = self._is_given()
         if whole and not given:
@@ -286,82 +220,3 @@ def _check_rows(x: Tensor, tasks: int, weight: Tensor) -> None:
             f"{x.shape[0]} rows can't be shared evenly by {tasks} tasks; give every task the same "
             "number of rows"
         )
-
-
-def commit(network: nn.Module) -> None:
-    """Move the running averages by the statistics recorded since the last call, their mean over tasks."""
-    for module in network.modules():
-        if isinstance(module, Norm) and module.recorded_tasks > 0:
-            mean, var = module.recorded / module.recorded_tasks
-            module.running_mean.lerp_(mean, module.momentum)
-            module.running_var.lerp_(var, module.momentum)
-            module.num_batches_tracked += 1
-    discard(network)
-
-
-def share(network: nn.Module, add: Callable[[Tensor], Tensor]) -> None:
-    """Add up the statistics recorded since the last :func:`commit` over several processes; ``add`` sums a
-    tensor over them."""
-    layers = [module for module in network.modules() if isinstance(module, Norm) and module.mode == "running"]
-    if not layers:
-        return
-    parts = [part.flatten() for layer in layers for part in (layer.recorded, layer.recorded_tasks)]
-    sums = iter(add(torch.cat(parts)).split([part.numel() for part in parts]))
-    for layer in layers:
-        layer.recorded.copy_(next(sums).view_as(layer.recorded))
-        layer.recorded_tasks.copy_(next(sums).squeeze(0))
-
-
-def discard(network: nn.Module) -> None:
-    """Forget the statistics recorded since the last :func:`commit`, as when a step was given up half-way."""
-    for module in network.modules():
-        if isinstance(module, Norm):
-            module.recorded.zero_()
-            module.recorded_tasks.zero_()
-
-
-def mode_of(network: nn.Module) -> str:
-    """The network's norm mode: of its :class:`Norm` layers, ``running`` for other networks in eval mode.
-
-    Raises:
-        MetafilmError: layers of several modes, or a layer of PyTorch's own that has no running averages and
-            so normalises by whatever stands in the batch, other tasks and queries too.
-    """
-    for name, module in network.named_modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is None:
-            raise MetafilmError(
-                f"norm {name!r} ({type(module).__name__}) has no running averages, so every image of a batch "
-                f"sees every other; give it track_running_stats=True, or use metafilm.norms.Norm"
-            )
-    modes = {module.mode for module in network.modules() if isinstance(module, Norm)}
-    if len(modes) > 1:
-        raise MetafilmError(f"the network's norms have several modes: {', '.join(sorted(modes))}; use one")
-    return modes.pop() if modes else "running"
-
-
-def plain(network: nn.Module) -> nn.Module:
-    """Replace each :class:`Norm` and each of our convolutions by PyTorch's own layer, in place.
-
-    ``support`` and ``transductive`` layers become ``nn.BatchNorm2d`` with the statistics in their buffers, so
-    capture a task's first (:class:`Layout`).
-    """
-    for parent in list(network.modules()):
-        if type(parent) is Conv2d:
-            parent.__class__ = nn.Conv2d  # type: ignore[assignment]
-        for name, child in list(parent.named_children()):
-            if isinstance(child, Norm):
-                setattr(parent, name, _plain_layer(child))
-    return network
-
-
-def _plain_layer(norm: Norm) -> nn.Module:
-    like = {"device": norm.weight.device, "dtype": norm.weight.dtype}
-    if norm.mode == "group":
-        layer: nn.GroupNorm | nn.BatchNorm2d = nn.GroupNorm(norm.groups, norm.num_features, norm.eps, **like)
-    else:
-        layer = nn.BatchNorm2d(norm.num_features, norm.eps, norm.momentum, **like)
-        layer.running_mean, layer.running_var = norm.running_mean.clone(), norm.running_var.clone()
-    with torch.no_grad():
-        layer.weight.copy_(norm.weight)
-        layer.bias.copy_(norm.bias)
-    return layer.train(norm.training)

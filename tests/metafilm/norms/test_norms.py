@@ -163,3 +163,28 @@ def test_bfloat16_statistics_are_float32() -> None:
     found = norm(x.bfloat16()).float()
     assert (found - norm(x)).abs().max() < 0.2
     assert found.mean((0, 2, 3)).abs().max() < 0.02
+
+
+def test_a_converted_network_computes_the_same_and_keeps_tasks_apart(random_film) -> None:
+    torch.manual_seed(0)
+    plain = nn.Sequential(
+        nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3), nn.ReLU(), nn.Conv2d(3, 2, 3), nn.BatchNorm2d(2)
+    )
+    for layer in plain:
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.running_mean.uniform_(-1, 1)
+            layer.running_var.uniform_(0.5, 2)
+            nn.init.uniform_(layer.weight, -1, 1)
+    ours = norms.convert(copy.deepcopy(plain))
+    images = torch.rand(6, 1, 8, 8)
+    torch.testing.assert_close(ours.eval()(images), plain.eval()(images), rtol=0, atol=0)
+    assert ours.state_dict().keys() == plain.state_dict().keys() and not norms.foreign(ours)
+    ours.train()
+    with norms.layout(tasks=2):
+        both = ours(images)
+    with norms.layout(tasks=1):
+        torch.testing.assert_close(both[3:], ours(images[3:]))
+    with pytest.raises(MetafilmError, match="'1' can't be converted: it has a FiLM layer already"):
+        norms.convert(film.insert(plain))
+    with pytest.raises(MetafilmError, match="'0' can't be converted: it has no affine"):
+        norms.convert(nn.Sequential(nn.BatchNorm2d(2, affine=False)))
