@@ -59,6 +59,7 @@ class Conv4(nn.Module):
 
     def __init__(self, image_shape: tuple[int, int, int], width: int = 64, norm: str = "running") -> None:
         super().__init__()
+        self.arguments = {"image_shape": list(image_shape), "width": width, "norm": norm}
         channels, height, breadth = image_shape
         if min(height, breadth) < 16:
             raise MetafilmError(

@@ -24,6 +24,7 @@ class MLP(nn.Module):
         self, in_features: int, hidden: tuple[int, ...] = (40, 40), activation: str = "relu"
     ) -> None:
         super().__init__()
+        self.arguments = {"in_features": in_features, "hidden": list(hidden), "activation": activation}
         self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise((in_features, *hidden)))
         self.activation = ACTIVATIONS[activation]()
         self.out_features = hidden[-1]

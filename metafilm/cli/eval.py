@@ -11,8 +11,9 @@ from metafilm.config.sources import evaluation_source
 from metafilm.engine.memory import keep_freed_memory
 from metafilm.errors import MetafilmError
 from metafilm.evaluation import evaluate
+from metafilm.learner.build import load_learner
 from metafilm.learner.learner import MetaFiLM
-from metafilm.storage.models import load_learner, model_path
+from metafilm.storage.models import model_path
 from metafilm.storage.run import atomic_write, finite
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from episodes.datasets.folder import SUFFIXES, read_class_folders
 from episodes.files.images import read_image
 from metafilm.errors import MetafilmError
-from metafilm.storage.models import load_learner
+from metafilm.learner.build import load_learner
 from metafilm.storage.run import atomic_write
 
 INK_DATA = ("omniglot", "strokes")

@@ -62,6 +62,16 @@ class TaskEncoder(nn.Module):
                 raise MetafilmError(
                     f"unknown task encoder {what} {value!r}; expected one of {', '.join(allowed)}"
                 )
+        self.arguments = {
+            "in_features": in_features,
+            "sites": dict(sites),
+            "width": width,
+            "decoder": decoder,
+            "pooling": pooling,
+            "scale": scale,
+            "depth": depth,
+            "normalise": normalise,
+        }
         self.names = [name for site in sites for name in film.names(site)]
         self.sizes = [size for size in sites.values() for _ in range(2)]
         self.pooling = pooling

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from metafilm.errors import MetafilmError
+from metafilm.film.calling import exclusive
 from metafilm.film.insertion import is_norm, parameters, sites, unhook
 from metafilm.film.layer import FiLM
 
@@ -26,7 +27,8 @@ def fold(network: nn.Module, film: Mapping[str, Tensor] | None = None) -> nn.Mod
     Raises:
         MetafilmError: a site can't be folded (its module has no affine to take δ in).
     """
-    plain = copy.deepcopy(network)
+    with exclusive(network):
+        plain = copy.deepcopy(network)
     own = parameters(plain)
     with torch.no_grad():
         for name, value in (film or {}).items():

@@ -7,6 +7,8 @@ descends. Heads hold what the outer loop learns about them (scales, shared weigh
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -38,6 +40,7 @@ class Head(nn.Module):
     held_out_views = True  # the inner loss scores augmented copies of the support
     uses_support = True  # ``fit`` reads the support features
     regression = False  # labels are real values
+    arguments: dict[str, Any]  # what it was built with
 
     @classmethod
     def build(cls, in_features: int, ways: int, scale: float) -> Head:
@@ -54,6 +57,10 @@ class Head(nn.Module):
 
     def predict(self, state: State, features: Tensor) -> Tensor:
         raise NotImplementedError
+
+    def state_shapes(self, ways: int, features: int | None) -> dict[str, tuple[int | None, ...]]:
+        """What ``fit`` gives, without the axis of tasks; None where D is not known."""
+        return {"weight": (ways, features), "bias": (ways,)}
 
     def plain(self, state: State) -> nn.Module:
         """One task's fitted head as ordinary layers, features ``[B, D]`` -> logits ``[B, ways]``."""

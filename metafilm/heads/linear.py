@@ -18,6 +18,7 @@ class LinearHead(Head):
 
     def __init__(self, in_features: int, ways: int) -> None:
         super().__init__()
+        self.arguments = {"in_features": in_features, "ways": ways}
         self.ways = ways
         self.linear = nn.Linear(in_features, ways)
 
@@ -50,6 +51,7 @@ class RegressionHead(Head):
 
     def __init__(self, in_features: int, out_features: int = 1) -> None:
         super().__init__()
+        self.arguments = {"in_features": in_features, "out_features": out_features}
         self.linear = nn.Linear(in_features, out_features)
 
     @classmethod
@@ -61,6 +63,9 @@ class RegressionHead(Head):
             "weight": self.linear.weight.expand(features.shape[0], -1, -1),
             "bias": self.linear.bias.expand(features.shape[0], -1),
         }
+
+    def state_shapes(self, ways: int, features: int | None) -> dict[str, tuple[int | None, ...]]:
+        return super().state_shapes(self.linear.out_features, features)
 
     def predict(self, state: State, features: Tensor) -> Tensor:
         """``[T, Q, D]`` -> ``[T, Q, out_features]``."""

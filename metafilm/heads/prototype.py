@@ -21,6 +21,7 @@ class _PrototypeHead(Head):
         super().__init__()
         if not scale > 0:
             raise MetafilmError(f"head scale {scale} must be positive")
+        self.arguments = {"scale": scale}
         self.log_scale = nn.Parameter(torch.tensor(math.log(scale)))
 
     @classmethod
@@ -33,6 +34,9 @@ class _PrototypeHead(Head):
     def score(self, features: Tensor, prototypes: Tensor) -> Tensor:
         """``[T, Q, D]``, ``[T, ways, D]`` -> logits ``[T, Q, ways]``."""
         raise NotImplementedError
+
+    def state_shapes(self, ways: int, features: int | None) -> dict[str, tuple[int | None, ...]]:
+        return {"prototypes": (ways, features)}
 
     def predict(self, state: State, features: Tensor) -> Tensor:
         return self.score(features, state["prototypes"])

@@ -23,6 +23,7 @@ class RidgeHead(Head):
         super().__init__()
         if not scale > 0:
             raise MetafilmError(f"head scale {scale} must be positive")
+        self.arguments = {"scale": scale}
         self.log_lambda = nn.Parameter(torch.zeros(()))
         self.log_scale = nn.Parameter(torch.tensor(math.log(scale)))
 

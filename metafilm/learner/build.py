@@ -1,8 +1,9 @@
-"""From a configuration to a learner."""
+"""From a configuration, or from a file, to a learner."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -11,8 +12,12 @@ from metafilm import film, heads
 from metafilm.backbones import BACKBONES, MLP
 from metafilm.conditioning.task_encoder import TaskEncoder
 from metafilm.config.config import Config
+from metafilm.errors import CheckpointError
+from metafilm.learner import parts
 from metafilm.learner.inner_loop import InnerLoop
 from metafilm.learner.learner import MetaFiLM
+from metafilm.storage import tensorfile
+from metafilm.storage.models import load_state, model_path, read_model
 
 
 def build_backbone(config: Config, image_shape: tuple[int, ...]) -> nn.Module:
@@ -91,3 +96,35 @@ def build_learner(
         )
     learner.config = config
     return learner
+
+
+def load_learner(
+    path_or_name: str | Path, device: str | torch.device = "cpu", *, backbone: nn.Module | None = None
+) -> MetaFiLM:
+    """The learner of a run directory, a ``.safetensors`` file, or shipped weights such as ``omniglot-conv4``.
+
+    Args:
+        backbone: the network, for a file whose learner had one that is not metafilm's own.
+
+    Returns:
+        The learner in evaluation mode.
+
+    Raises:
+        CheckpointError: missing, damaged or unfitting file.
+        ConfigError: the configuration inside is not one.
+    """
+    path = model_path(path_or_name)
+    tensors, metadata = tensorfile.read(path)
+    if metadata.get("version") == parts.VERSION and "parts" in metadata:
+        learner = MetaFiLM(**parts.rebuilt(metadata, path, backbone))
+    else:
+        tensors, config, build = read_model(path)
+        try:
+            learner = build_learner(config, **build)
+        except TypeError as error:
+            raise CheckpointError(
+                f"{path} has damaged metadata ({error}); train or download it again"
+            ) from error
+    load_state(learner, tensors, path)
+    learner.source = str(path_or_name)
+    return learner.to(device).eval()

@@ -49,6 +49,14 @@ class InnerLoop(nn.Module):
             )
         if granularity not in ("site", "feature"):
             raise MetafilmError(f"unknown step size granularity {granularity!r}; expected site or feature")
+        self.arguments = {
+            "sites": dict(sites),
+            "steps": steps,
+            "step_size": step_size,
+            "learn": learn,
+            "granularity": granularity,
+            "per_step": per_step,
+        }
         self.names = [name for site in sites for name in film.names(site)]
         sizes = [size for size in sites.values() for _ in range(2)]
         rows = max(steps, 1) if per_step else 1

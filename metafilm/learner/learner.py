@@ -1,24 +1,28 @@
-"""MetaFiLM: backbone, task encoder, inner loop and head composed into one module."""
+"""MetaFiLM: encode the support set, take inner steps, predict the queries; each stage turns deviations into
+deviations."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from episodes import Episode
-from metafilm import film, norms
-from metafilm.conditioning.task_encoder import TaskEncoder
+from metafilm import film
+from metafilm.conditioning import TaskEncoder
 from metafilm.errors import MetafilmError
 from metafilm.film import FilmDict
 from metafilm.heads import Head, prototypes
+from metafilm.learner import parts
 from metafilm.learner.inner_loop import InnerLoop
-
-if TYPE_CHECKING:
-    from metafilm.learner.task import Task
+from metafilm.learner.network import SharedNetwork, join
+from metafilm.learner.support import as_pictures, support_episode
+from metafilm.learner.task import Task, settled
+from metafilm.learner.views import augmented_views
 
 
 @dataclass
@@ -35,6 +39,11 @@ class Adaptation:
     features: Tensor | None = None
     inner_losses: list[Tensor] = field(default_factory=list)
 
+    def add(self, stage: str, deviations: FilmDict) -> None:
+        """One stage more."""
+        self.stages.append(stage)
+        self.films.append(deviations)
+
 
 @dataclass
 class Outcome:
@@ -47,18 +56,13 @@ class Outcome:
     inner_losses: list[Tensor] = field(default_factory=list)
 
 
-class MetaFiLM(nn.Module):
+class MetaFiLM(SharedNetwork):
     """A few-shot learner whose tasks are FiLM deviations.
 
     Args:
-        backbone: a network with FiLM layers inserted (:func:`metafilm.film.insert`); ``[B, ...]`` in,
-            ``[B, D]`` out.
-        head: from :mod:`metafilm.heads`.
+        backbone, head, image_shape, mean, std: see :class:`metafilm.learner.network.SharedNetwork`.
         encoder: predicts δ⁰ from the support set; None: δ⁰ = 0.
         inner: the inner loop; None: no steps.
-        image_shape: ``(C, H, W)``, or ``(features,)`` for vectors.
-        mean, std: per-channel statistics of the training images in [0, 1], taken off inside: callers pass
-            plain images.
         steps: inner steps in training.
         evaluation_steps: inner steps otherwise; None: the same.
         first_order: drop second derivatives in training.
@@ -88,13 +92,8 @@ class MetaFiLM(nn.Module):
         auxiliary_classes: int = 0,
         detach_encoder: bool = False,
     ) -> None:
-        super().__init__()
-        channels = image_shape[0]
-        self.backbone, self.head, self.encoder, self.inner = backbone, head, encoder, inner
-        # a task's own, substituted in every pass: the outer loop's gradient has no business there
-        for deviation in film.parameters(backbone).values():
-            deviation.requires_grad_(False)
-        self.image_shape = tuple(image_shape)
+        super().__init__(backbone, head, image_shape=image_shape, mean=mean, std=std)
+        self.encoder, self.inner = encoder, inner
         self.steps = steps
         self.evaluation_steps = steps if evaluation_steps is None else evaluation_steps
         if inner is None and (self.steps or self.evaluation_steps):
@@ -105,101 +104,8 @@ class MetaFiLM(nn.Module):
         self.first_order, self.views, self.view_augment = first_order, views, view_augment
         self.auxiliary = nn.Linear(backbone.out_features, auxiliary_classes) if auxiliary_classes else None  # type: ignore[arg-type]
         self.detach_encoder = detach_encoder
-        self.autocast = False  # the outer loop switches bf16 autocast of the backbone on while it trains
-        shape = (-1, *[1] * (len(image_shape) - 1))
-        self.register_buffer("mean", torch.tensor(mean if mean is not None else [0.0] * channels).view(shape))
-        self.register_buffer("std", torch.tensor(std if std is not None else [1.0] * channels).view(shape))
-        self.config: Any = None  # the config it was built from, where there is one; goes with the weights
 
-    mean: Tensor
-    std: Tensor
-
-    @classmethod
-    def from_pretrained(cls, name_or_path: str) -> MetaFiLM:
-        """A trained learner in evaluation mode.
-
-        Args:
-            name_or_path: a run directory, a ``.safetensors`` file that metafilm wrote, or the name of weights
-                that ship with the package (``"omniglot-conv4"``).
-
-        Raises:
-            MetafilmError: nothing there, or not a learner's weights; says what was found and expected.
-        """
-        from metafilm.storage.models import load_learner
-
-        return load_learner(name_or_path)
-
-    @property
-    def regression(self) -> bool:
-        """Whether labels are real values instead of classes."""
-        return self.head.regression
-
-    @property
-    def protocol(self) -> str:
-        """``"transductive"`` when queries see each other at evaluation, else ``"inductive"``."""
-        return "transductive" if norms.mode_of(self.backbone) == "transductive" else "inductive"
-
-    def outer_parameters(self) -> dict[str, nn.Parameter]:
-        """All that the outer loop learns: everything but the deviations, which are a task's own."""
-        own = {f"backbone.{name}" for name in film.parameters(self.backbone)}
-        return {
-            name: parameter
-            for name, parameter in self.named_parameters()
-            if name not in own and parameter.requires_grad
-        }
-
-    def prepare(self, images: Tensor) -> Tensor:
-        """``[T, n, C, H, W]`` in [0, 1], or uint8 -> normalised ``[T·n, C, H, W]``, channels last."""
-        if tuple(images.shape[2:]) != self.image_shape:
-            raise MetafilmError(
-                f"images have shape {tuple(images.shape[2:])}, this learner expects {self.image_shape}; "
-                f"resize them first"
-            )
-        x = (self._unit(images.flatten(0, 1)) - self.mean) / self.std
-        return x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x
-
-    def stem(self, x: Tensor, tasks: int, *, support: int | None = None) -> Any:
-        """What the backbone makes of prepared images before its first FiLM site, to be passed to
-        :meth:`features` in their place as often as wanted; the images themselves where it has no such part.
-        """
-        if not hasattr(self.backbone, "stem"):
-            return x
-        with norms.layout(tasks, support), self._precision(x):
-            return self.backbone.stem(x)  # type: ignore[operator]
-
-    def features(
-        self, x: Any, deviations: FilmDict, tasks: int, *, support: int | None = None, record: bool = False
-    ) -> Tensor:
-        """Backbone features.
-
-        Args:
-            x: prepared images ``[T·n, ...]``, or their :meth:`stem` under the same tasks and support.
-            deviations: ``[T, C]`` each; {} is δ = 0.
-            tasks: T.
-            support: how many of each task's n rows are support rows, which come first; None: all.
-            record: note the normalisation statistics for the running averages.
-
-        Returns:
-            ``[T, n, D]``, in the weights' precision.
-        """
-        with norms.layout(tasks, support, record), self._precision(self.mean):
-            features = film.call(self.backbone, deviations, x)
-        return features.to(self.mean.dtype).unflatten(0, (tasks, -1))
-
-    def _precision(self, x: Tensor) -> torch.autocast:
-        return torch.autocast(x.device.type, torch.bfloat16, enabled=self.autocast)
-
-    def encode(self, features: Tensor, labels: Tensor, ways: int) -> FilmDict:
-        """δ⁰ from support features at δ = 0.
-
-        Args:
-            features: ``[T, S, D]``; for regression the inputs x ``[T, S, C]``.
-            labels: ``[T, S]``; for regression y ``[T, S, 1]``.
-        """
-        if self.encoder is None:
-            return {}
-        members = torch.cat((features, labels), -1) if self.regression else prototypes(features, labels, ways)
-        return self.encoder(members)
+    # The picture, top to bottom: forward = adaptation (encode, then inner steps), then predictions.
 
     def forward(
         self,
@@ -245,46 +151,15 @@ class MetaFiLM(nn.Module):
             )
         found = Adaptation(["identity"], [{}])
         if self.encoder is not None and use_encoder:
-            start, found.features = self._encode_support(encoder_episode or episode)
-            found.stages.append("encoder")
-            found.films.append(start)
+            start, found.features = self._encoded(encoder_episode or episode)
+            found.add("encoder", start)
         if steps:
             for k, deviations in enumerate(self._inner_steps(found, episode, steps)):
-                found.stages.append(f"step {k + 1}")
-                found.films.append(deviations)
+                found.add(f"step {k + 1}", deviations)
         return found
 
-    def predictions(self, episode: Episode, films: Sequence[FilmDict]) -> Iterator[tuple[Tensor, Tensor]]:
-        """The second half of :meth:`forward`: under each of these deviations, the queries' predictions ``[T,
-        Q, ways]`` and the features ``[T, n, D]`` they come from, the support's first where the head reads it.
-        In training the normalisation statistics are noted for the running averages.
-        """
-        tasks, labels = episode.tasks, episode.support_labels
-        x = self.prepare(episode.query_images)
-        support = labels.shape[1] if self.reads_support else 0
-        if support:
-            x = _join(self.prepare(episode.support_images), x, tasks)
-        if len(films) > 1:
-            x = self.stem(x, tasks, support=support or None)
-        for deviations in films:
-            yield self.predict_prepared(x, deviations, labels, episode.ways, support)
-
-    def predict_prepared(
-        self, x: Any, deviations: FilmDict, labels: Tensor, ways: int, support: int
-    ) -> tuple[Tensor, Tensor]:
-        """One of :meth:`predictions`, from prepared images (or their stem) whose first ``support`` rows of
-        each task are the support's."""
-        tasks = labels.shape[0]
-        features = self.features(x, deviations, tasks, support=support or None, record=self.training)
-        state = self.head.fit(features[:, :support], labels, ways)
-        return self.head.predict(state, features[:, support:]), features
-
-    @property
-    def reads_support(self) -> bool:
-        """Whether the support goes through the adapted network together with the queries."""
-        return self.head.uses_support or norms.mode_of(self.backbone) == "support"
-
-    def _encode_support(self, episode: Episode) -> tuple[FilmDict, Tensor | None]:
+    def _encoded(self, episode: Episode) -> tuple[FilmDict, Tensor | None]:
+        """δ⁰ of each task, and the features that it was read from where they are of use to somebody else."""
         images, tasks = self.prepare(episode.support_images), episode.tasks
         if self.regression:
             x = images.unflatten(0, (tasks, -1))
@@ -294,7 +169,20 @@ class MetaFiLM(nn.Module):
         found = self.encode(features, episode.support_labels, episode.ways)
         return found, None if self.detach_encoder else features
 
+    def encode(self, features: Tensor, labels: Tensor, ways: int) -> FilmDict:
+        """δ⁰ from support features at δ = 0.
+
+        Args:
+            features: ``[T, S, D]``; for regression the inputs x ``[T, S, C]``.
+            labels: ``[T, S]``; for regression y ``[T, S, 1]``.
+        """
+        if self.encoder is None:
+            return {}
+        members = torch.cat((features, labels), -1) if self.regression else prototypes(features, labels, ways)
+        return self.encoder(members)
+
     def _inner_steps(self, found: Adaptation, episode: Episode, steps: int) -> Iterator[FilmDict]:
+        """δ¹ ... δᴷ from the last stage's deviations; the losses go into ``found``."""
         assert self.inner is not None
         tasks, labels = episode.tasks, episode.support_labels
         shots = labels.shape[1]
@@ -302,7 +190,7 @@ class MetaFiLM(nn.Module):
         views = self.views_of(episode)
         if views is not None:
             # one pass: a task's support rows, then its views
-            images = _join(images, self.prepare(views), tasks)
+            images = join(images, self.prepare(views), tasks)
         images = self.stem(images, tasks, support=shots)
 
         def loss(deviations: FilmDict) -> Tensor:
@@ -326,20 +214,32 @@ class MetaFiLM(nn.Module):
             return None
         if episode.support_views is not None:
             return episode.support_views.flatten(1, 2)
-        from metafilm.learner.views import augmented_views
-
-        images = self._unit(episode.support_images)
+        images = self.unit(episode.support_images)
         return augmented_views(images, self.views, self.view_augment, episode.index)
 
-    def _unit(self, images: Tensor) -> Tensor:
-        """uint8 pixels as floats in [0, 1]."""
-        return images.to(self.mean.dtype) / 255 if images.dtype == torch.uint8 else images
+    def predictions(self, episode: Episode, films: Sequence[FilmDict]) -> Iterator[tuple[Tensor, Tensor]]:
+        """The second half of :meth:`forward`: under each of these deviations, the queries' predictions ``[T,
+        Q, ways]`` and the features ``[T, n, D]`` they come from, the support's first where the head reads it.
+        In training the normalisation statistics are noted for the running averages.
+        """
+        tasks, labels = episode.tasks, episode.support_labels
+        x = self.prepare(episode.query_images)
+        support = labels.shape[1] if self.reads_support else 0
+        if support:
+            x = join(self.prepare(episode.support_images), x, tasks)
+        if len(films) > 1:
+            x = self.stem(x, tasks, support=support or None)
+        for deviations in films:
+            yield self.predict_prepared(x, deviations, labels, episode.ways, support)
 
-    def adapt(self, images: Tensor, labels: Sequence[Any] | Tensor, *, steps: int | None = None) -> Task:
-        """Learn one task from its support set.
+    # What a user does with a trained learner.
+
+    def adapt(self, images: Any, labels: Sequence[Any] | Tensor, *, steps: int | None = None) -> Task:
+        """Learn one task from its support set. Safe to call from several threads.
 
         Args:
-            images: ``[S, C, H, W]`` float in [0, 1] or uint8; for regression x ``[S, features]``.
+            images: ``[S, C, H, W]`` float in [0, 1] or uint8, as a tensor, an array, or a list of pictures
+                (:func:`metafilm.learner.support.as_pictures`); for regression x ``[S, features]``.
             labels: S labels of any hashable kind; for regression y ``[S, 1]``.
             steps: inner steps; None: the learner's ``evaluation_steps``.
 
@@ -347,15 +247,47 @@ class MetaFiLM(nn.Module):
             The task: its deviations (``film``), ``predict``, ``predict_proba``, ``to_module``, ``save``.
 
         Raises:
-            MetafilmError: counts or shapes that don't fit, fewer than two classes.
+            MetafilmError: counts, shapes or values that don't fit, fewer than two classes.
         """
-        from metafilm.learner.task import adapt
+        pictures = as_pictures(images, self.image_shape).to(self.mean.device, self.mean.dtype)
+        episode, classes = support_episode(pictures, labels, self.regression)
+        with self.evaluating(), torch.no_grad():
+            found = self.adaptation(episode, steps=steps).films[-1] or film.zeros(self.backbone, 1)
+            deviations = {name: value[0].detach() for name, value in found.items()}
+            return settled(self, deviations, episode, classes)
 
-        return adapt(self, images, labels, steps)
+    def embed(self, images: Any, task: Task | None = None, *, batch_size: int = 256) -> Tensor:
+        """Features of images, for a classifier, a plot or a search of one's own. Safe to call from several
+        threads.
 
+        Args:
+            images: ``[n, C, H, W]`` as in :meth:`adapt`.
+            task: under whose deviations; None: δ = 0, the plain network. Where the norms read the images
+                themselves (mode ``support``), a task's features are normalised by its support, and without a
+                task each batch of images by itself.
 
-def _join(first: Tensor, second: Tensor, tasks: int) -> Tensor:
-    """``[T·a, ...]``, ``[T·b, ...]`` -> ``[T·(a + b), ...]``, each task's rows of the first before its rows
-    of the second."""
-    both = torch.cat((first.unflatten(0, (tasks, -1)), second.unflatten(0, (tasks, -1))), 1).flatten(0, 1)
-    return both.contiguous(memory_format=torch.channels_last) if both.dim() == 4 else both
+        Returns:
+            ``[n, D]``; each row depends on its own image alone, but for such norms.
+
+        Raises:
+            MetafilmError: images that don't fit, or a task of another learner.
+        """
+        if task is not None and task.learner is not self:
+            raise MetafilmError(
+                f"{task!r} was made with another learner; use that one's embed, or adapt it here"
+            )
+        pictures = as_pictures(images, self.image_shape).to(self.mean.device, self.mean.dtype)
+        if task is not None:
+            return task.embed(pictures, batch_size)
+        with self.evaluating(), torch.no_grad():
+            chunks = [self.prepare(part.unsqueeze(0)) for part in pictures.split(batch_size)]
+            return torch.cat([self.features(part, {}, 1)[0] for part in chunks])
+
+    def save(self, path: str | Path) -> None:
+        """Write the learner as a safetensors file from which :meth:`from_pretrained` reads it again.
+
+        Raises:
+            MetafilmError: a head, encoder or inner loop of somebody else's making, which a file can't
+                rebuild. (A backbone may be: :func:`metafilm.learner.load_learner` is then given it.)
+        """
+        parts.save(path, self)

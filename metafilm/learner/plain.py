@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor, nn
 
 from metafilm import film, norms
-
-if TYPE_CHECKING:
-    from metafilm.learner.learner import MetaFiLM
+from metafilm.learner.network import SharedNetwork
 
 
 class Normalise(nn.Module):
@@ -29,7 +25,10 @@ class Normalise(nn.Module):
 
 
 def plain_network(
-    learner: MetaFiLM, deviations: dict[str, Tensor], state: dict[str, Tensor], statistics: dict[str, Tensor]
+    learner: SharedNetwork,
+    deviations: dict[str, Tensor],
+    state: dict[str, Tensor],
+    statistics: dict[str, Tensor],
 ) -> nn.Module:
     """Normalisation, folded backbone and head in one; arguments as the attributes of
     :class:`metafilm.learner.task.Task`. In eval mode, without gradients.

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from metafilm import film, norms
 from metafilm.errors import MetafilmError
-from metafilm.learner.task import Task, as_float
+from metafilm.learner.support import as_pictures
+from metafilm.learner.task import Task
 from metafilm.storage import bankfile
 
 if TYPE_CHECKING:
@@ -233,7 +234,7 @@ class TaskBank:
         """
         learner, device = self.learner, self.learner.mean.device
         if tuple(images.shape[1:]) != learner.image_shape:
-            as_float(images, learner.image_shape)  # raises
+            as_pictures(images, learner.image_shape)  # raises
         if len(ids) != len(images):
             raise MetafilmError(f"{len(ids)} ids for {len(images)} images; give the id of each image's task")
         places = self._find(ids)
@@ -256,7 +257,7 @@ class TaskBank:
     def _features(self, images: Tensor, places: Sequence[_Place]) -> Tensor:
         """``[B, D]``."""
         like = self.learner.mean
-        images = as_float(images, self.learner.image_shape).to(like.device, like.dtype)
+        images = as_pictures(images, self.learner.image_shape).to(like.device, like.dtype)
         rows = torch.tensor([place.row for place in places], device=like.device)
         x = self.learner.prepare(images.unsqueeze(0))
         with torch.autocast(like.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
@@ -292,7 +293,7 @@ class TaskBank:
             self._next,
             tensors,
         )
-        bankfile.write(path, contents, type(self._head).__name__)
+        bankfile.write(path, contents, type(self._head).__name__, self.learner.fingerprint())
 
     @classmethod
     def load(
@@ -310,7 +311,13 @@ class TaskBank:
             for name, value in table.tensors.items()
         }
         shapes = {name: tuple(value.shape[1:]) for name, value in own.items()}
-        contents = bankfile.read(path, shapes, type(bank._head).__name__)
+        contents = bankfile.read(
+            path,
+            shapes,
+            type(bank._head).__name__,
+            lambda ways: learner.head.state_shapes(ways, learner.feature_size),
+            learner.fingerprint(),
+        )
         tensors = {name: value.to(learner.mean.device) for name, value in contents.tensors.items()}
         count = len(contents.ids)
         bank._film = _Table({name: tensors[f"film/{name}"] for name in bank._film.tensors}, count)

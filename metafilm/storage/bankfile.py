@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from metafilm.errors import CheckpointError, MetafilmError
-from metafilm.storage import tensorfile
+from metafilm.storage import belonging, tensorfile
 
 FORMAT, VERSION = "metafilm-bank", "1"
 
@@ -32,8 +32,12 @@ class Contents(NamedTuple):
     tensors: dict[str, Tensor]
 
 
-def write(path: str | Path, contents: Contents, head: str) -> None:
-    """Write atomically. Raises MetafilmError: labels that JSON has no form for."""
+def write(path: str | Path, contents: Contents, head: str, fingerprint: str) -> None:
+    """Write atomically; ``fingerprint`` is of the learner's weights.
+
+    Raises:
+        MetafilmError: labels that JSON has no form for.
+    """
     try:
         classes = tensorfile.as_json(contents.classes)
     except TypeError as error:
@@ -45,18 +49,27 @@ def write(path: str | Path, contents: Contents, head: str) -> None:
         "format": FORMAT,
         "version": VERSION,
         "head": head,
+        "fingerprint": fingerprint,
         "classes": classes,
         "following": str(contents.following),
     }
     tensorfile.write(path, {**contents.tensors, **index}, metadata)
 
 
-def read(path: str | Path, shapes: Mapping[str, tuple[int, ...]], head: str) -> Contents:
+def read(
+    path: str | Path,
+    shapes: Mapping[str, tuple[int, ...]],
+    head: str,
+    head_shapes: Callable[[int], Mapping[str, tuple[int | None, ...]]],
+    fingerprint: str,
+) -> Contents:
     """Read a bank for a learner.
 
     Args:
         shapes: of the learner's ``film/NAME`` and ``norm/NAME``, without the axis of tasks.
         head: the class of its head.
+        head_shapes: number of ways -> what that head's state looks like, without the axis of tasks.
+        fingerprint: of its weights.
 
     Raises:
         CheckpointError: missing or damaged file, or a bank of another learner.
@@ -67,8 +80,14 @@ def read(path: str | Path, shapes: Mapping[str, tuple[int, ...]], head: str) -> 
             f"{path} is not a saved task bank: format {metadata.get('format')!r} version "
             f"{metadata.get('version')!r}, expected {FORMAT!r} {VERSION!r}"
         )
+    belonging.require_head(path, metadata, head)
     try:
-        ids, ways = tensors.pop("ids").tolist(), tensors.pop("ways").tolist()
+        numbers = {name: tensors.pop(name) for name in ("ids", "ways")}
+        if odd := next((n for n, v in numbers.items() if v.dtype != torch.int64 or v.dim() != 1), None):
+            raise ValueError(f"{odd} are {numbers[odd].dtype} {tuple(numbers[odd].shape)}")
+        ids, ways = numbers["ids"].tolist(), numbers["ways"].tolist()
+        if min(ids, default=0) < 0:
+            raise ValueError(f"id {min(ids)}")
         classes, following = json.loads(metadata["classes"]), int(metadata["following"])
         if not len(set(ids)) == len(ids) == len(ways) == len(classes) or max(ids, default=-1) >= following:
             raise ValueError(f"{len(ids)} ids, {len(ways)} numbers of ways, {len(classes)} lists of labels")
@@ -82,18 +101,17 @@ def read(path: str | Path, shapes: Mapping[str, tuple[int, ...]], head: str) -> 
             raise ValueError(f"no head of {min(absent)} ways")
     except (KeyError, ValueError, TypeError) as error:
         raise CheckpointError(f"{path} is damaged ({error}); save the bank again") from error
-    expected = {name: (len(ids), *shape) for name, shape in shapes.items()}
-    found = {name: tuple(value.shape) for name, value in tensors.items() if name not in of_head}
-    differing = [
-        f"{name} is {found.get(name, 'missing')}, expected {expected.get(name, 'none')}"
-        for name in sorted(expected.keys() | found.keys())
-        if expected.get(name) != found.get(name)
-    ][:4]
-    if metadata.get("head") != head:
-        differing.append(f"its head is {metadata.get('head')}, expected {head}")
-    if differing:
+    labels = [belonging.labels(path, json.dumps(own)) for own in classes]
+    if odd := next((i for i, own in enumerate(labels) if own and len(own) != ways[i]), None):
         raise CheckpointError(
-            f"{path} was made with another learner: {'; '.join(differing)}; load it for the one it was made "
-            "with"
+            f"{path} is damaged (task {ids[odd]} has {len(labels[odd])} labels for {ways[odd]} ways); save "
+            "the bank again"
         )
+    expected: dict[str, tuple[int | None, ...]] = {n: (len(ids), *s) for n, s in shapes.items()}
+    for number, count in counts.items():
+        of_number = head_shapes(number)
+        expected |= {f"head/{number}/{name}": (count, *shape) for name, shape in of_number.items()}
+    belonging.require_shapes(path, {name: tuple(value.shape) for name, value in tensors.items()}, expected)
+    belonging.require_finite(path, tensors)
+    belonging.require_weights(path, metadata, fingerprint)
     return Contents(ids, ways, classes, following, tensors)

@@ -1,15 +1,14 @@
 """Weights as safetensors files that say how to rebuild their learner.
 
 A file's metadata holds the format's version, the whole configuration and the arguments of
-`metafilm.learner.build.build_learner`, all as JSON: nothing in it runs as code.
+`metafilm.learner.build_learner`, all as JSON: nothing in it runs as code.
 """
 
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from metafilm.config.config import Config
@@ -17,9 +16,6 @@ from metafilm.config.strict import close_match
 from metafilm.errors import CheckpointError
 from metafilm.storage import tensorfile
 from metafilm.storage.run import RunDirectory
-
-if TYPE_CHECKING:
-    from metafilm.learner.learner import MetaFiLM
 
 FORMAT = "metafilm"
 VERSION = 1
@@ -113,20 +109,3 @@ def model_path(path_or_name: str | Path) -> Path:
     raise CheckpointError(
         f"{path_or_name} is neither a run directory, a .safetensors file nor shipped weights{hint}"
     )
-
-
-def load_learner(path_or_name: str | Path, device: str | torch.device = "cpu") -> "MetaFiLM":
-    """The learner of a run directory, a `.safetensors` file, or shipped weights such as `omniglot-conv4`.
-
-    It comes in evaluation mode. Raises CheckpointError (missing, damaged or unfitting file), ConfigError.
-    """
-    from metafilm.learner.build import build_learner  # it imports the whole learner, which reads checkpoints
-
-    path = model_path(path_or_name)
-    tensors, config, build = read_model(path)
-    try:
-        learner = build_learner(config, **build)
-    except TypeError as error:
-        raise CheckpointError(f"{path} has damaged metadata ({error}); train or download it again") from error
-    load_state(learner, tensors, path)
-    return learner.to(device).eval()

@@ -13,7 +13,7 @@ import torch
 
 from metafilm.engine import distributed
 from metafilm.errors import MetafilmError
-from metafilm.storage.models import load_learner
+from metafilm.learner.build import load_learner
 from metafilm.storage.run import RunDirectory
 
 HERE = Path(__file__).parent

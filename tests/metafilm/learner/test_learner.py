@@ -6,9 +6,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from metafilm import MetaFiLM, MetafilmError, film, heads, norms
+from metafilm import CheckpointError, InnerLoop, MetaFiLM, MetafilmError, TaskEncoder, film, heads, norms
 from metafilm.backbones import MLP, Conv4
 from metafilm.heads import prototypes
+from metafilm.learner import load_learner
 
 
 def test_stages_against_the_parts_by_hand(make_learner, make_episode) -> None:
@@ -171,3 +172,98 @@ def test_uint8_episodes_are_the_same_tasks(make_learner, make_episode) -> None:
     expected = learner(replace(episode, **floats))
     found = learner(replace(episode, **pixels))
     assert torch.equal(found.predictions[-1], expected.predictions[-1])
+
+
+def test_embed_gives_features_under_a_task_or_none(make_learner, make_episode) -> None:
+    learner = make_learner(inner={"steps": 1}).train()
+    episode = make_episode(tasks=1)
+    images = episode.query_images[0]
+    task = learner.adapt(episode.support_images[0], episode.support_labels[0])
+    assert learner.training
+    plain, adapted = learner.embed(images), learner.embed(images, task, batch_size=2)
+    learner.eval()
+    torch.testing.assert_close(plain, learner.features(learner.prepare(images[None]), {}, 1)[0].detach())
+    deviations = {name: value[None] for name, value in task.film.items()}
+    expected = learner.features(learner.prepare(images[None]), deviations, 1)[0].detach()
+    torch.testing.assert_close(adapted, expected)
+    assert not torch.allclose(plain, adapted)
+    with pytest.raises(MetafilmError, match="made with another learner"):
+        copy.deepcopy(learner).embed(images, task)
+
+
+def built_in_python(head: str = "cosine") -> MetaFiLM:
+    torch.manual_seed(3)
+    backbone = film.insert(Conv4((1, 16, 16), 4, "support"), ["blocks.1.norm", "blocks.3.norm"])
+    sites = film.sites(backbone)
+    return MetaFiLM(
+        backbone,
+        heads.build(head, 4, 3),
+        TaskEncoder(4, sites, 6, "gru", scale="feature"),
+        InnerLoop(sites, 2, 0.3, granularity="feature"),
+        image_shape=(1, 16, 16),
+        mean=[0.2],
+        std=[0.7],
+        steps=2,
+        views=2,
+        view_augment="affine",
+    )
+
+
+@pytest.mark.parametrize("head", heads.HEADS)
+def test_a_learner_built_in_python_can_be_saved_and_read_again(make_episode, tmp_path, head, disturb) -> None:
+    learner = built_in_python(head).eval()
+    disturb(learner)
+    learner.save(tmp_path / "mine.safetensors")
+    again = MetaFiLM.from_pretrained(str(tmp_path / "mine.safetensors"))
+    assert not again.training and again.fingerprint() == learner.fingerprint()
+    assert list(film.sites(again.backbone)) == ["blocks.1.norm", "blocks.3.norm"]
+    if head != "regression":
+        episode = make_episode()
+        found, expected = again(episode, all_stages=True), learner(episode, all_stages=True)
+        assert found.stages == expected.stages == ["identity", "encoder", "step 1", "step 2"]
+        for ours, theirs in zip(found.predictions, expected.predictions, strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
+
+
+def test_one_built_from_a_configuration_too(make_learner, tmp_path) -> None:
+    learner = make_learner(dtype=torch.float32, train_classes=7, outer={"auxiliary": 0.1})
+    learner.save(tmp_path / "mine.safetensors")
+    again = MetaFiLM.from_pretrained(str(tmp_path / "mine.safetensors"))
+    assert again.config == learner.config and again.auxiliary.out_features == 7
+    assert again.fingerprint() == learner.fingerprint()
+
+
+def test_a_backbone_of_somebody_elses_making_is_brought_by_the_reader(tmp_path) -> None:
+    def network() -> torch.nn.Module:
+        backbone = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3), torch.nn.BatchNorm2d(4), torch.nn.Flatten())
+        backbone.out_features = 4 * 14 * 14
+        return backbone
+
+    learner = MetaFiLM(film.insert(network()), heads.PrototypeHead(0.1), image_shape=(1, 16, 16)).eval()
+    file = tmp_path / "mine.safetensors"
+    learner.save(file)
+    with pytest.raises(CheckpointError, match="backbone of class Sequential, which is not metafilm's own"):
+        MetaFiLM.from_pretrained(str(file))
+    again = load_learner(file, backbone=network())
+    images = torch.rand(3, 1, 16, 16)
+    torch.testing.assert_close(again.embed(images), learner.embed(images), rtol=0, atol=0)
+
+    class Odd(heads.PrototypeHead):
+        pass
+
+    with pytest.raises(MetafilmError, match="the head is a Odd, which a file can't rebuild"):
+        MetaFiLM(film.insert(network()), Odd(0.1), image_shape=(1, 16, 16)).save(file)
+
+
+def test_foreign_norms_stay_as_they_are_while_the_learner_trains(make_episode) -> None:
+    """Else tasks of a batch would see each other, and averages move in every pass."""
+    backbone = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3), torch.nn.BatchNorm2d(4), torch.nn.Flatten())
+    backbone.out_features = 4 * 14 * 14
+    learner = MetaFiLM(film.insert(backbone), heads.PrototypeHead(0.1), image_shape=(1, 16, 16)).double()
+    learner.train()
+    before = {name: value.clone() for name, value in learner.state_dict().items()}
+    episode = make_episode()
+    together = learner(episode).predictions[-1]
+    alone = torch.cat([learner(episode.select(t)).predictions[-1] for t in range(3)])
+    torch.testing.assert_close(together, alone)
+    assert all(torch.equal(value, before[name]) for name, value in learner.state_dict().items())

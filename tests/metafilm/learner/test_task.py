@@ -1,14 +1,17 @@
 """An adapted task: predictions, the plain network, files of a few kilobytes."""
 
+import copy
 import json
+import threading
 
 import pytest
 import safetensors.torch
 import torch
 from torch import nn
 
-from metafilm import CheckpointError, MetafilmError, Task, norms
+from metafilm import CheckpointError, MetaFiLM, MetafilmError, Task, film, norms
 from metafilm.film import FiLM
+from metafilm.storage import tensorfile
 
 HEADS = ("prototype", "cosine", "ridge", "linear")
 
@@ -213,3 +216,127 @@ def test_errors_in_files(learner, make_learner, make_episode, tmp_path) -> None:
         json.dumps([path.name for path in sorted(tmp_path.iterdir())])
         == '["damaged.safetensors", "task.safetensors"]'
     )
+
+
+def test_a_task_belongs_to_the_weights_it_was_adapted_with(learner, make_episode, tmp_path) -> None:
+    """Same shapes, other weights: an error that names both."""
+    file = tmp_path / "task.safetensors"
+    task = adapted(learner, make_episode(tasks=1))
+    task.save(file)
+    mine = learner.fingerprint()
+    assert Task.load(file, learner).fingerprint == task.fingerprint == mine
+    other = copy.deepcopy(learner)
+    assert other.fingerprint() == mine == copy.deepcopy(learner).double().fingerprint()
+    with torch.no_grad():
+        other.backbone.blocks[0].conv.weight[0, 0, 0, 0] += 1e-3
+    with pytest.raises(CheckpointError, match=f"weights {mine}, this learner's are {other.fingerprint()}"):
+        Task.load(file, other)
+    for value in film.parameters(other.backbone).values():
+        torch.nn.init.ones_(value)
+    assert other.fingerprint() != mine
+
+
+def test_a_file_from_before_fingerprints_loads_with_a_warning(learner, make_episode, tmp_path) -> None:
+    file = tmp_path / "task.safetensors"
+    adapted(learner, make_episode(tasks=1)).save(file)
+    tensors, metadata = tensorfile.read(file)
+    del metadata["fingerprint"]
+    tensorfile.write(file, tensors, metadata)
+    with pytest.warns(UserWarning, match="can't be checked"):
+        Task.load(file, learner)
+
+
+def test_a_task_file_knows_its_learner(make_episode, tmp_path) -> None:
+    learner = MetaFiLM.from_pretrained("omniglot-conv4")
+    episode = make_episode(tasks=1, shape=(1, 28, 28))
+    task = adapted(learner, episode)
+    task.save(tmp_path / "task.safetensors")
+    again = Task.load(tmp_path / "task.safetensors")
+    assert again.learner is not learner and again.learner.source == "omniglot-conv4"
+    images = episode.query_images[0]
+    torch.testing.assert_close(again.predict_proba(images), task.predict_proba(images))
+    learner.source = None
+    task.save(tmp_path / "nameless.safetensors")
+    with pytest.raises(CheckpointError, match="does not say which learner"):
+        Task.load(tmp_path / "nameless.safetensors")
+
+
+def tampered_head(tensors, metadata):
+    tensors["head/prototypes"] = tensors["head/prototypes"][:, :, :1]  # would be broadcast
+
+
+def tampered_ways(tensors, metadata):
+    tensors["head/prototypes"] = tensors["head/prototypes"][:, :2]
+
+
+def tampered_film(tensors, metadata):
+    tensors["film/blocks.0.norm.film.delta_beta"] = torch.zeros(1)
+
+
+def tampered_extra(tensors, metadata):
+    tensors["head/extra"] = torch.zeros(1)
+
+
+def tampered_value(tensors, metadata):
+    tensors["head/prototypes"][0, 0, 0] = float("nan")
+
+
+def tampered_labels(tensors, metadata):
+    metadata["classes"] = "[0, 0, 1]"
+
+
+def tampered_json(tensors, metadata):
+    metadata["classes"] = "[0, "
+
+
+@pytest.mark.parametrize(
+    ("tamper", "message"),
+    [
+        (tampered_head, r"head/prototypes is \(1, 3, 1\), expected \(1, 3, 4\)"),
+        (tampered_ways, r"head/prototypes is \(1, 2, 4\), expected \(1, 3, 4\)"),
+        (tampered_film, r"delta_beta is \(1,\), expected \(4,\)"),
+        (tampered_extra, "head/extra is .*, expected none"),
+        (tampered_value, "head/prototypes holds NaN"),
+        (tampered_labels, r"labels are \[0, 0, 1\], expected a list of distinct"),
+        (tampered_json, "its labels: "),
+    ],
+)
+def test_tampered_files_are_refused(learner, make_episode, tmp_path, tamper, message) -> None:
+    file = tmp_path / "task.safetensors"
+    adapted(learner, make_episode(tasks=1)).save(file)
+    tensors, metadata = tensorfile.read(file)
+    tamper(tensors, metadata)
+    tensorfile.write(file, tensors, metadata)
+    with pytest.raises(CheckpointError, match=message):
+        Task.load(file, learner)
+
+
+def test_weights_that_are_not_finite_give_no_task(learner, make_episode) -> None:
+    with torch.no_grad():
+        learner.backbone.blocks[2].conv.weight[0] = float("nan")
+    with pytest.raises(MetafilmError, match="adapting gave NaN or infinite values"):
+        adapted(learner, make_episode(tasks=1))
+
+
+def test_threads_that_adapt_and_predict_do_not_disturb_each_other(learner, make_episode) -> None:
+    """In training mode too: one thread's way back to it must not meet another in the middle of a pass."""
+    learner.train()
+    episodes = [make_episode(tasks=1, seed=seed) for seed in range(4)]
+    expected = [adapted(learner, e).predict_proba(e.query_images[0]) for e in episodes]
+    wrong: list[int] = []
+
+    def ask(i: int) -> None:
+        for _ in range(10):
+            task = adapted(learner, episodes[i])
+            embedded = learner.embed(episodes[i].query_images[0])
+            found = task.predict_proba(episodes[i].query_images[0])
+            if not torch.equal(found, expected[i]) or not embedded.isfinite().all():
+                wrong.append(i)
+
+    threads = [threading.Thread(target=ask, args=(i,)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+    assert learner.training and learner.backbone.training

@@ -1,5 +1,7 @@
 """Many tasks through one network: every row is what its own task alone would have given."""
 
+import copy
+
 import pytest
 import torch
 import torchvision
@@ -10,6 +12,7 @@ from metafilm.backbones import MLP, Conv4
 from metafilm.engine.native import functions as native
 from metafilm.heads import PrototypeHead, RegressionHead
 from metafilm.norms import Norm
+from metafilm.storage import tensorfile
 
 HEADS = ("prototype", "cosine", "ridge", "linear")
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5}
@@ -406,3 +409,44 @@ def test_errors_of_the_row_index(random_film) -> None:
         film.call(net, deviations, x, torch.tensor([0, 1, 1]), {"nowhere": torch.ones(2, 2, 4)})
     with pytest.raises(MetafilmError, match=r"or give film\.call the tasks' statistics"):
         film.call(net, deviations, x, torch.tensor([0, 1, 1]))
+
+
+def test_a_bank_belongs_to_the_weights_of_its_tasks(make_learner, make_episode, tmp_path) -> None:
+    learner = make_learner()
+    bank = TaskBank(learner)
+    bank.extend(tasks_of(learner, make_episode, ways=(3, 2)))
+    bank.save(tmp_path / "bank.safetensors")
+    other = copy.deepcopy(learner)
+    with torch.no_grad():
+        other.backbone.blocks[0].conv.weight[0, 0, 0, 0] += 1e-3
+    names = f"the weights {learner.fingerprint()}, this learner's are {other.fingerprint()}"
+    with pytest.raises(CheckpointError, match=names):
+        TaskBank.load(tmp_path / "bank.safetensors", other)
+
+
+TAMPERED = {
+    "head/3/prototypes": (lambda t: t[:, :, :1], r"head/3/prototypes is \(1, 3, 1\), expected \(1, 3, 4\)"),
+    "ids": (lambda t: t.double(), "ids are torch.float64"),
+    "ways": (lambda t: t + 1, "is damaged"),
+    "film/blocks.0.norm.film.delta_beta": (lambda t: t / 0, "holds NaN or infinite values"),
+}
+
+
+@pytest.mark.parametrize("name", TAMPERED)
+def test_tampered_banks_are_refused(make_learner, make_episode, tmp_path, name) -> None:
+    learner = make_learner()
+    bank = TaskBank(learner)
+    bank.extend(tasks_of(learner, make_episode, ways=(3, 2)))
+    file = tmp_path / "bank.safetensors"
+    bank.save(file)
+    tensors, metadata = tensorfile.read(file)
+    change, message = TAMPERED[name]
+    tensors[name] = change(tensors[name])
+    tensorfile.write(file, tensors, metadata)
+    with pytest.raises(CheckpointError, match=message):
+        TaskBank.load(file, learner)
+    tensors, metadata = tensorfile.read(file)
+    metadata["classes"] = metadata["classes"].replace("[", "[3, ", 2)
+    with pytest.raises(CheckpointError, match=r"is damaged|labels"):
+        tensorfile.write(file, tensors, metadata)
+        TaskBank.load(file, learner)

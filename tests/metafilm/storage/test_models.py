@@ -9,8 +9,8 @@ import torch
 
 from metafilm.config.config import Config
 from metafilm.errors import CheckpointError, ConfigError
-from metafilm.learner.build import build_learner
-from metafilm.storage.models import load_learner, load_state, read_model, save_model, shipped_models
+from metafilm.learner.build import build_learner, load_learner
+from metafilm.storage.models import load_state, read_model, save_model, shipped_models
 from metafilm.storage.run import RunDirectory
 
 BUILD = {"image_shape": [1, 16, 16], "train_classes": 3, "mean": [0.1], "std": [1 / 3]}

@@ -7,7 +7,7 @@ import torch
 
 from episodes import EpisodeSampler
 from metafilm.config.sources import Source
-from metafilm.storage.models import load_learner
+from metafilm.learner.build import load_learner
 from metafilm.storage.run import RunDirectory
 from metafilm.training import outer_gradient
 from metafilm.training import run as training

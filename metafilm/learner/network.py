@@ -1,0 +1,246 @@
+"""The shared network: pictures in, features and predictions out, under any tasks' deviations."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from metafilm import film, norms
+from metafilm.errors import MetafilmError
+from metafilm.film import FilmDict
+from metafilm.heads import Head
+
+
+class SharedNetwork(nn.Module):
+    """A backbone with FiLM layers and a head, and what images must go through before them.
+
+    Args:
+        backbone: a network with FiLM layers inserted (:func:`metafilm.film.insert`); ``[B, ...]`` in,
+            ``[B, D]`` out. Norms of PyTorch's own in it stay in evaluation mode, whatever the learner's: in
+            training mode tasks would see each other (:func:`metafilm.norms.convert` makes them ours).
+        head: from :mod:`metafilm.heads`.
+        image_shape: ``(C, H, W)``, or ``(features,)`` for vectors.
+        mean, std: per-channel statistics of the training images in [0, 1], taken off inside: callers pass
+            plain images.
+
+    Attributes:
+        source: name or path it was loaded from, where it was.
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        head: Head,
+        *,
+        image_shape: tuple[int, ...],
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+    ) -> None:
+        super().__init__()
+        channels = image_shape[0]
+        self.backbone, self.head = backbone, head
+        # a task's own, substituted in every pass: the outer loop's gradient has no business there
+        for deviation in film.parameters(backbone).values():
+            deviation.requires_grad_(False)
+        self.image_shape = tuple(image_shape)
+        self.autocast = False  # bf16 autocast of the backbone, while the outer loop trains with it
+        shape = (-1, *[1] * (len(image_shape) - 1))
+        self.register_buffer("mean", torch.tensor(mean if mean is not None else [0.0] * channels).view(shape))
+        self.register_buffer("std", torch.tensor(std if std is not None else [1.0] * channels).view(shape))
+        self.config: Any = None  # the config it was built from, where there is one; goes with the weights
+        self.source: str | None = None
+        self._evaluating = Evaluating()
+        self._fingerprint: tuple[list[tuple[int, int]], str] | None = None
+
+    mean: Tensor
+    std: Tensor
+
+    @classmethod
+    def from_pretrained(cls, name_or_path: str) -> Any:
+        """A trained learner in evaluation mode.
+
+        Args:
+            name_or_path: a run directory, a ``.safetensors`` file that metafilm wrote, or the name of weights
+                that ship with the package (``"omniglot-conv4"``).
+
+        Raises:
+            MetafilmError: nothing there, or not a learner's weights; says what was found and expected.
+        """
+        from metafilm.learner.build import load_learner  # the one import upwards: it builds learners
+
+        return load_learner(name_or_path)
+
+    @property
+    def regression(self) -> bool:
+        """Whether labels are real values instead of classes."""
+        return self.head.regression
+
+    @property
+    def feature_size(self) -> int | None:
+        """D of the backbone's features, where the backbone says it."""
+        size = getattr(self.backbone, "out_features", None)
+        return size if isinstance(size, int) else None
+
+    @property
+    def protocol(self) -> str:
+        """``"transductive"`` when queries see each other at evaluation, else ``"inductive"``."""
+        return "transductive" if norms.mode_of(self.backbone) == "transductive" else "inductive"
+
+    @property
+    def reads_support(self) -> bool:
+        """Whether the support goes through the adapted network together with the queries."""
+        return self.head.uses_support or norms.mode_of(self.backbone) == "support"
+
+    def outer_parameters(self) -> dict[str, nn.Parameter]:
+        """All that the outer loop learns: everything but the deviations, which are a task's own."""
+        own = {f"backbone.{name}" for name in film.parameters(self.backbone)}
+        return {
+            name: parameter
+            for name, parameter in self.named_parameters()
+            if name not in own and parameter.requires_grad
+        }
+
+    def train(self, mode: bool = True) -> Self:
+        """Training or evaluation mode; norms of PyTorch's own stay in evaluation."""
+        super().train(mode)
+        if mode:
+            for layer in norms.foreign(self.backbone):
+                layer.eval()
+        return self
+
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Evaluation mode for the time of the context; of several threads the last one out restores it."""
+        self._evaluating.enter(self)
+        try:
+            yield
+        finally:
+            self._evaluating.leave(self)
+
+    def fingerprint(self) -> str:
+        """16 hexadecimal digits that tell these weights (backbone, head, image statistics) from any others: a
+        task belongs to the weights that it was adapted with. Deviations are no part of it."""
+        own = {f"backbone.{name}" for name in film.parameters(self.backbone)}
+        parts = {
+            name: value
+            for name, value in self.state_dict().items()
+            if name.partition(".")[0] in ("backbone", "head", "mean", "std") and name not in own
+        }
+        versions = [
+            (value.data_ptr(), -1 if value.is_inference() else value._version) for value in parts.values()
+        ]
+        if self._fingerprint is None or self._fingerprint[0] != versions:
+            digest = hashlib.sha256()
+            for name, value in sorted(parts.items()):
+                digest.update(name.encode())
+                digest.update(value.detach().float().cpu().contiguous().numpy().tobytes())
+            self._fingerprint = versions, digest.hexdigest()[:16]
+        return self._fingerprint[1]
+
+    def prepare(self, images: Tensor) -> Tensor:
+        """``[T, n, C, H, W]`` in [0, 1], or uint8 -> normalised ``[T·n, C, H, W]``, channels last."""
+        if tuple(images.shape[2:]) != self.image_shape:
+            raise MetafilmError(
+                f"images have shape {tuple(images.shape[2:])}, this learner expects {self.image_shape}; "
+                f"resize them first"
+            )
+        x = (self.unit(images.flatten(0, 1)) - self.mean) / self.std
+        return x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x
+
+    def unit(self, images: Tensor) -> Tensor:
+        """uint8 pixels as floats in [0, 1]; floats as they are."""
+        return images.to(self.mean.dtype) / 255 if images.dtype == torch.uint8 else images
+
+    def stem(self, x: Tensor, tasks: int, *, support: int | None = None) -> Any:
+        """What the backbone makes of prepared images before its first FiLM site, to be passed to
+        :meth:`features` in their place as often as wanted; the images themselves where it has no such part.
+        """
+        if not hasattr(self.backbone, "stem"):
+            return x
+        with norms.layout(tasks, support), self._precision(x):
+            if torch.compiler.is_compiling():
+                return self.backbone.stem(x)  # type: ignore[operator]
+            with film.exclusive(self.backbone):
+                return self.backbone.stem(x)  # type: ignore[operator]
+
+    def features(
+        self, x: Any, deviations: FilmDict, tasks: int, *, support: int | None = None, record: bool = False
+    ) -> Tensor:
+        """Backbone features.
+
+        Args:
+            x: prepared images ``[T·n, ...]``, or their :meth:`stem` under the same tasks and support.
+            deviations: ``[T, C]`` each; {} is δ = 0.
+            tasks: T.
+            support: how many of each task's n rows are support rows, which come first; None: all.
+            record: note the normalisation statistics for the running averages.
+
+        Returns:
+            ``[T, n, D]``, in the weights' precision.
+        """
+        with norms.layout(tasks, support, record), self._precision(self.mean):
+            features = film.call(self.backbone, deviations, x)
+        return features.to(self.mean.dtype).unflatten(0, (tasks, -1))
+
+    def _precision(self, x: Tensor) -> torch.autocast:
+        return torch.autocast(x.device.type, torch.bfloat16, enabled=self.autocast)
+
+    def predict_prepared(
+        self, x: Any, deviations: FilmDict, labels: Tensor, ways: int, support: int
+    ) -> tuple[Tensor, Tensor]:
+        """Predictions ``[T, Q, ways]``, and the features ``[T, n, D]`` that they come from.
+
+        Args:
+            x: prepared images (or their stem), of which the first ``support`` rows of each task are the
+                support's.
+            deviations: ``[T, C]`` each.
+            labels: ``[T, S]`` of the support.
+        """
+        tasks = labels.shape[0]
+        features = self.features(x, deviations, tasks, support=support or None, record=self.training)
+        state = self.head.fit(features[:, :support], labels, ways)
+        return self.head.predict(state, features[:, support:]), features
+
+
+class Evaluating:
+    """How many threads want evaluation mode at present, and which mode to restore after the last of them.
+
+    A learner that serves is used from many threads; each call switching the mode by itself would put the
+    learner back into training mode in the middle of another's pass. A copy of a learner starts afresh.
+    """
+
+    def __init__(self) -> None:
+        self._lock, self._inside, self._training = threading.Lock(), 0, False
+
+    def __deepcopy__(self, memo: object) -> Evaluating:
+        return Evaluating()
+
+    def __reduce__(self) -> tuple[type[Evaluating], tuple[()]]:
+        return Evaluating, ()
+
+    def enter(self, module: nn.Module) -> None:
+        with self._lock:
+            if self._inside == 0:
+                self._training = module.training
+                if self._training:
+                    module.eval()
+            self._inside += 1
+
+    def leave(self, module: nn.Module) -> None:
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0 and self._training:
+                module.train()
+
+
+def join(first: Tensor, second: Tensor, tasks: int) -> Tensor:
+    """``[T·a, ...]``, ``[T·b, ...]`` -> ``[T·(a + b), ...]``, each task's rows of the first before its rows
+    of the second."""
+    both = torch.cat((first.unflatten(0, (tasks, -1)), second.unflatten(0, (tasks, -1))), 1).flatten(0, 1)
+    return both.contiguous(memory_format=torch.channels_last) if both.dim() == 4 else both

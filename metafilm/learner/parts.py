@@ -1,0 +1,107 @@
+"""A learner in a file that says how to build it again: by its configuration, or part by part.
+
+Part by part means the class and the arguments of backbone, head, task encoder and inner loop. Only classes of
+metafilm's own are named in a file; for a backbone of somebody else's the reader brings the network.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from metafilm import film
+from metafilm.backbones import BACKBONES
+from metafilm.conditioning import TaskEncoder
+from metafilm.errors import CheckpointError, MetafilmError
+from metafilm.heads import HEADS
+from metafilm.learner.inner_loop import InnerLoop
+from metafilm.storage import tensorfile
+from metafilm.storage.models import FORMAT, save_model
+
+VERSION = "2"
+OWN: dict[str, type[nn.Module]] = {
+    kind.__name__: kind for kind in (*BACKBONES.values(), *HEADS.values(), TaskEncoder, InnerLoop)
+}
+PLAIN = ("steps", "evaluation_steps", "first_order", "views", "view_augment", "detach_encoder")
+
+
+def save(path: str | Path, learner: Any) -> None:
+    """Write a :class:`metafilm.MetaFiLM`. See :meth:`metafilm.MetaFiLM.save`."""
+    mean, std = learner.mean.flatten().tolist(), learner.std.flatten().tolist()
+    auxiliary = 0 if learner.auxiliary is None else learner.auxiliary.out_features
+    if learner.config is not None:
+        build = {
+            "image_shape": list(learner.image_shape),
+            "train_classes": auxiliary,
+            "mean": mean,
+            "std": std,
+        }
+        save_model(path, learner.state_dict(), learner.config, build)
+        return
+    described: dict[str, Any] = {
+        "backbone": _described(learner.backbone),
+        "sites": list(film.sites(learner.backbone)),
+        "image_shape": list(learner.image_shape),
+        "auxiliary_classes": auxiliary,
+        **{name: getattr(learner, name) for name in PLAIN},
+    }
+    for name in ("head", "encoder", "inner"):
+        part = getattr(learner, name)
+        described[name] = None if part is None else _described(part)
+        if part is not None and described[name]["arguments"] is None:
+            raise MetafilmError(
+                f"the {name} is a {type(part).__name__}, which a file can't rebuild; save the learner's "
+                "state_dict() and build it yourself"
+            )
+    metadata = {"format": FORMAT, "version": VERSION, "parts": json.dumps(described)}
+    tensorfile.write(path, learner.state_dict(), metadata)
+
+
+def _described(part: nn.Module) -> dict[str, Any]:
+    """Class and arguments; no arguments for somebody else's."""
+    own = OWN.get(type(part).__name__) is type(part)
+    return {"class": type(part).__name__, "arguments": part.arguments if own else None}
+
+
+def rebuilt(metadata: Mapping[str, str], path: str | Path, backbone: nn.Module | None) -> dict[str, Any]:
+    """The arguments of :class:`metafilm.MetaFiLM` that a file written part by part describes.
+
+    Args:
+        metadata: of the file.
+        path: of the file, for messages.
+        backbone: the network, where it is not metafilm's own; None: built anew.
+
+    Raises:
+        CheckpointError: damaged metadata, or a backbone of somebody else's making that was not given.
+    """
+    try:
+        described = json.loads(metadata["parts"])
+        name = described["backbone"]["class"]
+        if described["backbone"]["arguments"] is None and backbone is None:
+            raise CheckpointError(
+                f"{path} was made with a backbone of class {name}, which is not metafilm's own; give the "
+                f"network too: metafilm.learner.load_learner({str(path)!r}, backbone={name}(...))"
+            )
+        if backbone is None:
+            backbone = _built(described["backbone"])
+        if not film.sites(backbone):
+            film.insert(backbone, described["sites"] or "none")
+        return {
+            "backbone": backbone,
+            "image_shape": tuple(described["image_shape"]),
+            "auxiliary_classes": described["auxiliary_classes"],
+            **{part: described[part] and _built(described[part]) for part in ("head", "encoder", "inner")},
+            **{name: described[name] for name in PLAIN},
+        }
+    except (KeyError, TypeError, ValueError) as error:
+        if isinstance(error, CheckpointError):
+            raise
+        raise CheckpointError(f"{path} has damaged metadata ({error}); save the learner again") from error
+
+
+def _built(described: Mapping[str, Any]) -> nn.Module:
+    return OWN[described["class"]](**described["arguments"])

@@ -1,0 +1,113 @@
+"""The file of one task: its deviations, what its head fitted, its labels, and which weights it belongs to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from metafilm import film, norms
+from metafilm.errors import CheckpointError, MetafilmError
+from metafilm.learner.network import SharedNetwork
+from metafilm.storage import belonging, tensorfile
+
+FORMAT, VERSION = "metafilm-task", "1"
+
+
+class Contents(NamedTuple):
+    """As the attributes of :class:`metafilm.Task`."""
+
+    film: dict[str, Tensor]
+    state: dict[str, Tensor]
+    statistics: dict[str, Tensor]
+    classes: list[Any]
+    fingerprint: str | None
+
+
+def write(path: str | Path, contents: Contents, learner: SharedNetwork) -> None:
+    """Write atomically. Raises MetafilmError: labels that JSON has no form for."""
+    tensors = {f"film/{name}": value for name, value in contents.film.items()}
+    tensors |= {f"head/{name}": value for name, value in contents.state.items()}
+    tensors |= {f"norm/{name}": value for name, value in contents.statistics.items()}
+    try:
+        classes = tensorfile.as_json(contents.classes)
+    except TypeError as error:
+        raise MetafilmError(
+            f"labels {contents.classes!r} can't be written as JSON; use strings or numbers"
+        ) from error
+    metadata = {
+        "format": FORMAT,
+        "version": VERSION,
+        "head": type(learner.head).__name__,
+        "classes": classes,
+        "fingerprint": contents.fingerprint or "",
+    }
+    if learner.source is not None:
+        metadata["learner"] = learner.source
+    tensorfile.write(path, tensors, metadata)
+
+
+def source_of(path: str | Path) -> str:
+    """Name or path of the learner that a task was made with. Raises CheckpointError: the file names none."""
+    metadata = _read(path)[1]
+    if "learner" not in metadata:
+        raise CheckpointError(
+            f"{path} does not say which learner it was made with; give it as the second argument of Task.load"
+        )
+    return metadata["learner"]
+
+
+def _read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    tensors, metadata = tensorfile.read(path)
+    if metadata.get("format") != FORMAT or metadata.get("version") != VERSION:
+        raise CheckpointError(
+            f"{path} is not a saved task: format {metadata.get('format')!r} version "
+            f"{metadata.get('version')!r}, expected {FORMAT!r} {VERSION!r}"
+        )
+    return tensors, metadata
+
+
+def read(path: str | Path, learner: SharedNetwork) -> Contents:
+    """Read a task for a learner.
+
+    Raises:
+        CheckpointError: missing or damaged file, or a task of another learner or of other weights.
+    """
+    tensors, metadata = _read(path)
+    parts: dict[str, dict[str, Tensor]] = {"film": {}, "head": {}, "norm": {}}
+    for name, value in tensors.items():
+        kind, _, rest = name.partition("/")
+        parts.setdefault(kind, {})[rest] = value.to(learner.mean.device)
+    belonging.require_head(path, metadata, type(learner.head).__name__)
+    _require_norms(path, bool(parts["norm"]), learner)
+    classes = belonging.labels(path, metadata.get("classes", ""))
+    ways = len(classes) or 1
+    expected = task_shapes(learner)
+    expected |= {
+        f"head/{n}": (1, *s) for n, s in learner.head.state_shapes(ways, learner.feature_size).items()
+    }
+    belonging.require_shapes(path, {name: tuple(value.shape) for name, value in tensors.items()}, expected)
+    belonging.require_finite(path, tensors)
+    belonging.require_weights(path, metadata, learner.fingerprint())
+    return Contents(parts["film"], parts["head"], parts["norm"], classes, metadata.get("fingerprint") or None)
+
+
+def task_shapes(learner: SharedNetwork) -> dict[str, tuple[int, ...]]:
+    """What a task keeps beside its head's state: ``film/NAME`` ``[C]`` and ``norm/NAME`` ``[2, C]``."""
+    shapes: dict[str, tuple[int, ...]] = {
+        f"film/{name}": tuple(value.shape) for name, value in film.parameters(learner.backbone).items()
+    }
+    for name, module in learner.backbone.named_modules():
+        if isinstance(module, norms.Norm) and module.mode in ("support", "transductive"):
+            shapes[f"norm/{name}"] = (2, module.num_features)
+    return shapes
+
+
+def _require_norms(path: str | Path, has_statistics: bool, learner: SharedNetwork) -> None:
+    mode = norms.mode_of(learner.backbone)
+    if has_statistics != (mode in ("support", "transductive")):
+        raise CheckpointError(
+            f"{path} was made with another learner: it has {'' if has_statistics else 'no '}statistics of "
+            f"its own, and this learner's norm mode is {mode}"
+        )
