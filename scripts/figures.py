@@ -17,7 +17,7 @@ from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
 from metafilm import MetaFiLM, film
 from metafilm.config.sources import evaluation_source
-from metafilm.storage.run import atomic_write
+from metafilm.storage.atomic import atomic_write
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 INK, GAIN, BIAS, PAPER = "#263238", "#1e6fb8", "#d9711a", "#f3f6f8"

@@ -25,7 +25,8 @@ import torch
 
 from metafilm.cli.eval import record
 from metafilm.config.config import Config, load_config
-from metafilm.storage.run import RunDirectory, atomic_write, finite
+from metafilm.storage.atomic import atomic_write, finite
+from metafilm.storage.run import RunDirectory
 from metafilm.training.run import train
 from metafilm.training.tracking import Tracker
 

@@ -13,8 +13,8 @@ from metafilm.errors import MetafilmError
 from metafilm.evaluation import evaluate
 from metafilm.learner.build import load_learner
 from metafilm.learner.learner import MetaFiLM
+from metafilm.storage.atomic import atomic_write, finite
 from metafilm.storage.models import model_path
-from metafilm.storage.run import atomic_write, finite
 
 
 def record(

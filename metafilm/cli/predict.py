@@ -14,7 +14,7 @@ from episodes.datasets.folder import SUFFIXES, read_class_folders
 from episodes.files.images import read_image
 from metafilm.errors import MetafilmError
 from metafilm.learner.build import load_learner
-from metafilm.storage.run import atomic_write
+from metafilm.storage.atomic import atomic_write
 
 INK_DATA = ("omniglot", "strokes")
 """Data sets of light strokes on black, where a user's scan is dark on light."""

@@ -10,7 +10,7 @@ import safetensors.torch
 from torch import Tensor
 
 from metafilm.errors import CheckpointError
-from metafilm.storage.run import atomic_write
+from metafilm.storage.atomic import atomic_write
 
 
 def write(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:

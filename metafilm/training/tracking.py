@@ -6,7 +6,8 @@ from typing import Any
 
 from metafilm.config.config import Config
 from metafilm.errors import MetafilmError
-from metafilm.storage.run import RunDirectory, atomic_write, finite
+from metafilm.storage.atomic import atomic_write, finite
+from metafilm.storage.run import RunDirectory
 
 
 class Tracker:

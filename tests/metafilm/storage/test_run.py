@@ -15,25 +15,7 @@ import torch
 
 from metafilm.config.config import Config
 from metafilm.errors import RunError
-from metafilm.storage.run import RunDirectory, atomic_write
-
-
-def test_atomic_write_replaces_or_leaves(tmp_path):
-    path = tmp_path / "file"
-    atomic_write(path, b"old")
-    os.link(path, tmp_path / "opened before")
-    atomic_write(path, lambda file: file.write(b"new"))
-    assert path.read_bytes() == b"new"
-    assert (tmp_path / "opened before").read_bytes() == b"old"  # renamed into place, not written over
-    os.remove(tmp_path / "opened before")
-
-    def half(file):
-        file.write(b"torn")
-        raise RuntimeError("out of paper")
-
-    with pytest.raises(RuntimeError, match="out of paper"):
-        atomic_write(path, half)
-    assert path.read_bytes() == b"new" and os.listdir(tmp_path) == ["file"]
+from metafilm.storage.run import RunDirectory
 
 
 def test_a_killed_writer_leaves_the_old_file_and_the_next_run_sweeps(tmp_path):
@@ -41,7 +23,7 @@ def test_a_killed_writer_leaves_the_old_file_and_the_next_run_sweeps(tmp_path):
         run.save_checkpoint({"iteration": 1})
     script = (
         "import os, signal, sys\n"
-        "from metafilm.storage.run import atomic_write\n"
+        "from metafilm.storage.atomic import atomic_write\n"
         "def content(file):\n"
         "    file.write(b'torn')\n"
         "    file.flush()\n"
