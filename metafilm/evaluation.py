@@ -107,7 +107,10 @@ def evaluate(
                         use_encoder=encoder_support != "none",
                     ):
                         stages = names
-                        rows = [score(learner, prediction, part) for prediction in predictions]
+                        rows = [
+                            learner.head.measure(prediction, part.query_labels).tolist()
+                            for prediction in predictions
+                        ]
                         for position, number in enumerate(part.index.tolist()):
                             scores[number] = [row[position] for row in rows]
                     bar.advance(episode.tasks)
@@ -117,7 +120,7 @@ def evaluate(
     columns = _gathered(scores, episodes, len(stages), group)
     means = [sum(column) / len(column) for column in columns]
     widths = [interval(column) for column in columns]
-    measure = "mse" if learner.regression else "accuracy"
+    measure = learner.head.metric
     return {
         measure: means[-1],
         "ci95": widths[-1],
@@ -168,13 +171,6 @@ def _gathered(
     for number, row in scores.items():
         rows[number] = torch.tensor(row, dtype=torch.float64)
     return [tuple(column) for column in group.sum(rows).T.tolist()]
-
-
-def score(learner: MetaFiLM, prediction: torch.Tensor, episode: Episode) -> list[float]:
-    """Accuracy in percent (regression: mean squared error) of each task."""
-    if learner.regression:
-        return learner.head.loss(prediction, episode.query_labels).tolist()
-    return ((prediction.argmax(-1) == episode.query_labels).double().mean(1) * 100).tolist()
 
 
 def _next_support(sampler: Sampler, episode: Episode, episodes: int) -> Episode:

@@ -79,7 +79,7 @@ def record(
         "checkpoint": str(model_path(run_or_name)),
     }
     if encoder_support == "shuffled":
-        measure = "mse" if regression else "accuracy"
+        measure = learner.head.metric
         own = evaluate(
             learner,
             source.sampler,

@@ -39,6 +39,7 @@ class Head(nn.Module):
 
     held_out_views = True  # the inner loss scores augmented copies of the support
     uses_support = True  # ``fit`` reads the support features
+    metric = "accuracy"  # what ``measure`` gives: ``accuracy`` in percent, or ``mse``
     regression = False  # labels are real values
     arguments: dict[str, Any]  # what it was built with
 
@@ -68,6 +69,10 @@ class Head(nn.Module):
 
     def loss(self, predictions: Tensor, labels: Tensor) -> Tensor:
         return task_cross_entropy(predictions, labels)
+
+    def measure(self, predictions: Tensor, labels: Tensor) -> Tensor:
+        """How well the predictions of each task do, ``[T]`` float64, in the head's ``metric``."""
+        return (predictions.argmax(-1) == labels).double().mean(1) * 100
 
     def inner_loss(self, features: Tensor, labels: Tensor, ways: int, views: Tensor | None) -> Tensor:
         """The support set's own loss.

@@ -47,6 +47,7 @@ class RegressionHead(Head):
 
     held_out_views = False
     uses_support = False
+    metric = "mse"
     regression = True
 
     def __init__(self, in_features: int, out_features: int = 1) -> None:
@@ -73,3 +74,6 @@ class RegressionHead(Head):
 
     def loss(self, predictions: Tensor, labels: Tensor) -> Tensor:
         return (predictions - labels).square().mean((1, 2))
+
+    def measure(self, predictions: Tensor, labels: Tensor) -> Tensor:
+        return self.loss(predictions, labels).double()

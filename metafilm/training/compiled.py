@@ -17,7 +17,6 @@ from episodes import Episode
 from metafilm import film
 from metafilm.config.config import Config
 from metafilm.errors import MetafilmError, first_line
-from metafilm.evaluation import score
 from metafilm.film import FilmDict
 from metafilm.learner.learner import MetaFiLM
 from metafilm.training.outer_gradient import auxiliary_loss, finite, merge, penalty, sizes
@@ -70,7 +69,7 @@ class CompiledGradient:
             (finite(loss) * (share / episode.tasks)).backward()
             report: dict[str, Any] = {name: float(value.detach()) for name, value in parts.items()}
             if not self.learner.regression:
-                report["accuracy"] = sum(score(self.learner, prediction.detach(), one))
+                report["accuracy"] = float(self.learner.head.measure(prediction.detach(), one.query_labels))
             report["sizes"] = sizes({name: value.unsqueeze(0) for name, value in films.items()})
             reports.append((1 / episode.tasks, report))
         return merge(reports)

@@ -12,7 +12,6 @@ from torch.nn import functional as F
 from episodes import Episode
 from metafilm.config.config import Config
 from metafilm.errors import MetafilmError
-from metafilm.evaluation import score
 from metafilm.film import FilmDict
 from metafilm.learner.learner import MetaFiLM
 
@@ -100,7 +99,7 @@ def _query_loss(
     loss = learner.head.loss(prediction, episode.query_labels).mean()
     report: dict[str, Any] = {"loss": float(loss.detach())}
     if not learner.regression:
-        report["accuracy"] = sum(score(learner, prediction.detach(), episode)) / episode.tasks
+        report["accuracy"] = float(learner.head.measure(prediction.detach(), episode.query_labels).mean())
     if auxiliary_weight:
         labels = torch.cat((episode.support_labels, episode.query_labels), 1)
         auxiliary = _auxiliary(learner, features, episode, labels)

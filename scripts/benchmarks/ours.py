@@ -10,7 +10,7 @@ import yaml
 from episodes import Episode
 from metafilm.config.config import Config
 from metafilm.config.sources import Source
-from metafilm.evaluation import TOGETHER, score, staged
+from metafilm.evaluation import TOGETHER, staged
 from metafilm.learner.build import build_learner
 from metafilm.learner.learner import MetaFiLM
 from metafilm.training import chunks
@@ -69,7 +69,9 @@ def cut(tasks: Episode, size: int) -> list[Episode]:
 
 def chunked(loop: OuterLoop, tasks: Episode) -> list[Episode]:
     """The meta-batch in the chunks that `metafilm train` would cut it into, measured where it measures."""
-    loop.chunks = chunks.measure(loop, lambda size: cut(tasks, size))
+    loop.chunks = chunks.measure(
+        loop.learner, loop.config.outer, lambda size: cut(tasks, size), loop.gradient
+    )
     return cut(tasks, loop.chunks.tasks)
 
 
@@ -93,7 +95,7 @@ def evaluation(setting: Setting, precision: str = "float32") -> System:
         with torch.no_grad():
             for chunk in parts:
                 for part, _, predictions in staged(made, chunk, steps=setting.steps):
-                    score(made, predictions[-1], part)
+                    made.head.measure(predictions[-1], part.query_labels).tolist()
 
     note = f"FiLM alone is adapted; statistics of each task's own images, as in the peers{_said()}"
     return System("metafilm", run, setting.tasks, precision, note)

@@ -125,3 +125,13 @@ def test_errors() -> None:
             heads.build(name, 5, 3, -1.0)
     with pytest.raises(MetafilmError, match="built for 3 ways and can't tell 5 apart"):
         head("linear").fit(SUPPORT, LABELS, 5)
+
+
+def test_what_a_head_measures() -> None:
+    logits = torch.tensor([[[2.0, 1.0], [0.0, 1.0], [3.0, 1.0], [0.0, 4.0]], [[1.0, 2.0]] * 4])
+    labels = torch.tensor([[0, 1, 1, 1], [0, 0, 0, 0]])
+    head = heads.build("prototype", 4, 2, 1.0)
+    assert head.metric == "accuracy" and head.measure(logits, labels).tolist() == [75.0, 0.0]
+    values, wanted = torch.tensor([[[1.0], [3.0]]]), torch.tensor([[[1.0], [1.0]]])
+    head = heads.build("regression", 4, 0, 1.0)
+    assert head.metric == "mse" and head.measure(values, wanted).tolist() == [2.0]
