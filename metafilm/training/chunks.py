@@ -5,17 +5,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from episodes import Episode
 from metafilm import norms
+from metafilm.config.settings import Outer
+from metafilm.learner.learner import MetaFiLM
 
-if TYPE_CHECKING:
-    from metafilm.config.settings import Outer
-    from metafilm.training.outer_loop import OuterLoop
+Gradient = Callable[[list[Episode], int], Any]
 
 MEMORY = 28 * 2**20  # bytes that tasks that go together keep for the backward pass; one task may need more
 SLACK = 1.02  # a smaller chunk may be this much slower: it needs less memory
@@ -37,19 +37,21 @@ class Chunks(NamedTuple):
         return cls(tasks, settings.query_chunk or tasks)
 
 
-def measure(loop: OuterLoop, batch: Callable[[int], list[Episode]]) -> Chunks:
+def measure(
+    learner: MetaFiLM, settings: Outer, batch: Callable[[int], list[Episode]], gradient: Gradient
+) -> Chunks:
     """Time the outer gradient under chunks of 1, 2, 4 ... tasks; the weights stay as they are.
 
     Args:
-        loop: the outer loop to choose for.
+        learner, settings: what is trained, and how.
         batch: chunk size -> the first meta-batch in chunks of that size, all of one shape.
+        gradient: episodes, query chunk -> adds their outer gradient to the parameters'.
 
     Returns:
         The smallest chunks within 2 % of the fastest, among those that don't keep more than 28 MB for their
         backward pass (or one task, where one alone needs more). What the settings name is taken as it is,
         and compiled code takes task by task.
     """
-    settings = loop.config.outer
     if settings.task_chunk or settings.compile:
         return Chunks.of(settings)
     sizes = [1]
@@ -57,7 +59,7 @@ def measure(loop: OuterLoop, batch: Callable[[int], list[Episode]]) -> Chunks:
         sizes.append(sizes[-1] * 2)
     if settings.meta_batch not in sizes:
         sizes.append(settings.meta_batch)
-    adapting, querying = bytes_kept(loop, batch(1)[0])
+    adapting, querying = bytes_kept(learner, batch(1)[0], settings.precision == "bfloat16")
     candidates = sorted(
         {
             Chunks(size, settings.query_chunk or queries)
@@ -75,14 +77,14 @@ def measure(loop: OuterLoop, batch: Callable[[int], list[Episode]]) -> Chunks:
             if turn and time.perf_counter() - begin > SECONDS:
                 break
             episodes = batch(chunks.tasks)[:1]
-            seconds = _seconds(loop, chunks, episodes) / episodes[0].tasks
+            seconds = _seconds(learner, gradient, chunks, episodes) / episodes[0].tasks
             if turn or chunks.tasks > 1:
                 times[chunks] = min(times[chunks], seconds)
     best = min(times.values())
     return min(chunks for chunks, seconds in times.items() if seconds <= SLACK * best)
 
 
-def bytes_kept(loop: OuterLoop, episode: Episode) -> tuple[int, int]:
+def bytes_kept(learner: MetaFiLM, episode: Episode, autocast: bool = False) -> tuple[int, int]:
     """What one task keeps in memory for its backward pass: while it is adapted, and for its queries."""
     kept: dict[int, int] = {}
 
@@ -91,8 +93,8 @@ def bytes_kept(loop: OuterLoop, episode: Episode) -> tuple[int, int]:
         kept[storage.data_ptr()] = storage.nbytes()
         return value.detach()  # an output kept with its graph would keep the graph for ever
 
-    learner = loop.learner.train()
-    learner.autocast = loop.config.outer.precision == "bfloat16"
+    learner.train()
+    learner.autocast = autocast
     episode = episode.to(learner.mean.device)
     try:
         with torch.autograd.graph.saved_tensors_hooks(note, lambda value: value):
@@ -107,13 +109,11 @@ def bytes_kept(loop: OuterLoop, episode: Episode) -> tuple[int, int]:
         norms.discard(learner.backbone)
 
 
-def _seconds(loop: OuterLoop, chunks: Chunks, episodes: list[Episode]) -> float:
-    before, loop.chunks = loop.chunks, chunks
+def _seconds(learner: MetaFiLM, gradient: Gradient, chunks: Chunks, episodes: list[Episode]) -> float:
     begin = time.perf_counter()
     try:
-        loop.gradient(episodes)
+        gradient(episodes, chunks.queries)
         return time.perf_counter() - begin
     finally:
-        loop.chunks = before
-        loop.optimiser.zero_grad(set_to_none=True)
-        norms.discard(loop.learner.backbone)
+        learner.zero_grad(set_to_none=True)
+        norms.discard(learner.backbone)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
@@ -20,10 +20,8 @@ from metafilm.learner.learner import MetaFiLM
 from metafilm.storage.models import load_state
 from metafilm.training import optimiser
 from metafilm.training.chunks import Chunks
+from metafilm.training.compiled import CompiledGradient
 from metafilm.training.outer_gradient import Diverged, accumulate, merge
-
-if TYPE_CHECKING:
-    from metafilm.training.compiled import CompiledGradient
 
 
 class OuterLoop:
@@ -57,11 +55,7 @@ class OuterLoop:
         self.best_iteration = 0
         self.seconds = 0.0
         self.chunks = Chunks.of(config.outer)
-        self.compiled: CompiledGradient | None = None
-        if config.outer.compile:
-            from metafilm.training.compiled import CompiledGradient
-
-            self.compiled = CompiledGradient(learner, config)
+        self.compiled = CompiledGradient(learner, config) if config.outer.compile else None
 
     def indices(self, iteration: int) -> list[int]:
         """Which episodes of the meta-batch of an iteration are this process's."""
@@ -106,8 +100,11 @@ class OuterLoop:
         self.iteration += 1
         return report | {"gradient_norm": norm, "learning_rate": fraction * settings.learning_rate}
 
-    def gradient(self, episodes: list[Episode]) -> dict[str, Any]:
+    def gradient(self, episodes: list[Episode], query_chunk: int | None = None) -> dict[str, Any]:
         """Add the meta-batch's outer gradient to the parameters'; returns means over its tasks.
+
+        Args:
+            query_chunk: tasks whose queries go together; None: as ``chunks`` says.
 
         Raises:
             Diverged: a loss is not finite.
@@ -133,7 +130,7 @@ class OuterLoop:
                         self.config,
                         steps=steps,
                         share=share,
-                        query_chunk=self.chunks.queries,
+                        query_chunk=query_chunk or self.chunks.queries,
                     )
                 reports.append((share, report))
         except Diverged as error:

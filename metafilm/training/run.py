@@ -151,7 +151,9 @@ def _begin(loop: OuterLoop, run: RunDirectory) -> None:
         loop.load(state, run.checkpoint_file)
     elif loop.group.leads:
         sampler, first = loop.source.sampler, loop.indices(0)
-        loop.chunks = chunks.measure(loop, lambda size: list(sampler.batches(first, size)))
+        loop.chunks = chunks.measure(
+            loop.learner, loop.config.outer, lambda size: list(sampler.batches(first, size)), loop.gradient
+        )
     if loop.group.leads:
         run.truncate_metrics(loop.iteration if state is not None else None)
     if loop.group.size > 1:
@@ -196,7 +198,7 @@ def _validate(
         shared: dict[str, Any] = {"progress": False, "group": loop.group}
         found = evaluate(learner, validation.sampler, count, **shared)
         known = evaluate(learner, seen.sampler, max(count // 4, 2), by_stage=False, **shared)
-        measure = "mse" if learner.regression else "accuracy"
+        measure = learner.head.metric
         value = found[measure]
         better = loop.best is None or (value < loop.best if learner.regression else value > loop.best)
         if better:
