@@ -8,53 +8,22 @@ computed once for all of its tasks, each row with its own gains and biases.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from metafilm import film, norms
 from metafilm.errors import MetafilmError
+from metafilm.learner.network import SharedNetwork
 from metafilm.learner.support import as_pictures
 from metafilm.learner.task import Task
+from metafilm.serving.table import Table
 from metafilm.storage import bankfile
 
-if TYPE_CHECKING:
-    from metafilm.learner.learner import MetaFiLM
-
 PRECISIONS = ("float32", "bfloat16")
-
-
-class _Table:
-    """Named tensors ``[capacity, ...]`` of one row a task; freed rows are used again."""
-
-    def __init__(self, tensors: Mapping[str, Tensor], used: int = 0) -> None:
-        self.tensors, self.used, self.free = dict(tensors), used, list[int]()
-
-    def put(self, values: Mapping[str, Tensor]) -> int:
-        if not self.free and all(self.used == len(tensor) for tensor in self.tensors.values()):
-            # by a quarter: still a constant number of copies a row, and little room that nobody uses
-            room = max(8, self.used // 4)
-            self.tensors = {
-                name: torch.cat((old, old.new_zeros(room, *old.shape[1:])))
-                for name, old in self.tensors.items()
-            }
-        if self.free:
-            row = self.free.pop()
-        else:
-            row, self.used = self.used, self.used + 1
-        for name, tensor in self.tensors.items():
-            tensor[row] = values[name].detach()
-        return row
-
-    def get(self, row: int) -> dict[str, Tensor]:
-        return {name: tensor[row].clone() for name, tensor in self.tensors.items()}
-
-    @property
-    def nbytes(self) -> int:
-        return sum(tensor.nbytes for tensor in self.tensors.values())
 
 
 class _Place(NamedTuple):
@@ -81,7 +50,7 @@ class TaskBank:
         MetafilmError: another precision, or no positive batch size.
     """
 
-    def __init__(self, learner: MetaFiLM, *, batch_size: int = 256, precision: str = "float32") -> None:
+    def __init__(self, learner: SharedNetwork, *, batch_size: int = 256, precision: str = "float32") -> None:
         if precision not in PRECISIONS:
             raise MetafilmError(f"unknown precision {precision!r}; expected one of {', '.join(PRECISIONS)}")
         if batch_size < 1:
@@ -99,15 +68,15 @@ class TaskBank:
                 weight.data = like.copy_(weight)
         self._made_of = _versions(learner)
         own = film.parameters(self._network)
-        self._film = _Table({name: value.new_zeros(0, len(value)) for name, value in own.items()})
-        self._norm = _Table(
+        self._film = Table({name: value.new_zeros(0, len(value)) for name, value in own.items()})
+        self._norm = Table(
             {
                 name: module.weight.new_zeros(0, 2, module.num_features)
                 for name, module in self._network.named_modules()
                 if isinstance(module, norms.Norm) and module.mode in ("support", "transductive")
             }
         )
-        self._heads: dict[int, _Table] = {}
+        self._heads: dict[int, Table] = {}
         self._places: dict[int, _Place] = {}
         self._next = 0
 
@@ -156,7 +125,7 @@ class TaskBank:
         state = {name: value[0] for name, value in task.state.items()}
         ways = len(next(iter(state.values())))
         if ways not in self._heads:
-            self._heads[ways] = _Table({name: v.new_zeros(0, *v.shape) for name, v in state.items()})
+            self._heads[ways] = Table({name: v.new_zeros(0, *v.shape) for name, v in state.items()})
         row = self._film.put(task.film)
         if self._norm.tensors:
             # one row a task in both, given and freed together
@@ -297,7 +266,7 @@ class TaskBank:
 
     @classmethod
     def load(
-        cls, path: str | Path, learner: MetaFiLM, *, batch_size: int = 256, precision: str = "float32"
+        cls, path: str | Path, learner: SharedNetwork, *, batch_size: int = 256, precision: str = "float32"
     ) -> TaskBank:
         """Read a saved bank for the learner it was made with; ids are kept.
 
@@ -320,8 +289,8 @@ class TaskBank:
         )
         tensors = {name: value.to(learner.mean.device) for name, value in contents.tensors.items()}
         count = len(contents.ids)
-        bank._film = _Table({name: tensors[f"film/{name}"] for name in bank._film.tensors}, count)
-        bank._norm = _Table({name: tensors[f"norm/{name}"] for name in bank._norm.tensors}, count)
+        bank._film = Table({name: tensors[f"film/{name}"] for name in bank._film.tensors}, count)
+        bank._norm = Table({name: tensors[f"norm/{name}"] for name in bank._norm.tensors}, count)
         head_rows = dict.fromkeys(contents.ways, 0)
         for row, (identity, ways, classes) in enumerate(
             zip(contents.ids, contents.ways, contents.classes, strict=True)
@@ -331,12 +300,12 @@ class TaskBank:
         for ways, rows in head_rows.items():
             prefix = f"head/{ways}/"
             state = {n.removeprefix(prefix): v for n, v in tensors.items() if n.startswith(prefix)}
-            bank._heads[ways] = _Table(state, rows)
+            bank._heads[ways] = Table(state, rows)
         bank._next = contents.following
         return bank
 
 
-def _versions(learner: MetaFiLM) -> list[int]:
+def _versions(learner: SharedNetwork) -> list[int]:
     """Counts of the changes made in place to each of the learner's tensors."""
     return [
         0 if value.is_inference() else value._version

@@ -226,7 +226,7 @@ def test_predict_on_own_pictures(place, pictures, tmp_path, capsys):
     right = sum(row["class"] == row["prediction"] for row in found["predictions"])
     assert found["accuracy"] == pytest.approx(100 * right / 9)
     assert kept.stat().st_size < 20_000
-    from metafilm.storage.models import load_learner
+    from metafilm.learner import load_learner
 
     task = Task.load(kept, load_learner(place / "run"))
     assert task.classes == found["classes"]
