@@ -10,6 +10,8 @@ from metafilm.learner.learner import MetaFiLM
 from metafilm.learner.task import Task
 from metafilm.serving.bank import TaskBank
 
+__version__ = "0.1.0"  # the only place: the package is built with it
+
 __all__ = [
     "CheckpointError",
     "Config",
@@ -21,6 +23,7 @@ __all__ = [
     "Task",
     "TaskBank",
     "TaskEncoder",
+    "__version__",
     "backbones",
     "evaluate",
     "film",
