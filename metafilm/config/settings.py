@@ -40,6 +40,8 @@ class Data:
     rotated_classes: bool = False
     """Add every class turned by 90, 180 and 270 degrees as a class of its own, in every split (Omniglot's
     convention since Vinyals et al. 2016; Snell et al. 2017 test so too)."""
+    allow_overlap: bool = free(False)
+    """Train even where validation classes are trained on too; their score then says little about new ones."""
     download: bool = free(False)
     """Fetch the data set if it is not there."""
     in_memory: bool = free(True)

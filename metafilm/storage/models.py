@@ -1,16 +1,19 @@
 """Weights as safetensors files that say how to rebuild their learner.
 
 A file's metadata holds the format's version, the whole configuration and the arguments of
-`metafilm.learner.build_learner`, all as JSON: nothing in it runs as code.
+`metafilm.learner.build_learner`, and the names of the classes that were trained on, all as JSON: nothing in
+it runs as code.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
+from metafilm.config.classes import Classes
 from metafilm.config.config import Config
 from metafilm.config.strict import close_match
 from metafilm.errors import CheckpointError
@@ -22,16 +25,25 @@ VERSION = 1
 
 
 def save_model(
-    path: str | Path, state: Mapping[str, Tensor], config: Config, build: Mapping[str, Any]
+    path: str | Path,
+    state: Mapping[str, Tensor],
+    config: Config,
+    build: Mapping[str, Any],
+    classes: Sequence[Classes] | None = None,
 ) -> None:
     """Write the tensors of `state` with `config` and `build`, the keyword arguments of `build_learner`
-    besides the config (plain numbers, strings and lists only)."""
+    besides the config (plain numbers, strings and lists only).
+
+    `classes`: those trained on, so that an evaluation can tell which of its own were; None: not known.
+    """
     metadata = {
         "format": FORMAT,
         "version": str(VERSION),
         "config": json.dumps(config.to_dict()),
         "build": json.dumps(dict(build)),
     }
+    if classes is not None:
+        metadata["classes"] = json.dumps([asdict(part) for part in classes])
     tensorfile.write(path, state, metadata)
 
 
@@ -53,6 +65,20 @@ def read_model(path: str | Path) -> tuple[dict[str, Tensor], Config, dict[str, A
     except (KeyError, ValueError) as error:
         raise CheckpointError(f"{path} has damaged metadata ({error}); train or download it again") from error
     return tensors, Config.from_dict(settings, source=f"{path} (the config inside)"), build
+
+
+def read_classes(path: str | Path) -> tuple[Classes, ...] | None:
+    """The classes that a model was trained on; None where its file doesn't say. Raises CheckpointError."""
+    listed = tensorfile.read_metadata(path).get("classes")
+    if listed is None:
+        return None
+    try:
+        parts = [Classes(**part) for part in json.loads(listed)]
+        return tuple(replace(part, names=tuple(map(str, part.names))) for part in parts)
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"{path} has a damaged list of classes ({error}); train or download it again"
+        ) from error
 
 
 def load_state(module: nn.Module, tensors: Mapping[str, Tensor], path: str | Path) -> None:

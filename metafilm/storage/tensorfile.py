@@ -1,7 +1,8 @@
 """Named tensors and text in one safetensors file: nothing read from it runs as code."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +23,25 @@ def write(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str
 
 def read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """(tensors on the CPU, metadata) of a file. Raises CheckpointError: none there, or damaged."""
+    with _opened(path) as file:
+        # not a dict: it has no other way to its names than keys()
+        return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+
+
+def read_metadata(path: str | Path) -> dict[str, str]:
+    """The metadata alone, of a file of any size. Raises CheckpointError as `read` does."""
+    with _opened(path) as file:
+        return file.metadata() or {}
+
+
+@contextmanager
+def _opened(path: str | Path) -> Iterator[Any]:
     path = Path(path)
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file")
     try:
         with safetensors.safe_open(path, framework="pt") as file:  # type: ignore[no-untyped-call]
-            # not a dict: it has no other way to its names than keys()
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+            yield file
     except (safetensors.SafetensorError, OSError) as error:
         raise CheckpointError(
             f"{path} is damaged or no safetensors file ({error}); make or download it again"

@@ -15,8 +15,9 @@ from typing import Any, Protocol
 import torch
 
 from episodes.progress import Progress
+from metafilm.config.classes import classes_of
 from metafilm.config.config import Config
-from metafilm.config.sources import Source, evaluation_source, training_source
+from metafilm.config.sources import Source
 from metafilm.engine.distributed import Group, WorkerLost
 from metafilm.engine.memory import keep_freed_memory
 from metafilm.errors import MetafilmError
@@ -25,10 +26,10 @@ from metafilm.learner.build import build_learner
 from metafilm.storage.models import save_model
 from metafilm.storage.run import RunDirectory
 from metafilm.training import chunks
+from metafilm.training.data import Data, open_data
 from metafilm.training.outer_gradient import Diverged
 from metafilm.training.outer_loop import OuterLoop
 
-VALIDATION_SEED = 1_000_000
 GAP_WARNING = 15.0  # percentage points
 GO_ON = "The same command goes on from there"
 TRAIN_ANEW = "Lower --outer.learning_rate or --inner.step_size and train anew"
@@ -48,6 +49,7 @@ def train(
     *,
     progress: bool | None = None,
     group: Group | None = None,
+    data: Data | None = None,
 ) -> dict[str, Any]:
     """Train a run to its end, from its checkpoint if it has one.
 
@@ -59,6 +61,7 @@ def train(
         progress: show a bar: True, False, or when somebody looks (None).
         group: the processes that train it together, all of which call this; its leader alone writes to
             ``run`` and ``tracker``. None: this process alone.
+        data: what :func:`metafilm.training.data.open_data` gave for this config; None: opened here.
 
     Returns:
         What ``results.json`` says: best validation score and its iteration, training seconds, iterations.
@@ -72,15 +75,7 @@ def train(
     if config.threads:
         torch.set_num_threads(config.threads)
     group = group or Group()
-    if not group.leads:
-        group.wait()  # the leader builds the data's cache
-    source = training_source(config, data_root)
-    validation = evaluation_source(config, config.data.validation_split, data_root, seed=VALIDATION_SEED)
-    seen = evaluation_source(
-        config, config.data.train_split, data_root, seed=VALIDATION_SEED, pools=source.pools
-    )
-    if group.leads:
-        group.wait()
+    source, validation, seen = data or open_data(config, data_root, group)
     build = source.build
     learner = build_learner(config, **build)  # type: ignore[arg-type]
     learner = learner.to(device_of(config, group), memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -204,7 +199,8 @@ def _validate(
         if better:
             loop.best, loop.best_iteration = value, loop.iteration
             if loop.group.leads:
-                save_model(run.model_file, learner.state_dict(), config, build)
+                classes = classes_of(config, config.data.train_split, seen.pools)
+                save_model(run.model_file, learner.state_dict(), config, build, classes)
     gap = known[measure] - value
     # beyond what the two intervals explain, so that few validation tasks give no false alarm
     if not learner.regression and gap - found["ci95"] - known["ci95"] > GAP_WARNING:

@@ -9,7 +9,7 @@ from episodes import EpisodeSampler
 from metafilm.config.sources import Source
 from metafilm.learner.build import load_learner
 from metafilm.storage.run import RunDirectory
-from metafilm.training import outer_gradient
+from metafilm.training import data, outer_gradient
 from metafilm.training import run as training
 from metafilm.training.outer_gradient import Diverged
 from metafilm.training.run import train
@@ -25,8 +25,9 @@ def in_memory(monkeypatch, pool):
     def source(config, *args, seed=None, **kwargs) -> Source:
         return Source(EpisodeSampler(pool, 3, 2, 2, config.seed if seed is None else seed), (pool,))
 
-    monkeypatch.setattr(training, "training_source", source)
-    monkeypatch.setattr(training, "evaluation_source", source)
+    monkeypatch.setattr(data, "training_source", source)
+    monkeypatch.setattr(data, "evaluation_source", source)
+    monkeypatch.setattr(data, "require_disjoint", lambda *_: None)  # one pool for both
     monkeypatch.setattr(training, "keep_freed_memory", lambda: None)
 
 

@@ -1,0 +1,81 @@
+"""Which classes a split holds, by name, and which of them training had: the test's may be none of those."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from episodes import ClassPool, EpisodesError
+from metafilm.config.config import Config
+from metafilm.config.sources import load_pools
+from metafilm.config.strict import flag
+from metafilm.errors import MetafilmError
+
+TURNED = re.compile(r"/rot(000|090|180|270)$")  # how ClassPool.rotated_classes names a class that it turned
+
+
+@dataclass(frozen=True)
+class Classes:
+    """One data set's part of a split: ``names``, sorted. A turned class counts as the one that was turned."""
+
+    dataset: str
+    scheme: str | None
+    split: str
+    names: tuple[str, ...]
+
+    def known_to(self, training: Iterable[Classes]) -> tuple[str, ...]:
+        """Those that are among ``training``'s classes of the same data.
+
+        Folders of pictures all count as the same data: "cat" is the same class wherever its pictures lie.
+        """
+        known = {name for other in training if _kind(other) == _kind(self) for name in other.names}
+        return tuple(name for name in self.names if name in known)
+
+
+def _kind(classes: Classes) -> str:
+    return "folder" if classes.dataset.startswith("folder:") else classes.dataset
+
+
+def classes_of(config: Config, split: str, pools: Iterable[ClassPool]) -> tuple[Classes, ...]:
+    """The classes of a split's pools, an entry per data set; none for functions."""
+    names = (config.data.name,) if isinstance(config.data.name, str) else config.data.name
+    return tuple(
+        Classes(name, config.data.scheme, split, _base_names(pool))
+        for name, pool in zip(names, pools, strict=False)
+    )
+
+
+def _base_names(pool: ClassPool) -> tuple[str, ...]:
+    return tuple(sorted({TURNED.sub("", name) for name in pool.class_names}))
+
+
+def classes_again(config: Config, root: str | Path | None) -> tuple[Classes, ...] | None:
+    """The classes a run was trained on, for weights that don't name them: from the data that its settings
+    name. None where these aren't there (any more)."""
+    data = replace(config.data, rotated_classes=False, in_memory=False, download=False)
+    try:
+        pools = load_pools(replace(config, data=data), data.train_split, root)
+    except EpisodesError:
+        return None
+    return classes_of(config, data.train_split, pools)
+
+
+def require_disjoint(config: Config, training: Iterable[ClassPool], validation: Iterable[ClassPool]) -> None:
+    """Raise MetafilmError when a data set's validation classes are trained on, unless the settings allow it:
+    the best weights would be those that know the training classes by heart."""
+    if config.data.allow_overlap:
+        return
+    seen = classes_of(config, config.data.train_split, training)
+    held_out = classes_of(config, config.data.validation_split, validation)
+    for known, chosen in zip(seen, held_out, strict=True):
+        if shared := chosen.known_to([known]):
+            scheme = f" of scheme {chosen.scheme}" if chosen.scheme else ""
+            raise MetafilmError(
+                f"{chosen.dataset}: {len(shared)} of the {len(chosen.names)} classes of "
+                f"{flag('data', 'validation_split')} {chosen.split}{scheme} are in "
+                f"{flag('data', 'train_split')} {known.split} too, {shared[0]!r} for one: the best weights "
+                "would be chosen on classes that they were trained on. Name splits that share no class, or "
+                f"say {flag('data', 'allow_overlap')} True"
+            )
