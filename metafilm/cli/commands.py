@@ -1,6 +1,6 @@
 """The command line: `metafilm demo | train | eval | predict | data`.
 
-Here stand the commands and their options; what they do stands in the `cli_*` files beside this one, which are
+Here stand the commands and their options; what they do stands in the files beside this one, which are
 imported only by the command that needs them.
 """
 
@@ -14,6 +14,8 @@ from typing import Annotated, Literal
 import tyro
 
 from episodes import EpisodesError
+from metafilm import __version__
+from metafilm.cli.output import printable, report, require_writable
 from metafilm.config.config import Config, load_config
 from metafilm.errors import MetafilmError
 
@@ -100,7 +102,7 @@ class Eval:
     precision: Literal["float32", "bfloat16"] = "float32"
     """Arithmetic of the backbone; bfloat16 is two to three times as fast on processors made for it."""
     json: Path | None = None
-    """Write the record to this file."""
+    """Write the record to this file; - for standard output."""
     data_root: Path | None = None
     """Where data sets lie; default: $METAFILM_DATA, else the user's cache directory."""
     debug: Switch = False
@@ -109,7 +111,7 @@ class Eval:
     def run(self) -> int:
         from metafilm.cli.eval import print_record, record
 
-        require_folder_of(self.json)
+        require_writable(self.json)
         found = record(
             self.run_or_name,
             ways=self.ways,
@@ -155,36 +157,75 @@ class Predict:
     def run(self) -> int:
         from metafilm.cli.predict import predict
 
-        require_folder_of(self.json)
-        require_folder_of(self.save_task)
+        require_writable(self.json)
+        require_writable(self.save_task)
         return predict(
             self.run_or_name, self.support, self.query, self.steps, self.invert, self.json, self.save_task
         )
 
 
 @dataclass(frozen=True)
-class DataCommand:
-    """List, prepare or check the data sets."""
+class DataList:
+    """List the data sets there are, and where they lie."""
 
-    action: tyro.conf.Positional[Literal["list", "prepare", "check"]]
-    """list: what there is and where; prepare: fetch or build; check: compare with what it should be."""
-    name: Annotated[tyro.conf.Positional[str | None], tyro.conf.arg(metavar="NAME")] = None
-    """Data set."""
     data_root: Path | None = None
     """Where data sets lie; default: $METAFILM_DATA, else the user's cache directory."""
     debug: Switch = False
     """Show the traceback of an error."""
 
     def run(self) -> int:
-        from metafilm.cli.data import data
+        from metafilm.cli.data import list_all
 
-        return data(self.action, self.name, self.data_root)
+        return list_all(self.data_root)
 
 
-def require_folder_of(file: Path | None) -> None:
-    """An output file's folder must be there before the work starts, not after it."""
-    if file is not None and not file.parent.is_dir():
-        raise MetafilmError(f"can't write {file}: there is no folder {file.parent}; make it first")
+@dataclass(frozen=True)
+class DataPrepare:
+    """Fetch a data set, or build its cache."""
+
+    name: Annotated[tyro.conf.Positional[str | None], tyro.conf.arg(metavar="NAME")] = None
+    """Data set, as `metafilm data list` names it, or folder:PATH."""
+    data_root: Path | None = None
+    """Where data sets lie; default: $METAFILM_DATA, else the user's cache directory."""
+    debug: Switch = False
+    """Show the traceback of an error."""
+
+    def run(self) -> int:
+        from metafilm.cli.data import prepare
+
+        return prepare(self.name, self.data_root)
+
+
+@dataclass(frozen=True)
+class DataCheck:
+    """Compare a data set with what it should be."""
+
+    name: Annotated[tyro.conf.Positional[str | None], tyro.conf.arg(metavar="NAME")] = None
+    """Data set, as `metafilm data list` names it, or folder:PATH."""
+    data_root: Path | None = None
+    """Where data sets lie; default: $METAFILM_DATA, else the user's cache directory."""
+    debug: Switch = False
+    """Show the traceback of an error."""
+
+    def run(self) -> int:
+        from metafilm.cli.data import check
+
+        return check(self.name, self.data_root)
+
+
+@dataclass(frozen=True)
+class DataCommand:
+    """List, prepare or check the data sets."""
+
+    action: Annotated[
+        Annotated[DataList, tyro.conf.subcommand("list")]
+        | Annotated[DataPrepare, tyro.conf.subcommand("prepare")]
+        | Annotated[DataCheck, tyro.conf.subcommand("check")],
+        tyro.conf.arg(name=""),
+    ]
+
+    def run(self) -> int:
+        return self.action.run()
 
 
 def parse(arguments: Sequence[str]) -> Demo | Train | Eval | Predict | DataCommand:
@@ -205,7 +246,8 @@ def parse(arguments: Sequence[str]) -> Demo | Train | Eval | Predict | DataComma
     command = tyro.cli(
         commands,  # type: ignore[arg-type]
         prog="metafilm",
-        description="Few-shot learning where a task is a small set of FiLM deviations of a shared network.",
+        description="Few-shot learning where a task is a small set of FiLM deviations of a shared network. "
+        "(metafilm --version: which one this is.)",
         args=arguments,
         use_underscores=True,
         config=(tyro.conf.OmitSubcommandPrefixes,),
@@ -218,22 +260,22 @@ def parse(arguments: Sequence[str]) -> Demo | Train | Eval | Predict | DataComma
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code: 0, 2 after an error of the caller's, 130 after Ctrl-C."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    try:
-        with warnings.catch_warnings():
-            warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
-            return parse(arguments).run()
-    except (MetafilmError, EpisodesError) as error:
-        if "--debug" in arguments:
-            raise
-        from rich.console import Console
-
-        Console(stderr=True, soft_wrap=True, highlight=False).print(
-            f"error: {error}", style="red", markup=False
-        )
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
+    with printable(), warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
+        try:
+            if arguments == ["--version"]:
+                print(f"metafilm {__version__}")
+                return 0
+            code = parse(arguments).run()
+            sys.stdout.flush()  # while its errors can still be told
+            return code
+        except (MetafilmError, EpisodesError, OSError) as error:
+            if "--debug" in arguments:
+                raise
+            return report(error)
+        except KeyboardInterrupt:
+            print("interrupted", file=sys.stderr)
+            return 130
 
 
 if __name__ == "__main__":

@@ -1,10 +1,14 @@
 """`metafilm eval`: accuracy with its interval, and a record of how it was obtained."""
 
 import json
+import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from metafilm.cli.output import to_standard_output
+from metafilm.config.classes import Classes, classes_again, classes_of
 from metafilm.config.config import Config
 from metafilm.config.settings import REGRESSION_DATA
 from metafilm.config.sources import evaluation_source
@@ -14,7 +18,7 @@ from metafilm.evaluation import evaluate
 from metafilm.learner.build import load_learner
 from metafilm.learner.learner import MetaFiLM
 from metafilm.storage.atomic import atomic_write, finite
-from metafilm.storage.models import model_path
+from metafilm.storage.models import model_path, read_classes
 
 
 def record(
@@ -39,16 +43,18 @@ def record(
     """Score a trained learner; arguments as the options of `metafilm eval`.
 
     Returns what `metafilm.evaluation.evaluate` does (accuracy in percent, ci95, accuracy_by_step, protocol,
-    ...) and dataset, split, scheme, style, ways, shots, queries, seed, checkpoint. With `encoder_support`
-    shuffled also `accuracy_own_support` and `encoder_difference`, own minus shuffled in percentage points
-    (functions: `mse_own_support`). Raises MetafilmError, EpisodesError.
+    ...) and dataset, split, scheme, style, ways, shots, queries, seed, checkpoint. Of pictures also
+    `test_classes`, how many classes there are, and `training_classes_in_test`, how many of them the weights
+    were trained on (None: not known); turned classes count as one. With `encoder_support` shuffled also
+    `accuracy_own_support` and `encoder_difference`, own minus shuffled in percentage points (functions:
+    `mse_own_support`). Raises MetafilmError, EpisodesError.
     """
     require_counts(
         ways=(ways, 2), shots=(shots, 1), queries=(queries, 1), episodes=(episodes, 2), steps=(steps, 0)
     )
     keep_freed_memory()
     learner = load_learner(run_or_name)
-    config: Config = learner.config
+    trained, config = learner.config, learner.config
     if dataset is not None and learner.regression != (dataset in REGRESSION_DATA):
         raise MetafilmError(f"--dataset {dataset} does not fit a learner with head {config.head.name}")
     config = test_config(config, learner, dataset, scheme, within_group)
@@ -77,6 +83,7 @@ def record(
         "queries": one.query_labels.shape[1] // max(one.ways, 1),
         "seed": seed,
         "checkpoint": str(model_path(run_or_name)),
+        **familiar(run_or_name, trained, classes_of(config, split, source.pools), data_root),
     }
     if encoder_support == "shuffled":
         measure = learner.head.metric
@@ -92,6 +99,20 @@ def record(
         found[f"{measure}_own_support"] = own[measure]
         found["encoder_difference"] = own[measure] - found[measure]
     return described | found
+
+
+def familiar(
+    run_or_name: str, trained: Config, tested: Sequence[Classes], data_root: Path | None
+) -> dict[str, int | None]:
+    """How many classes there are in the test, and how many of them the weights were trained on with the
+    configuration `trained` (None: neither their file nor the data tell). Empty for functions."""
+    if not tested:
+        return {}
+    classes = read_classes(model_path(run_or_name))
+    if classes is None:
+        classes = classes_again(trained, data_root)
+    known = None if classes is None else sum(len(part.known_to(classes)) for part in tested)
+    return {"training_classes_in_test": known, "test_classes": sum(len(part.names) for part in tested)}
 
 
 def require_counts(**limits: tuple[int | None, int]) -> None:
@@ -120,9 +141,29 @@ def test_config(
 
 
 def print_record(found: dict[str, Any], file: Path | None) -> None:
-    """The record as a short table on standard output, and whole in `file`."""
-    if file is not None:
-        atomic_write(file, (json.dumps(finite(found), indent=2) + "\n").encode())
+    """The record as a short table on standard output, then whole in `file`; -: whole on standard output.
+
+    Test classes that the weights were trained on are named on standard error.
+    """
+    text = json.dumps(finite(found), indent=2) + "\n"
+    if to_standard_output(file):
+        print(text, end="")
+    else:
+        print_table(found)
+    known, total = found.get("training_classes_in_test"), found.get("test_classes")
+    if known:
+        print(
+            f"warning: {known} of the {total} test classes were trained on: this accuracy is not one on new "
+            "classes",
+            file=sys.stderr,
+        )
+    if file is not None and not to_standard_output(file):  # a full disk can't take what is printed
+        atomic_write(file, text.encode())
+        print(f"  written to {file}")
+
+
+def print_table(found: dict[str, Any]) -> None:
+    """Shape, a line per stage, and what the encoder was worth."""
     measure, unit = ("mse", "") if "mse" in found else ("accuracy", " %")
     digits = 4 if measure == "mse" else 2
     name = found["dataset"] if isinstance(found["dataset"], str) else " + ".join(found["dataset"])
@@ -137,9 +178,7 @@ def print_record(found: dict[str, Any], file: Path | None) -> None:
             f"{found[f'{measure}_own_support']:.{digits}f}{unit} "
             f"(difference {found['encoder_difference']:+.{digits}f})"
         )
-    print(
-        f"  {found['wall_seconds']:.1f} s, {found['checkpoint']}" + (f", written to {file}" if file else "")
-    )
+    print(f"  {found['wall_seconds']:.1f} s, {found['checkpoint']}")
 
 
 def stage_in_words(stage: str) -> str:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from episodes.datasets.folder import SUFFIXES, read_class_folders
 from episodes.files.images import read_image
+from metafilm.cli.output import to_standard_output
 from metafilm.errors import MetafilmError
 from metafilm.learner.build import load_learner
 from metafilm.storage.atomic import atomic_write
@@ -29,7 +30,8 @@ def predict(
     json_file: Path | None = None,
     task_file: Path | None = None,
 ) -> int:
-    """Adapt to the support pictures, classify the query pictures, print a table (to `json_file` -: JSON).
+    """Adapt to the support pictures, classify the query pictures, print a table (with `json_file` -: JSON),
+    then write the files asked for.
 
     Unreadable pictures are named on standard error and skipped. Raises MetafilmError, EpisodesError.
     """
@@ -52,8 +54,6 @@ def predict(
 
     task = learner.adapt(light_on_dark(images, invert), [classes[i] for i in labels.tolist()], steps=steps)
     probabilities = task.predict_proba(light_on_dark(pictures, invert))
-    if task_file is not None:
-        task.save(task_file)
     rows = [describe(file, query, task.classes, row) for file, row in zip(files, probabilities, strict=True)]
     known = [row for row in rows if row.get("class") is not None]
     found: dict[str, Any] = {
@@ -65,13 +65,15 @@ def predict(
     if known:
         found["accuracy"] = 100 * sum(row["class"] == row["prediction"] for row in known) / len(known)
         found["labelled"] = len(known)
-    if json_file is not None:
-        text = json.dumps(found, indent=2) + "\n"
-        if str(json_file) == "-":
-            print(text, end="")
-            return 0
+    text = json.dumps(found, indent=2) + "\n"
+    if to_standard_output(json_file):
+        print(text, end="")
+    else:
+        print_table(found, known)
+    if task_file is not None:  # after what is printed: a full disk can't take that
+        task.save(task_file)
+    if json_file is not None and not to_standard_output(json_file):
         atomic_write(json_file, text.encode())
-    print_table(found, known)
     return 0
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from metafilm.config.config import Config
 from metafilm.engine import distributed
 from metafilm.storage.run import RunDirectory
+from metafilm.training.data import open_data
 from metafilm.training.run import train
 from metafilm.training.tracking import Tracker
 
@@ -15,8 +16,9 @@ from metafilm.training.tracking import Tracker
 def train_or_resume(config: Config, run_dir: Path | None, data_root: Path | None) -> int:
     """Train and say where everything is; 130 after Ctrl-C, once the checkpoint is written.
 
-    Under torchrun every process calls this; the first alone opens the folder and speaks. Raises
-    MetafilmError, see `RunDirectory.open` and `metafilm.training.run.train`.
+    Nothing is written before the data are there. Under torchrun every process calls this; the first alone
+    opens the folder and speaks. Raises EpisodesError and MetafilmError, see `RunDirectory.open`, `open_data`
+    and `metafilm.training.run.train`.
     """
     path = run_dir or Path("runs") / config.name
     group = distributed.start()
@@ -43,6 +45,8 @@ def _follow(config: Config, path: Path, data_root: Path | None, group: distribut
 
 
 def _lead(config: Config, path: Path, data_root: Path | None, group: distributed.Group) -> int:
+    RunDirectory(path).require_usable(config)  # before reading data, which may take long
+    data = open_data(config, data_root, group)
     with RunDirectory.open(path, config) as run:
         state = run.load_checkpoint() if run.resumed else None
         others = f" with {group.size} processes" if group.size > 1 else ""
@@ -53,7 +57,7 @@ def _lead(config: Config, path: Path, data_root: Path | None, group: distributed
             print(f"training {config.name} in {path}{others}")
         try:
             with Tracker(run, config) as tracker:
-                results = train(config, run, tracker, data_root, group=group)
+                results = train(config, run, tracker, data_root, group=group, data=data)
                 tracker.finish(results)
             group.wait()  # all leave the group together
         except KeyboardInterrupt:

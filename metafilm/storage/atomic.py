@@ -2,8 +2,9 @@
 
 import math
 import os
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -11,28 +12,46 @@ from typing import Any, BinaryIO
 def atomic_write(path: str | Path, content: bytes | Callable[[BinaryIO], Any]) -> None:
     """Write a file so that a reader or a crash sees the old one or the whole new one.
 
-    `content` is the bytes, or a function that writes them to the open file it gets.
+    `content` is the bytes, or a function that writes them to the open file it gets. An OSError names `path`.
     """
     path = Path(path)
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with beside.open("wb") as file:
-            if isinstance(content, bytes):
-                file.write(content)
-            else:
-                content(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-    except BaseException:
-        beside.unlink(missing_ok=True)
-        raise
+    with naming(path):
+        try:
+            with beside.open("wb") as file:
+                if isinstance(content, bytes):
+                    file.write(content)
+                else:
+                    content(file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(beside, path)
+        except BaseException:
+            with suppress(OSError):  # the first error says what is wrong
+                beside.unlink(missing_ok=True)
+            raise
     with suppress(OSError):  # a folder can't be opened on every system; the rename itself is done
         folder = os.open(path.parent, os.O_RDONLY)
         try:
             os.fsync(folder)
         finally:
             os.close(folder)
+
+
+@contextmanager
+def naming(path: str | Path) -> Iterator[None]:
+    """An OSError from within is one of `path`: that of a full disk names no file, others one beside it."""
+    try:
+        yield
+    except OSError as error:
+        error.filename, error.filename2 = str(path), None
+        raise
+
+
+def require_room(folder: str | Path) -> None:
+    """Raise OSError unless a file can be made in `folder`; leaves none there."""
+    with tempfile.TemporaryFile(dir=folder):
+        pass
 
 
 def finite(value: Any) -> Any:

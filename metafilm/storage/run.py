@@ -20,7 +20,7 @@ import torch
 
 from metafilm.config.config import Config, resume_differences
 from metafilm.errors import RunError, first_line
-from metafilm.storage.atomic import atomic_write, finite
+from metafilm.storage.atomic import atomic_write, finite, naming, require_room
 
 try:
     import fcntl
@@ -71,6 +71,19 @@ class RunDirectory:
             raise
         return run
 
+    def require_usable(self, config: Config) -> None:
+        """Raise RunError where `open` would, before any work, and change nothing."""
+        try:
+            if self.path.exists():
+                self._require_ours()
+            folders = (self.path, *self.path.parents)
+            require_room(next((folder for folder in folders if folder.exists()), "."))
+        except OSError as error:
+            raise RunError(
+                f"{self.path}: can't write there ({error.strerror}); choose another --run-dir"
+            ) from error
+        self._require_same(config)
+
     def _require_ours(self) -> None:
         """Refuse a folder with other things in it, before anything is written there."""
         found = {item.name for item in self.path.iterdir()}
@@ -85,15 +98,20 @@ class RunDirectory:
         for file in (self.config_file, self.metrics_file, self.model_file, self.checkpoint_file):
             for leftover in self.path.glob(f".{file.name}.*.tmp"):  # from a process killed while it wrote
                 leftover.unlink(missing_ok=True)
-        if self.config_file.is_file():
-            differences = resume_differences(Config.from_yaml(self.config_file), config)
-            if differences:
-                listed = "\n  ".join(differences)
-                raise RunError(
-                    f"{self.path} holds a run with other settings:\n  {listed}\n"
-                    "choose another --run-dir, or delete this one to start anew"
-                )
-            self.resumed = True
+        self.resumed = self._require_same(config)
+
+    def _require_same(self, config: Config) -> bool:
+        """Whether the folder holds a run. Raises RunError when its settings are other ones."""
+        if not self.config_file.is_file():
+            return False
+        differences = resume_differences(Config.from_yaml(self.config_file), config)
+        if differences:
+            listed = "\n  ".join(differences)
+            raise RunError(
+                f"{self.path} holds a run with other settings:\n  {listed}\n"
+                "choose another --run-dir, or delete this one to start anew"
+            )
+        return True
 
     def lock(self) -> None:
         """Take the folder for this process. Raises RunError naming the process that has it."""
@@ -115,7 +133,8 @@ class RunDirectory:
     def close(self) -> None:
         """Close the metrics and let go of the lock. Safe to call twice."""
         if self._metrics is not None:
-            self._metrics.close()
+            with naming(self.metrics_file):
+                self._metrics.close()
             self._metrics = None
         if self._lock is not None:
             os.close(self._lock)
@@ -139,7 +158,8 @@ class RunDirectory:
             raise RunError(f"a metrics record needs an iteration, has {', '.join(record)}")
         if self._metrics is None:
             self._metrics = self.metrics_file.open("a", encoding="utf-8", buffering=1)
-        self._metrics.write(json.dumps(finite(record), allow_nan=False) + "\n")
+        with naming(self.metrics_file):
+            self._metrics.write(json.dumps(finite(record), allow_nan=False) + "\n")
 
     def read_metrics(self) -> list[dict[str, Any]]:
         """All records in order, without a last line that a kill tore."""

@@ -1,0 +1,85 @@
+"""What a command writes and prints: files refused before the work, names of any bytes, errors in one line."""
+
+import errno
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+from metafilm.errors import MetafilmError
+from metafilm.storage.atomic import require_room
+
+ADVICE = {
+    errno.ENOSPC: "make room there and give the same command again, or choose another place",
+    errno.EDQUOT: "make room there and give the same command again, or choose another place",
+    errno.EACCES: "change its permissions, or choose another place",
+    errno.EPERM: "change its permissions, or choose another place",
+    errno.EROFS: "it can only be read; choose another place",
+    errno.ENOENT: "check the name",
+    errno.ENAMETOOLONG: "choose a shorter name",
+    errno.EMFILE: "too many files are open; raise the limit with ulimit -n",
+}
+"""What to do about an error of the system."""
+
+
+def require_writable(file: Path | None) -> None:
+    """Raise MetafilmError unless the output file can be written; none and - (standard output) always can."""
+    if file is None or to_standard_output(file):
+        return
+    if file.is_dir():
+        raise MetafilmError(
+            f"can't write {file}: it is a folder; name a file in it, such as {file / 'out.json'}"
+        )
+    if not file.parent.is_dir():
+        raise MetafilmError(f"can't write {file}: there is no folder {file.parent}; make it first")
+    if file.exists() and not file.is_file():  # a device or pipe would be replaced by the file
+        raise MetafilmError(f"can't write {file}: it is no plain file; use - for standard output")
+    try:
+        require_room(file.parent)
+    except OSError as error:
+        raise MetafilmError(f"can't write {file}: {error.strerror}; choose another place") from error
+
+
+def to_standard_output(file: Path | None) -> bool:
+    return str(file) == "-"
+
+
+@contextmanager
+def printable() -> Iterator[None]:
+    """File names that are no text of the terminal's encoding are shown with backslashes for the time being,
+    not refused."""
+    with ExitStack() as stack:
+        for stream in (sys.stdout, sys.stderr):
+            change = getattr(stream, "reconfigure", None)
+            if change is not None:
+                stack.callback(change, errors=stream.errors)
+                change(errors="backslashreplace")
+        yield
+
+
+def report(error: Exception) -> int:
+    """Say an error of the caller's or of the system's in one message on standard error; the exit code."""
+    if isinstance(error, BrokenPipeError) and error.filename is None:  # as of `metafilm data list | head -1`
+        _drop_output()
+        return 0
+    from rich.console import Console
+
+    said = in_words(error) if isinstance(error, OSError) else str(error)
+    Console(stderr=True, soft_wrap=True, highlight=False).print(f"error: {said}", style="red", markup=False)
+    if isinstance(error, OSError) and error.filename is None:
+        _drop_output()
+    return 2
+
+
+def in_words(error: OSError) -> str:
+    """The file, what the system says of it, and what to do."""
+    where = error.filename or "standard output, or a file that the system does not name"
+    advice = ADVICE.get(error.errno or 0, "check the place, or choose another")
+    return f"{where}: {error.strerror or error}; {advice}"
+
+
+def _drop_output() -> None:
+    """Nobody takes standard output: what is left of it goes nowhere, lest Python complain on its way out."""
+    with suppress(OSError, ValueError):  # a stream without a file of its own
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

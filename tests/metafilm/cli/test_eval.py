@@ -1,0 +1,66 @@
+"""`metafilm eval`: which test classes were trained on, and where its record goes."""
+
+import errno
+import json
+import os
+
+import pytest
+import safetensors
+import safetensors.torch
+
+from metafilm.cli import main
+from metafilm.storage import atomic
+from metafilm.storage.models import read_classes
+
+
+@pytest.fixture
+def common(place) -> list[str]:
+    return ["--data-root", str(place / "root"), "--episodes", "2"]
+
+
+def test_weights_name_the_classes_they_were_trained_on(place):
+    (found,) = read_classes(place / "run" / "model.safetensors")  # type: ignore[misc]
+    assert found.names == tuple(f"kind{kind}" for kind in range(8))
+    assert (found.dataset, found.split) == (f"folder:{place / 'pictures'}", "train")
+
+
+@pytest.mark.parametrize(("split", "known", "total"), [("test", 0, 4), ("train", 8, 8)])
+@pytest.mark.parametrize("named", [True, False])
+def test_training_classes_in_the_test_are_counted_and_warned_of(
+    place, common, tmp_path, capsys, split, known, total, named
+):
+    weights = place / "run" / "model.safetensors"
+    if not named:  # as older files are: the configuration tells where to look
+        with safetensors.safe_open(weights, framework="pt") as file:
+            metadata = {name: value for name, value in file.metadata().items() if name != "classes"}
+        older = tmp_path / "older.safetensors"
+        safetensors.torch.save_file(safetensors.torch.load_file(weights), older, metadata)
+        weights = older
+    assert main(["eval", str(weights), *common, "--split", split, "--json", str(tmp_path / "r.json")]) == 0
+    record = json.loads((tmp_path / "r.json").read_text())
+    assert (record["training_classes_in_test"], record["test_classes"]) == (known, total)
+    assert (f"warning: {known} of the {total} test classes" in capsys.readouterr().err) == (known > 0)
+
+
+def test_record_on_standard_output(place, common, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["eval", str(place / "run"), *common, "--split", "train", "--json", "-"]) == 0
+    shown = capsys.readouterr()
+    assert json.loads(shown.out)["split"] == "train" and "warning: 8 of the 8" in shown.err
+    assert not (tmp_path / "-").exists()
+
+
+def test_scores_are_printed_before_a_full_disk_refuses_the_record(
+    place, common, tmp_path, monkeypatch, capsys
+):
+    def full(handle: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(atomic.os, "fsync", full)
+    file = tmp_path / "record.json"
+    assert main(["eval", str(place / "run"), *common, "--json", str(file)]) == 2
+    shown = capsys.readouterr()
+    assert "after inner step 1" in shown.out and " ± " in shown.out
+    (line,) = shown.err.splitlines()
+    assert line.startswith(f"error: {file}: No space left on device; make room")
+    assert list(tmp_path.iterdir()) == []

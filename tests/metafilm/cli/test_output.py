@@ -1,0 +1,121 @@
+"""Files are refused before the work, names of any bytes are printed, errors of the system are one line."""
+
+import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from metafilm.cli import eval as cli_eval
+from metafilm.cli import main
+from metafilm.cli import predict as cli_predict
+from metafilm.cli.output import require_writable
+from metafilm.errors import MetafilmError
+
+HOME = Path(__file__).parents[3]
+
+
+def metafilm(*arguments: str, **how) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "metafilm", *arguments]
+    return subprocess.run(command, cwd=HOME, check=False, **({"capture_output": True} | how))
+
+
+@pytest.fixture
+def no_work(monkeypatch):
+    def work(*_, **__):
+        raise AssertionError("worked before the output file was looked at")
+
+    monkeypatch.setattr(cli_eval, "record", work)
+    monkeypatch.setattr(cli_predict, "predict", work)
+
+
+@pytest.mark.parametrize("option", ["--json", "--save-task"])
+@pytest.mark.parametrize(
+    ("file", "expected"),
+    [
+        ("FOLDER", "it is a folder; name a file in it"),
+        ("/proc/x.json", "choose another place"),  # read-only for root too
+        ("/dev/null", "it is no plain file; use - for standard output"),
+    ],
+)
+def test_output_files_are_looked_at_before_the_work(no_work, option, file, expected, tmp_path, capsys):
+    file = str(tmp_path) if file == "FOLDER" else file
+    predict = ["predict", "omniglot-conv4", "--support", "x", "--query", "x", option, file]
+    commands = [predict] + [["eval", "omniglot-conv4", option, file]] * (option == "--json")
+    for arguments in commands:
+        assert main(arguments) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith(f"error: can't write {file}: ") and expected in line
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_without_permission(tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(MetafilmError, match="Permission denied"):
+        require_writable(tmp_path / "x.json")
+
+
+def test_looking_leaves_nothing(tmp_path):
+    require_writable(tmp_path / "x.json")
+    require_writable(Path("-"))
+    require_writable(None)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("number", "advice"),
+    [(errno.EACCES, "permissions"), (errno.EROFS, "only be read"), (errno.ENOSPC, "make room"), (5, "place")],
+)
+def test_errors_of_the_system_are_one_line(monkeypatch, capsys, number, advice):
+    def work(*_, **__):
+        raise OSError(number, os.strerror(number), "/some/file")
+
+    monkeypatch.setattr(cli_eval, "record", work)
+    assert main(["eval", "omniglot-conv4"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: /some/file: {os.strerror(number)}; ") and advice in line
+    with pytest.raises(OSError):
+        main(["eval", "omniglot-conv4", "--debug"])
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+def test_standard_output_that_takes_nothing():
+    with open("/dev/full", "wb") as full:
+        found = metafilm("data", "list", stdout=full, stderr=subprocess.PIPE, capture_output=False)
+    assert found.returncode == 2
+    assert found.stderr.startswith(b"error: standard output") and found.stderr.count(b"\n") == 1
+
+
+def test_a_reader_that_leaves_is_no_error():
+    reader, writer = os.pipe()
+    os.close(reader)
+    found = metafilm("data", "list", stdout=writer, stderr=subprocess.PIPE, capture_output=False)
+    os.close(writer)
+    assert (found.returncode, found.stderr) == (0, b"")
+
+
+def test_names_that_are_no_text_are_shown_with_backslashes(place, tmp_path):
+    """Classes, pictures and a folder named in Latin-1, on standard output and in an error."""
+    for part in (b"support", b"query"):
+        for kind, name in enumerate((b"caf\xe9", b"plain")):
+            folder = os.fsencode(tmp_path) + b"/" + part + b"/" + name
+            os.makedirs(folder)
+            for seed in range(2):
+                Image.new("L", (16, 16), 200 * kind).save(os.fsdecode(folder + b"/%d.png" % seed))
+    (tmp_path / "query" / os.fsdecode(b"bro\xefken.png")).write_bytes(b"no picture")
+    run = str(place / "run")
+    common = ["predict", run, "--support", str(tmp_path / "support"), "--query", str(tmp_path / "query")]
+    kept = [
+        f"--{option}={tmp_path / os.fsdecode(name)}"
+        for option, name in (("json", b"r\xe9.json"), ("save-task", b"t\xe9.safetensors"))
+    ]
+    found = metafilm(*common, *kept)
+    assert found.returncode == 0, found.stderr
+    assert rb"caf\udce9" in found.stdout and rb"bro\udcefken.png" in found.stderr
+    assert (tmp_path / os.fsdecode(b"r\xe9.json")).is_file()
+    missing = metafilm(*common[:-1], os.fsdecode(b"/no/caf\xe9"))
+    assert missing.returncode == 2 and rb"/no/caf\udce9" in missing.stderr
+    assert b"Traceback" not in found.stderr + missing.stderr
