@@ -37,7 +37,10 @@ def test_classes_are_known_to_training_on_the_same_data_alone():
         Classes("strokes", None, "train", ("a",)),
     ]
     assert tested.known_to(training) == ("b", "c")
-    here, there = Classes("folder:here", None, "train", ("cat",)), Classes("folder:there", None, "test", ("cat",))
+    here, there = (
+        Classes("folder:here", None, "train", ("cat",)),
+        Classes("folder:there", None, "test", ("cat",)),
+    )
     assert there.known_to([here]) == ("cat",) and there.known_to(training) == ()
 
 
