@@ -83,6 +83,7 @@ def record(
         "queries": one.query_labels.shape[1] // max(one.ways, 1),
         "seed": seed,
         "checkpoint": str(model_path(run_or_name)),
+        "weights": learner.fingerprint(),
         **familiar(run_or_name, trained, classes_of(config, split, source.pools), data_root),
     }
     if encoder_support == "shuffled":

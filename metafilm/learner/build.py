@@ -17,7 +17,7 @@ from metafilm.learner import parts
 from metafilm.learner.inner_loop import InnerLoop
 from metafilm.learner.learner import MetaFiLM
 from metafilm.storage import tensorfile
-from metafilm.storage.models import load_state, model_path, read_model
+from metafilm.storage.models import load_state, model_path, read_classes, read_model
 
 
 def build_backbone(config: Config, image_shape: tuple[int, ...]) -> nn.Module:
@@ -127,4 +127,5 @@ def load_learner(
             ) from error
     load_state(learner, tensors, path)
     learner.source = str(path_or_name)
+    learner.trained_on = read_classes(path)
     return learner.to(device).eval()

@@ -31,6 +31,8 @@ class SharedNetwork(nn.Module):
 
     Attributes:
         source: name or path it was loaded from, where it was.
+        trained_on: the classes that it was trained on (:class:`metafilm.config.classes.Classes`), where its
+            file names them.
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class SharedNetwork(nn.Module):
         self.register_buffer("std", torch.tensor(std if std is not None else [1.0] * channels).view(shape))
         self.config: Any = None  # the config it was built from, where there is one; goes with the weights
         self.source: str | None = None
+        self.trained_on: Any = None
         self._evaluating = Evaluating()
         self._fingerprint: tuple[list[tuple[int, int]], str] | None = None
 

@@ -40,7 +40,7 @@ def save(path: str | Path, learner: Any) -> None:
             "mean": mean,
             "std": std,
         }
-        save_model(path, learner.state_dict(), learner.config, build)
+        save_model(path, learner.state_dict(), learner.config, build, learner.trained_on)
         return
     described: dict[str, Any] = {
         "backbone": _described(learner.backbone),
