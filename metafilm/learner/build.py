@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from metafilm import film, heads
-from metafilm.backbones import BACKBONES, MLP
+from metafilm.backbones import BACKBONES, LITE0, MLP
+from metafilm.backbones.pretrained import LIBRARIES
 from metafilm.conditioning.task_encoder import TaskEncoder
 from metafilm.config.config import Config
 from metafilm.errors import CheckpointError
@@ -101,7 +102,8 @@ def build_learner(
 def load_learner(
     path_or_name: str | Path, device: str | torch.device = "cpu", *, backbone: nn.Module | None = None
 ) -> MetaFiLM:
-    """The learner of a run directory, a ``.safetensors`` file, or shipped weights such as ``omniglot-conv4``.
+    """The learner of a run directory, a ``.safetensors`` file, shipped weights such as ``omniglot-conv4``,
+    or a pre-trained network: ``lite0``, ``timm:NAME``, ``torchvision:NAME`` (:meth:`MetaFiLM.from_backbone`).
 
     Args:
         backbone: the network, for a file whose learner had one that is not metafilm's own.
@@ -113,6 +115,10 @@ def load_learner(
         CheckpointError: missing, damaged or unfitting file.
         ConfigError: the configuration inside is not one.
     """
+    if str(path_or_name) == "lite0":
+        return MetaFiLM.from_backbone(LITE0, weights="lite0").to(device)
+    if str(path_or_name).startswith(tuple(f"{library}:" for library in LIBRARIES)):
+        return MetaFiLM.from_backbone(str(path_or_name)).to(device)
     path = model_path(path_or_name)
     tensors, metadata = tensorfile.read(path)
     if metadata.get("version") == parts.VERSION and "parts" in metadata:

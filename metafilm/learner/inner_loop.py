@@ -7,7 +7,7 @@ CAVIA (Zintgraf et al., ICML 2019, arXiv:1810.03642), with learned step sizes af
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from metafilm import film
 from metafilm.errors import MetafilmError
 from metafilm.film import FilmDict
+
+OPTIMISERS = ("sgd", "adam")
 
 
 class InnerLoop(nn.Module):
@@ -27,9 +29,13 @@ class InnerLoop(nn.Module):
         learn: whether the outer loop learns them.
         granularity: one step size per ``site`` and kind (δγ, δβ), or per ``feature``.
         per_step: a step size for each step, or one for all.
+        optimiser: ``sgd``, or ``adam`` (Kingma & Ba, ICLR 2015, arXiv:1412.6980), whose steps are as large at
+            every site however their gradients differ; start its step sizes near 1e-3.
+        proximal: λ of a term λ/2 ‖δ - δ⁰‖² that each task's loss gets, so that few images can't carry the
+            deviations far (iMAML: Rajeswaran et al., NeurIPS 2019, arXiv:1909.04630).
 
     Raises:
-        MetafilmError: no sites, or an unknown granularity.
+        MetafilmError: no sites, an unknown granularity or optimiser, or a negative λ.
     """
 
     def __init__(
@@ -41,6 +47,8 @@ class InnerLoop(nn.Module):
         learn: bool = True,
         granularity: str = "site",
         per_step: bool = True,
+        optimiser: str = "sgd",
+        proximal: float = 0.0,
     ) -> None:
         super().__init__()
         if not sites:
@@ -49,6 +57,11 @@ class InnerLoop(nn.Module):
             )
         if granularity not in ("site", "feature"):
             raise MetafilmError(f"unknown step size granularity {granularity!r}; expected site or feature")
+        if optimiser not in OPTIMISERS:
+            raise MetafilmError(f"unknown inner optimiser {optimiser!r}; expected {' or '.join(OPTIMISERS)}")
+        if not proximal >= 0:
+            raise MetafilmError(f"the inner loop's proximal {proximal} must be at least 0")
+        self.optimiser, self.proximal = optimiser, proximal
         self.arguments = {
             "sites": dict(sites),
             "steps": steps,
@@ -56,6 +69,8 @@ class InnerLoop(nn.Module):
             "learn": learn,
             "granularity": granularity,
             "per_step": per_step,
+            "optimiser": optimiser,
+            "proximal": proximal,
         }
         self.names = [name for site in sites for name in film.names(site)]
         sizes = [size for size in sites.values() for _ in range(2)]
@@ -92,6 +107,7 @@ class InnerLoop(nn.Module):
                 once.
         """
         now = start
+        move = _Adam() if self.optimiser == "adam" else None
         for step in range(steps):
             with torch.enable_grad():
                 if not meta_gradient:
@@ -105,9 +121,45 @@ class InnerLoop(nn.Module):
                 gradients = torch.autograd.grad(
                     loss(now).sum(), values, create_graph=meta_gradient and not first_order
                 )
+                if self.proximal:
+                    first = [start[name] if meta_gradient else start[name].detach() for name in self.names]
+                    gradients = [
+                        gradient + self.proximal * (value - origin)
+                        for gradient, value, origin in zip(gradients, values, first, strict=True)
+                    ]
+                if move is not None:
+                    gradients = move(gradients)
                 sizes = self.step_size(step)
                 now = {
                     name: value - size * gradient
                     for name, value, size, gradient in zip(self.names, values, sizes, gradients, strict=True)
                 }
             yield now if meta_gradient else {name: value.detach() for name, value in now.items()}
+
+
+class _Adam:
+    """From gradients to steps of size about one, differentiable; each task and feature by itself."""
+
+    DECAYS, EPSILON = (0.9, 0.999), 1e-8
+
+    def __init__(self) -> None:
+        self.step = 0
+        self.means: Sequence[Tensor | float] = ()
+        self.squares: Sequence[Tensor | float] = ()
+
+    def __call__(self, gradients: Sequence[Tensor]) -> list[Tensor]:
+        first, second = self.DECAYS
+        self.step += 1
+        self.means = [
+            first * mean + (1 - first) * gradient
+            for mean, gradient in zip(self.means or [0.0] * len(gradients), gradients, strict=True)
+        ]
+        self.squares = [
+            second * square + (1 - second) * gradient.square()
+            for square, gradient in zip(self.squares or [0.0] * len(gradients), gradients, strict=True)
+        ]
+        return [
+            # ε under the root: outside of it, as published, the root's own derivative at 0 is infinite
+            (mean / (1 - first**self.step)) / (square / (1 - second**self.step) + self.EPSILON**2).sqrt()
+            for mean, square in zip(self.means, self.squares, strict=True)
+        ]

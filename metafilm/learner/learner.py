@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from episodes import Episode
-from metafilm import film
+from metafilm import film, heads
+from metafilm.backbones import Pretrained
 from metafilm.conditioning import TaskEncoder
 from metafilm.errors import MetafilmError
 from metafilm.film import FilmDict
@@ -104,6 +105,56 @@ class MetaFiLM(SharedNetwork):
         self.first_order, self.views, self.view_augment = first_order, views, view_augment
         self.auxiliary = nn.Linear(backbone.out_features, auxiliary_classes) if auxiliary_classes else None  # type: ignore[arg-type]
         self.detach_encoder = detach_encoder
+
+    @classmethod
+    def from_backbone(
+        cls,
+        name: str,
+        image_shape: Sequence[int] | None = None,
+        *,
+        weights: str | Path | None = "default",
+        sites: str | Sequence[str] = "all",
+        head: str = "cosine",
+        steps: int = 20,
+        step_size: float = 1.5e-3,
+        proximal: float = 0.0,
+        views: int = 1,
+        view_augment: str = "affine",
+        **options: Any,
+    ) -> MetaFiLM:
+        """A network of timm or torchvision whose FiLM layers adapt to a task by Adam steps, all else frozen.
+
+        Args:
+            name: ``timm:NAME`` or ``torchvision:NAME``.
+            image_shape: ``(1 or 3, H, W)``; None: what the network was made for.
+            weights: see :class:`metafilm.backbones.Pretrained`; None: random.
+            sites: see :func:`metafilm.film.insert`.
+            head: by name; one that needs no training: ``cosine``, ``prototype`` or ``ridge``.
+            steps, step_size, proximal: of the inner loop (:class:`metafilm.InnerLoop`).
+            views, view_augment: held-out copies of the support; ``affine`` turns, scales and shifts.
+            options: further arguments of :class:`metafilm.MetaFiLM`.
+
+        Returns:
+            The learner in evaluation mode.
+
+        Raises:
+            MetafilmError: see :class:`metafilm.backbones.Pretrained`.
+        """
+        network = Pretrained(name, image_shape, weights)
+        backbone = film.insert(network.requires_grad_(False), sites)
+        found = film.sites(backbone)
+        inner = InnerLoop(found, 1, step_size, learn=False, optimiser="adam", proximal=proximal)
+        learner = cls(
+            backbone,
+            heads.build(head, network.out_features, 2),
+            inner=inner,
+            image_shape=network.image_shape,
+            evaluation_steps=steps,
+            views=views,
+            view_augment=view_augment,
+            **options,
+        )
+        return learner.eval()
 
     # The picture, top to bottom: forward = adaptation (encode, then inner steps), then predictions.
 

@@ -14,7 +14,7 @@ from typing import Any
 from torch import nn
 
 from metafilm import film
-from metafilm.backbones import BACKBONES
+from metafilm.backbones import BACKBONES, Pretrained
 from metafilm.conditioning import TaskEncoder
 from metafilm.errors import CheckpointError, MetafilmError
 from metafilm.heads import HEADS
@@ -24,7 +24,7 @@ from metafilm.storage.models import FORMAT, save_model
 
 VERSION = "2"
 OWN: dict[str, type[nn.Module]] = {
-    kind.__name__: kind for kind in (*BACKBONES.values(), *HEADS.values(), TaskEncoder, InnerLoop)
+    kind.__name__: kind for kind in (*BACKBONES.values(), Pretrained, *HEADS.values(), TaskEncoder, InnerLoop)
 }
 PLAIN = ("steps", "evaluation_steps", "first_order", "views", "view_augment", "detach_encoder")
 

@@ -69,3 +69,57 @@ def test_errors() -> None:
         InnerLoop({}, 1)
     with pytest.raises(MetafilmError, match="unknown step size granularity 'layer'"):
         InnerLoop(SITES, 1, granularity="layer")
+    with pytest.raises(MetafilmError, match="unknown inner optimiser 'rmsprop'; expected sgd or adam"):
+        InnerLoop(SITES, 1, optimiser="rmsprop")
+    with pytest.raises(MetafilmError, match=r"proximal -1.* must be at least 0"):
+        InnerLoop(SITES, 1, proximal=-1.0)
+
+
+def test_adam_is_pytorchs(steps: int = 6) -> None:
+    """Task by task: one task's gradients have no say in another's steps."""
+    start, targets = problem()
+    inner = InnerLoop(SITES, 1, 0.03, optimiser="adam")
+    found = list(inner(start, quadratic(targets), steps))
+    for task in range(2):
+        own = {name: value[task].detach().clone().requires_grad_() for name, value in start.items()}
+        optimiser = torch.optim.Adam(own.values(), lr=0.03)
+        for step in range(steps):
+            optimiser.zero_grad()
+            sum((value - targets[name][task]).square().sum() for name, value in own.items()).backward()
+            optimiser.step()
+            for name, value in own.items():
+                torch.testing.assert_close(found[step][name][task], value, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("optimiser", ["sgd", "adam"])
+@pytest.mark.parametrize("proximal", [0.0, 0.7])
+def test_meta_gradients_through_the_steps(optimiser, proximal) -> None:
+    """Of start and step sizes, against finite differences, features without a gradient included."""
+    inner = InnerLoop({"a": 2}, 2, 0.05, optimiser=optimiser, proximal=proximal).double()
+    target = torch.tensor([[0.7, -0.4]], dtype=torch.float64)
+
+    def loss(now):  # δβ has no gradient at all
+        return (now["a.film.delta_gamma"] - target).pow(4).sum(-1) + 0 * now["a.film.delta_beta"].sum(-1)
+
+    def end(start, sizes):
+        parameters = dict(zip(inner.step_sizes, sizes, strict=True))
+        step_size = lambda step: [parameters[size][step] for size in inner.step_sizes]  # noqa: E731
+        inner.step_size = step_size
+        zero = torch.zeros(1, 2, dtype=torch.float64)
+        now = {"a.film.delta_gamma": start, "a.film.delta_beta": zero}
+        *_, last = inner(now, loss, 2)
+        return torch.cat([value.flatten() for value in last.values()])
+
+    start = torch.tensor([[0.1, 0.2]], dtype=torch.float64, requires_grad=True)
+    sizes = [size.detach().clone().requires_grad_() for size in inner.step_sizes]
+    assert torch.autograd.gradcheck(lambda start, *sizes: end(start, sizes), (start, *sizes))
+
+
+def test_the_proximal_term_pulls_towards_the_start() -> None:
+    start, targets = problem()
+    start = {name: value + 1 for name, value in start.items()}
+    *_, free = InnerLoop(SITES, 1, 0.1)(start, quadratic(targets), 60)
+    *_, held = InnerLoop(SITES, 1, 0.1, proximal=2.0)(start, quadratic(targets), 60)
+    for name, value in held.items():
+        torch.testing.assert_close(free[name], targets[name], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(value, (targets[name] + start[name]) / 2, rtol=1e-4, atol=1e-5)
