@@ -7,6 +7,7 @@ others are kept for the test.
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from numpy.typing import NDArray
@@ -232,6 +233,17 @@ class Styles:
         return (uniforms[:, 0] * len(self.names)).long().clamp_max(len(self.names) - 1)
 
 
+BY_NAME: dict[str, Callable[[], Transform | None]] = {
+    "none": lambda: None,
+    "known-filters": lambda: Styles(tuple(KNOWN)),
+    "unseen-filters": lambda: Styles(tuple(UNSEEN)),
+    "known-strokes": lambda: StrokeStyle("known"),
+    "unseen-strokes": lambda: StrokeStyle("unseen"),
+    "plain-strokes": lambda: StrokeStyle("plain"),
+    **{name: partial(Styles, (name,)) for name in FILTERS},
+}
+
+
 def by_name(name: str) -> Transform | None:
     """The per-episode transform of that name; None for "none".
 
@@ -239,19 +251,9 @@ def by_name(name: str) -> Transform | None:
     "plain-strokes" draw the generated strokes (`episodes.transforms.pens.StrokeStyle`). The name of a single
     filter serves too. Raises EpisodesError for any other.
     """
-    groups: dict[str, Callable[[], Transform | None]] = {
-        "none": lambda: None,
-        "known-filters": lambda: Styles(tuple(KNOWN)),
-        "unseen-filters": lambda: Styles(tuple(UNSEEN)),
-        "known-strokes": lambda: StrokeStyle("known"),
-        "unseen-strokes": lambda: StrokeStyle("unseen"),
-        "plain-strokes": lambda: StrokeStyle("plain"),
-    }
-    if name in groups:
-        return groups[name]()
-    if name in FILTERS:
-        return Styles((name,))
-    raise EpisodesError(f"no style is called {name!r}: choose one of {', '.join([*groups, *FILTERS])}")
+    if name not in BY_NAME:
+        raise EpisodesError(f"no style is called {name!r}: choose one of {', '.join(BY_NAME)}")
+    return BY_NAME[name]()
 
 
 def unseen_counterpart(name: str) -> str | None:
