@@ -44,7 +44,7 @@ class OuterLoop:
         if config.outer.meta_batch < self.group.size:
             raise MetafilmError(
                 f"a meta-batch of {config.outer.meta_batch} can't be shared by {self.group.size} processes; "
-                f"raise --outer.meta_batch, or start fewer"
+                f"raise --outer.meta-batch, or start fewer"
             )
         self.optimiser = optimiser.build(learner, config.outer)
         self.average = (

@@ -32,7 +32,7 @@ from metafilm.training.outer_loop import OuterLoop
 
 GAP_WARNING = 15.0  # percentage points
 GO_ON = "The same command goes on from there"
-TRAIN_ANEW = "Lower --outer.learning_rate or --inner.step_size and train anew"
+TRAIN_ANEW = "Lower --outer.learning-rate or --inner.step-size and train anew"
 
 
 class Tracker(Protocol):
@@ -207,7 +207,7 @@ def _validate(
         warnings.warn(
             f"iteration {loop.iteration}: training classes score {known[measure]:.1f} %, validation classes "
             f"{value:.1f} %: the learner overfits its training classes; raise --outer.penalty or "
-            "--outer.weight_decay, or augment",
+            "--outer.weight-decay, or augment",
             stacklevel=2,
         )
     return {

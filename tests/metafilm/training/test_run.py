@@ -73,7 +73,7 @@ def test_nan_names_the_iteration_and_the_last_good_checkpoint(
         Diverged, match=r"nan at iteration 5; the last good checkpoint is .*\(iteration 4\)"
     ) as caught:
         run(config, tmp_path / "run")
-    assert str(file) in str(caught.value) and "--outer.learning_rate" in str(caught.value)
+    assert str(file) in str(caught.value) and "--outer.learning-rate" in str(caught.value)
     state = torch.load(file, weights_only=True)
     assert state["iteration"] == 4
     assert all(v.isfinite().all() for v in state["learner"].values() if v.is_floating_point())
