@@ -2,7 +2,7 @@
 
 from metafilm import backbones, film, heads, norms
 from metafilm.conditioning.task_encoder import TaskEncoder
-from metafilm.config.config import Config, load_config
+from metafilm.config import Config, load_config
 from metafilm.errors import CheckpointError, ConfigError, MetafilmError, RunError
 from metafilm.evaluation import evaluate
 from metafilm.learner.inner_loop import InnerLoop

@@ -24,7 +24,7 @@ from typing import Any
 import torch
 
 from metafilm.cli.eval import record
-from metafilm.config.config import Config, load_config
+from metafilm.config import Config, load_config
 from metafilm.storage.atomic import atomic_write, finite
 from metafilm.storage.run import RunDirectory
 from metafilm.training.run import train

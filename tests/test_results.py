@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from metafilm.cli import commands as cli
-from metafilm.config.config import load_config
+from metafilm.config import load_config
 
 ROOT = Path(__file__).resolve().parent.parent
 RECORDS = [

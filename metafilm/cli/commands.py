@@ -1,7 +1,7 @@
 """The command line: `metafilm demo | train | eval | predict | data`.
 
 Here stand the commands and their options; what they do stands in the files beside this one, which are
-imported only by the command that needs them.
+imported only by the command that needs them. Options are spelled with hyphens; underscores are taken too.
 """
 
 import sys
@@ -9,18 +9,22 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
 from episodes import EpisodesError
 from metafilm import __version__
+from metafilm.cli.form import filled_in, form, form_of
 from metafilm.cli.output import printable, report, require_writable
-from metafilm.config.config import Config, load_config
+from metafilm.config import Config, load_config
 from metafilm.errors import MetafilmError
 
 Switch = Annotated[bool, tyro.conf.FlagCreatePairsOff]
-Settings = Annotated[Config, tyro.conf.arg(name=""), tyro.conf.FlagConversionOff]
+if TYPE_CHECKING:
+    Settings = Config
+else:
+    Settings = Annotated[form_of(Config), tyro.conf.arg(name=""), tyro.conf.FlagConversionOff]
 
 
 @dataclass(frozen=True)
@@ -46,11 +50,11 @@ class Train:
 
     config: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="CONFIG")]
     """A YAML file, or the name of a shipped configuration."""
-    settings: Settings = field(default_factory=Config)
+    settings: Settings = field(default_factory=lambda: form(Config()))
     run_dir: Path | None = None
     """Folder of the run; default: runs/NAME."""
     task_chunk: int | None = None
-    """Short for --outer.task_chunk."""
+    """Short for --outer.task-chunk."""
     precision: Literal["float32", "bfloat16"] | None = None
     """Short for --outer.precision."""
     compile: Switch = False
@@ -63,10 +67,12 @@ class Train:
     def run(self) -> int:
         from metafilm.cli.train import train_or_resume
 
-        short = {"task_chunk": self.task_chunk, "precision": self.precision, "compile": self.compile or None}
-        given = {name: value for name, value in short.items() if value is not None}
-        settings = replace(self.settings, outer=replace(self.settings.outer, **given))
-        return train_or_resume(settings.validate("command line"), self.run_dir, self.data_root)
+        return train_or_resume(self.settings, self.run_dir, self.data_root)
+
+    def short(self) -> dict[str, Any]:
+        """Settings of the section outer that were given by their short option."""
+        given = {"task_chunk": self.task_chunk, "precision": self.precision, "compile": self.compile or None}
+        return {name: value for name, value in given.items() if value is not None}
 
 
 @dataclass(frozen=True)
@@ -229,13 +235,16 @@ class DataCommand:
 
 
 def parse(arguments: Sequence[str]) -> Demo | Train | Eval | Predict | DataCommand:
-    """Options to a command. The settings of `train CONFIG` start from that file. Raises MetafilmError."""
+    """Options to a command. The settings of `train CONFIG` start from that file.
+
+    Raises MetafilmError, ConfigError listing all that is wrong with the settings.
+    """
     arguments = [{"true": "True", "false": "False"}.get(word, word) for word in arguments]  # as in YAML
     settings, source = Config(), tyro.MISSING
     if len(arguments) > 1 and arguments[0] == "train" and not arguments[1].startswith("-"):
         source = arguments[1]
         settings = load_config(source)
-    train = Train(config=source, settings=settings)
+    train = Train(config=source, settings=form(settings))
     commands = (
         Annotated[Demo, tyro.conf.subcommand("demo")]
         | Annotated[Train, tyro.conf.subcommand("train", default=train)]
@@ -249,12 +258,14 @@ def parse(arguments: Sequence[str]) -> Demo | Train | Eval | Predict | DataComma
         description="Few-shot learning where a task is a small set of FiLM deviations of a shared network. "
         "(metafilm --version: which one this is.)",
         args=arguments,
-        use_underscores=True,
+        use_underscores=False,
         config=(tyro.conf.OmitSubcommandPrefixes,),
     )
-    if isinstance(command, Train) and source is tyro.MISSING:  # its settings would be the defaults
+    if not isinstance(command, Train):
+        return command
+    if source is tyro.MISSING:  # its settings would be the defaults
         raise MetafilmError(f"name the configuration first: metafilm train {command.config} ...")
-    return command
+    return replace(command, settings=filled_in(command.settings, outer=command.short()))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

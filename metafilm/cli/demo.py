@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from metafilm.cli.eval import record, stage_in_words
-from metafilm.config.config import load_config
+from metafilm.config import load_config
 from metafilm.storage.run import RunDirectory
 from metafilm.training.run import train
 from metafilm.training.tracking import Tracker

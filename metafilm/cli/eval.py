@@ -7,9 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from episodes import dataset as find_data_set
 from metafilm.cli.output import to_standard_output
+from metafilm.config import Config
 from metafilm.config.classes import Classes, classes_again, classes_of
-from metafilm.config.config import Config
 from metafilm.config.settings import REGRESSION_DATA
 from metafilm.config.sources import evaluation_source
 from metafilm.engine.memory import keep_freed_memory
@@ -133,6 +134,7 @@ def test_config(
     """The learner's configuration with the data that it is to be tested on."""
     data = config.data
     if dataset is not None and dataset != data.name:
+        find_data_set(dataset)  # its error speaks of the data set, not of a setting that nobody gave
         size = None if dataset in REGRESSION_DATA else learner.image_shape[-1]
         data = replace(data, name=dataset, scheme=None, image_size=size)
     if scheme is not None:

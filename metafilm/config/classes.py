@@ -9,8 +9,8 @@ from pathlib import Path
 
 from episodes import ClassPool, EpisodesError
 from metafilm.config.config import Config
+from metafilm.config.messages import flag
 from metafilm.config.sources import load_pools
-from metafilm.config.strict import flag
 from metafilm.errors import MetafilmError
 
 TURNED = re.compile(r"/rot(000|090|180|270)$")  # how ClassPool.rotated_classes names a class that it turned

@@ -1,18 +1,20 @@
 """Every setting of a run as one frozen object, read strictly and checked all at once.
 
-The same names serve as YAML keys (`outer: {iterations: 100}`), as command-line flags
-(`--outer.iterations 100`) and in error messages. `configs/*.yaml` hold only what differs from the defaults.
+The same names serve as YAML keys (`outer: {meta_batch: 4}`), as command-line flags (`--outer.meta-batch 4`)
+and in error messages; hyphens and underscores are the same. `configs/*.yaml` hold only what differs from the
+defaults.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
+from pydantic import AfterValidator
 
+from metafilm.config import contradictions
+from metafilm.config.messages import flag, shown
 from metafilm.config.settings import (
-    REGRESSION_DATA,
     Backbone,
     Data,
     Encoder,
@@ -22,41 +24,35 @@ from metafilm.config.settings import (
     Head,
     Inner,
     Outer,
-    Problem,
     Tracking,
-    at_least,
-    free,
 )
-from metafilm.config.strict import StrictLoader, close_match, flag, from_mapping, leaves, to_mapping
+from metafilm.config.settings.checks import Text, Whole, at_least
+from metafilm.config.strict import free, from_mapping, leaves, section, to_mapping
+from metafilm.config.yamlfile import read_yaml
 from metafilm.errors import ConfigError
 
-__all__ = [
-    "Backbone",
-    "Config",
-    "Data",
-    "Encoder",
-    "Episodes",
-    "Evaluation",
-    "Film",
-    "Head",
-    "Inner",
-    "Outer",
-    "Tracking",
-    "config_names",
-    "load_config",
-    "resume_differences",
-]
+__all__ = ["Config", "resume_differences"]
 
 
-@dataclass(frozen=True)
+def folder_name(value: str) -> str:
+    if not value or "/" in value or value in (".", ".."):
+        raise ValueError(f"must be a plain name that can be a folder's, is {shown(value)}")
+    return value
+
+
+@section()
 class Config:
-    """Everything a run depends on."""
+    """Everything a run depends on.
 
-    name: str = "run"
+    No field holds an impossible value. Whether the sections fit each other is asked by `validate` and by all
+    that reads settings, not by the constructor, so that `replace` may change one section after the other.
+    """
+
+    name: Annotated[Text, AfterValidator(folder_name)] = "run"
     """Name of the run; its default directory is runs/NAME."""
-    seed: int = 0
+    seed: Annotated[Whole, at_least(0)] = 0
     """Seed of the weights and of the episodes."""
-    threads: int = free(0)
+    threads: Annotated[Whole, at_least(0)] = free(0)
     """CPU threads; 0: torch's default. Another number of threads may change the last bits of a result."""
     device: Literal["auto", "cpu", "cuda"] = free("auto")
     """Where to train; auto: on a GPU where there is one."""
@@ -75,11 +71,13 @@ class Config:
     def from_dict(cls, settings: object, source: str = "configuration") -> "Config":
         """From nested plain mappings; a missing key takes its default.
 
-        Raises ConfigError listing every unknown key, wrong type and impossible value.
+        Raises ConfigError listing every unknown key, wrong type, impossible value and contradiction.
         """
         problems: list[str] = []
         config = from_mapping(cls, settings, problems)
-        problems += config.problems()
+        # what a setting's default contradicts says nothing where the setting's own value is wrong
+        known = {problem.split(" ", 1)[0] for problem in problems}
+        problems += [text for text in config.problems() if text.split(" ", 1)[0] not in known]
         if problems:
             raise ConfigError(problems, source)
         return config
@@ -87,14 +85,7 @@ class Config:
     @classmethod
     def from_yaml(cls, path: str | Path) -> "Config":
         """From a YAML file. Raises ConfigError naming the file, see `from_dict`."""
-        try:
-            text = Path(path).read_text(encoding="utf-8")
-            settings = yaml.load(text, Loader=StrictLoader)
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError([f"can't be read: {error}"], str(path)) from error
-        except yaml.YAMLError as error:
-            raise ConfigError([f"is not valid YAML: {error}"], str(path)) from error
-        return cls.from_dict(settings, source=str(path))
+        return cls.from_dict(read_yaml(path), source=str(path))
 
     def to_dict(self) -> dict[str, Any]:
         """Nested plain mappings, ready for JSON and YAML; `from_dict` gives the same config back."""
@@ -105,39 +96,20 @@ class Config:
         return yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True)
 
     def validate(self, source: str = "configuration") -> "Config":
-        """Returns itself; raises ConfigError listing every impossible value."""
+        """Returns itself; raises ConfigError listing every contradiction."""
         problems = self.problems()
         if problems:
             raise ConfigError(problems, source)
         return self
 
     def problems(self) -> list[str]:
-        """Impossible values, one line each, naming the flag."""
-        found = [f"{flag(name)} {what}" for name, what in self.check()]
-        for part in fields(self):
-            section = getattr(self, part.name)
-            if is_dataclass(section):
-                found += [f"{flag(part.name, name)} {what}" for name, what in section.check()]  # type: ignore
-        return found
-
-    def check(self) -> Iterator[Problem]:
-        yield from at_least(self, 0, "seed", "threads")
-        if not self.name or "/" in self.name or self.name in (".", ".."):
-            yield "name", f"must be a plain name that can be a folder's, is {self.name!r}"
-        if self.film.sites == "none" and self.encoder.enabled:
-            yield "film.sites", "none leaves the task encoder nothing to predict; add --encoder.enabled False"
-        if self.film.sites == "none" and (self.inner.steps or self.inner.evaluation_steps):
-            yield "film.sites", "none leaves the inner loop nothing to adapt; add --inner.steps 0"
-        regression = self.data.name in REGRESSION_DATA
-        if regression != (self.head.name == "regression"):
-            yield "head.name", f"{self.head.name} does not fit --data.name {self.data.name}"
-        if regression and self.outer.auxiliary:
-            yield "outer.auxiliary", "must be 0 for functions: they have no classes to tell apart"
-        if self.head.name == "linear" and isinstance(self.episodes.ways, tuple):
-            yield "episodes.ways", "must be one number for the linear head, whose outputs are fixed"
-        for name in ("ways", "shots"):
-            if self.outer.compile and isinstance(getattr(self.episodes, name), tuple):
-                yield f"episodes.{name}", "must be one number with --outer.compile: each shape compiles anew"
+        """Settings that contradict each other, one line each, naming the flag."""
+        found = [
+            *contradictions.of_film(self.film, self.encoder, self.inner),
+            *contradictions.of_head(self.head, self.data, self.episodes, self.outer),
+            *contradictions.of_outer(self.outer, self.episodes),
+        ]
+        return [f"{flag(name)} {what}" for name, what in found]
 
 
 def resume_differences(old: Config, new: Config) -> list[str]:
@@ -148,28 +120,3 @@ def resume_differences(old: Config, new: Config) -> list[str]:
         for name, value, metadata in leaves(new)
         if value != before[name] and not metadata.get("may_differ_on_resume")
     ]
-
-
-def config_folders() -> list[Path]:
-    """Where named configs lie: inside the installed package, or beside the packages in a checkout."""
-    package = Path(__file__).parents[1]
-    return [folder for folder in (package / "configs", package.parent / "configs") if folder.is_dir()]
-
-
-def config_names() -> list[str]:
-    """Names `load_config` knows without a path."""
-    return sorted({path.stem for folder in config_folders() for path in folder.glob("*.yaml")})
-
-
-def load_config(name_or_path: str | Path) -> Config:
-    """A config file by path, or a shipped one by name. Raises ConfigError."""
-    path = Path(name_or_path)
-    if path.is_file():
-        return Config.from_yaml(path)
-    for folder in config_folders():
-        shipped = folder / f"{path.name.removesuffix('.yaml')}.yaml"
-        if len(path.parts) == 1 and shipped.is_file():
-            return Config.from_yaml(shipped)
-    names = config_names()
-    hint = close_match(path.stem, names)
-    raise ConfigError([f"is neither a file nor a shipped config{hint}"], str(name_or_path))

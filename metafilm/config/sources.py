@@ -14,6 +14,7 @@ from episodes.sampling.prefetch import Sampler
 from episodes.transforms import augment
 from metafilm.config.config import Config
 from metafilm.config.settings import REGRESSION_DATA
+from metafilm.heads import HEADS
 
 
 @dataclass(frozen=True)
@@ -106,11 +107,7 @@ def training_source(config: Config, root: str | Path | None = None) -> Source:
     pools = load_pools(config, config.data.train_split, root)
     if not pools:
         return Source(_functions(config, settings.queries, config.seed), ())
-    views = (
-        config.inner.views
-        if config.inner.steps and config.head.name in ("prototype", "cosine", "ridge")
-        else 0
-    )
+    views = config.inner.views if config.inner.steps and HEADS[config.head.name].held_out_views else 0
     sampler = EpisodeSampler(
         pools,
         settings.ways,

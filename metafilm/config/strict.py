@@ -1,180 +1,168 @@
-"""Plain mappings (from YAML or JSON) to nested frozen dataclasses and back, strictly.
+"""Sections: frozen pydantic dataclasses that hold no impossible value, from plain mappings and back.
 
-Driven by the dataclasses' own annotations: nothing here knows a field by name. A section is a dataclass; a
-flag is a field's dotted path with two dashes in front, the same string the command line takes.
+Types, unknown keys and each field's own checks are pydantic's work, in a constructor, in `replace` and in
+`from_mapping` alike. Nothing here knows a field by name.
 """
 
-import difflib
-import math
-import re
-import types
+import functools
 import typing
-from collections.abc import Iterable, Mapping
-from dataclasses import MISSING, fields, is_dataclass
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import field, fields, is_dataclass
+from typing import Any, TypeVar, dataclass_transform
 
-import yaml
+import pydantic.dataclasses
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from metafilm.config.messages import describe, did_you_mean, flag, joined, shown
+from metafilm.errors import ConfigError
 
 Section = TypeVar("Section")
+Path = tuple[str, ...]
+"""A setting's names from the outermost section inwards, e.g. ("outer", "iterations")."""
+
+UNKNOWN = ("unexpected_keyword_argument", "unexpected_positional_argument")
+RULES = ConfigDict(extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
 
-def from_mapping(cls: type[Section], mapping: object, problems: list[str], prefix: str = "") -> Section:
+@dataclass_transform(frozen_default=True, field_specifiers=(field,))
+def section(prefix: str = "") -> Callable[[type[Section]], type[Section]]:
+    """Decorator: a frozen dataclass whose constructor raises ConfigError, listing every problem by its flag.
+
+    `prefix`: the section's name among the settings, e.g. outer.
+    """
+
+    def decorated(cls: type[Section]) -> type[Section]:
+        made = pydantic.dataclasses.dataclass(frozen=True, config=RULES)(cls)
+        unworded = made.__init__
+
+        @functools.wraps(unworded)
+        def __init__(self: Any, *values: Any, **named: Any) -> None:
+            try:
+                unworded(self, *values, **named)
+            except ValidationError as error:
+                given = dict(enumerate(values)) | named
+                raise ConfigError(list(in_words(error, made, given, prefix).values()), cls.__name__) from None
+
+        made.__init__ = __init__
+        return made  # type: ignore[return-value]
+
+    return decorated
+
+
+def free(default: Any) -> Any:
+    """A field that may differ when a run is resumed: it doesn't change which weights come out."""
+    return field(default=default, metadata={"may_differ_on_resume": True})
+
+
+def from_mapping(cls: type[Section], mapping: object, problems: list[str]) -> Section:
     """Build `cls` from `mapping`; a missing key takes the field's default, a bad one is added to `problems`.
 
     The returned object is complete even when problems were found (a bad value is replaced by its default), so
-    that the value checks can run too and everything is reported at once.
+    that what settings ask of each other can be checked too and everything is reported at once.
     """
-    if mapping is None:  # a section whose keys are all commented out
+    if mapping is not None and not isinstance(mapping, Mapping):
+        problems.append(f"the top level must be a mapping of settings, is {shown(mapping)}")
         mapping = {}
-    if not isinstance(mapping, Mapping):
-        where = flag(prefix) if prefix else "the top level"
-        problems.append(f"{where} must be a mapping of settings, is {mapping!r}")
-        mapping = {}
-    hints = typing.get_type_hints(cls)
-    names = [field.name for field in fields(cls)]  # type: ignore[arg-type]
-    for key in mapping:
-        if key not in names:
-            problems.append(f"{flag(prefix, key)} is unknown{did_you_mean(str(key), names, prefix)}")
-    values: dict[str, Any] = {}
-    for field in fields(cls):  # type: ignore[arg-type]
-        if is_dataclass(hints[field.name]):
-            values[field.name] = from_mapping(
-                hints[field.name], mapping.get(field.name), problems, joined(prefix, field.name)
-            )
-        elif field.name in mapping:
-            try:
-                values[field.name] = converted(mapping[field.name], hints[field.name])
-            except TypeError:
-                problems.append(
-                    f"{flag(prefix, field.name)} must be {describe(hints[field.name])}, "
-                    f"is {mapping[field.name]!r}"
-                )
-        elif field.default is MISSING and field.default_factory is MISSING:
-            problems.append(f"{flag(prefix, field.name)} is missing")
-    return cls(**values)
+    given = tidied(cls, mapping or {}, problems)
+    while True:
+        try:
+            return adapter(cls).validate_python(given)
+        except ValidationError as error:
+            found = in_words(error, cls, given)
+            problems += found.values()
+            for path in found:
+                drop(given, path)
 
 
 def to_mapping(section: Any) -> dict[str, Any]:
     """The reverse of `from_mapping`: only dict, list, str, int, float, bool and None; tuples become lists."""
-
-    def plain(value: Any) -> Any:
-        if is_dataclass(value):
-            return to_mapping(value)
-        return [plain(item) for item in value] if isinstance(value, (tuple, list)) else value
-
-    return {field.name: plain(getattr(section, field.name)) for field in fields(section)}
+    return adapter(type(section)).dump_python(section, mode="json")
 
 
 def leaves(section: Any, prefix: str = "") -> Iterable[tuple[str, Any, Mapping[str, Any]]]:
     """Every setting as (dotted name, value, the field's metadata), in the order of definition."""
-    for field in fields(section):
-        value = getattr(section, field.name)
+    for part in fields(section):
+        value = getattr(section, part.name)
         if is_dataclass(value):
-            yield from leaves(value, joined(prefix, field.name))
+            yield from leaves(value, joined(prefix, part.name))
         else:
-            yield joined(prefix, field.name), value, field.metadata
+            yield joined(prefix, part.name), value, part.metadata
 
 
-def converted(value: Any, hint: Any) -> Any:
-    """`value` as `hint` asks for, or TypeError. An int passes as float; nothing else is coerced."""
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (typing.Union, types.UnionType):
-        for option in arguments:
-            try:
-                return converted(value, option)
-            except TypeError:
-                continue
-        raise TypeError
-    if origin is typing.Literal:
-        for option in arguments:
-            if type(value) is type(option) and value == option:
-                return option
-        raise TypeError
-    if origin is tuple:
-        if not isinstance(value, (list, tuple)):
-            raise TypeError
-        if len(arguments) == 2 and arguments[1] is Ellipsis:
-            return tuple(converted(item, arguments[0]) for item in value)
-        if len(arguments) != len(value):
-            raise TypeError
-        return tuple(converted(item, option) for item, option in zip(value, arguments, strict=True))
-    if hint is float and type(value) is int:
-        return float(value)
-    if hint is float and type(value) is float and not math.isfinite(value):
-        raise TypeError
-    if hint in (None, type(None)) and value is None:
-        return None
-    if isinstance(hint, type) and type(value) is hint:  # `type is`: True is not an int here
-        return value
-    raise TypeError
+def tidied(cls: type, mapping: Mapping[Any, Any], problems: list[str], prefix: str = "") -> dict[Any, Any]:
+    """A copy with underscores in its keys and without sections whose keys are all commented out."""
+    found: dict[Any, Any] = {}
+    for key, value in mapping.items():
+        name = str(key).replace("-", "_")
+        if name in found:
+            problems.append(f"{flag(prefix, name)} is set twice")
+        elif not is_dataclass(kind := types_of(cls).get(name)):
+            found[name] = value
+        elif isinstance(value, Mapping):
+            found[name] = tidied(typing.cast(type, kind), value, problems, joined(prefix, name))
+        elif value is not None:
+            found[name] = value
+    return found
 
 
-def describe(hint: Any) -> str:
-    """A type in words, for messages: `int | None` is "a whole number or empty"."""
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (typing.Union, types.UnionType):
-        return " or ".join(describe(option) for option in arguments)
-    if origin is typing.Literal:
-        listed = ", ".join(map(str, arguments))
-        return f"one of {listed}" if len(arguments) > 1 else listed
-    if origin is tuple and arguments[-1] is Ellipsis:
-        return f"a list, each {describe(arguments[0])}"
-    if origin is tuple:
-        return f"a list of {len(arguments)} values, each {describe(arguments[0])}"
-    words = {int: "a whole number", float: "a finite number", str: "text", bool: "true or false"}
-    return words.get(hint, "empty" if hint in (None, type(None)) else str(hint))
+def in_words(
+    error: ValidationError, cls: type, given: Mapping[Any, Any], prefix: str = ""
+) -> dict[Path, str]:
+    """pydantic's errors as one line per setting: path -> `--outer.warmup must be a whole number, is 1.5`."""
+    found: dict[Path, str] = {}
+    for entry in error.errors(include_url=False):
+        path, kind, siblings = setting_at(cls, entry["loc"])
+        if path in found:  # the other alternatives of the same type
+            continue
+        where, value = flag(".".join((prefix, *path)).strip(".")), value_at(given, path)
+        if entry["type"] in UNKNOWN:
+            above = ".".join((prefix, *path[:-1])).strip(".")
+            found[path] = f"{where} is unknown{did_you_mean(path[-1], siblings, above)}"
+        elif entry["type"] == "value_error":
+            found[path] = f"{where} {entry.get('ctx', {})['error']}"
+        elif is_dataclass(kind):
+            found[path] = f"{where} must be a mapping of settings, is {shown(value)}"
+        else:
+            found[path] = f"{where} must be {describe(kind)}, is {shown(value)}"
+    return found
 
 
-def joined(prefix: str, name: object) -> str:
-    return f"{prefix}.{name}" if prefix else str(name)
+def setting_at(cls: type, places: tuple[int | str, ...]) -> tuple[Path, Any, list[str]]:
+    """pydantic's place of an error as (path, type of the setting or None, the names beside it)."""
+    path: Path = ()
+    kind: Any = cls
+    siblings: list[str] = []
+    for place in places:
+        if not is_dataclass(kind):  # further in lie the alternatives of a type and the items of a list
+            break
+        siblings = list(types_of(typing.cast(type, kind)))
+        if isinstance(place, int) and place < len(siblings):  # a constructor's argument without a name
+            place = siblings[place]
+        path += (str(place),)
+        kind = types_of(typing.cast(type, kind)).get(str(place))
+    return path, kind, siblings
 
 
-def flag(prefix: str, name: object = "") -> str:
-    """The dotted flag of a setting: `flag("outer", "iterations")` is `--outer.iterations`."""
-    return f"--{joined(prefix, name) if name != '' else prefix}"
+def value_at(given: Mapping[Any, Any], path: Path) -> Any:
+    value: Any = given
+    for name in path:
+        value = value.get(name) if isinstance(value, Mapping) else getattr(value, name, None)
+    return value
 
 
-def did_you_mean(word: str, known: Iterable[str], prefix: str = "") -> str:
-    """`; did you mean --outer.iterations?`, or the list of flags there are when nothing comes close."""
-    flags = {name: flag(prefix, name) for name in known}
-    close = difflib.get_close_matches(word, flags, n=1)
-    return f"; did you mean {flags[close[0]]}?" if close else listed(flags.values())
+def drop(given: dict[Any, Any], path: Path) -> None:
+    for name in path[:-1]:
+        given = given[name]
+    del given[path[-1]]
 
 
-def close_match(word: str, known: Iterable[str]) -> str:
-    """`; did you mean crop-flip?`, or the list of what there is."""
-    names = list(known)
-    close = difflib.get_close_matches(word, names, n=1)
-    return f"; did you mean {close[0]}?" if close else listed(names)
+@functools.cache
+def types_of(cls: type) -> dict[str, Any]:
+    """A section's fields and their types, without the checks beside them."""
+    hints = typing.get_type_hints(cls)
+    return {part.name: hints[part.name] for part in fields(cls)}
 
 
-def listed(names: Iterable[str]) -> str:
-    names = list(names)
-    if not names:
-        return ""
-    return f"; there {'are' if len(names) > 1 else 'is'} {', '.join(names)}"
-
-
-class StrictLoader(yaml.SafeLoader):
-    """PyYAML's safe loader, except that a repeated key is an error and `1e-3` is a number.
-
-    YAML 1.1 reads `1e-3` (no dot) as text, which would surprise everyone who writes a learning rate.
-    """
-
-
-def unique_mapping(loader: StrictLoader, node: yaml.MappingNode) -> dict[Any, Any]:
-    seen: set[Any] = set()
-    for key_node, _ in node.value:
-        key = loader.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
-        if not isinstance(key, (str, int, float, bool, type(None))):
-            raise yaml.constructor.ConstructorError(None, None, "a key must be a word", key_node.start_mark)
-        if key in seen:
-            raise yaml.constructor.ConstructorError(None, None, f"{key!r} is set twice", key_node.start_mark)
-        seen.add(key)
-    return loader.construct_mapping(node, deep=True)
-
-
-StrictLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, unique_mapping)
-StrictLoader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
-)
+@functools.cache
+def adapter(cls: type[Section]) -> TypeAdapter[Section]:
+    return TypeAdapter(cls)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from metafilm.config.classes import Classes
 from metafilm.config.config import Config
-from metafilm.config.strict import close_match
+from metafilm.config.messages import close_match
 from metafilm.errors import CheckpointError
 from metafilm.storage import tensorfile
 from metafilm.storage.run import RunDirectory

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 from metafilm.cli import demo as cli_demo
 from metafilm.cli import main
 from metafilm.cli.commands import parse
-from metafilm.config.config import Config, load_config
+from metafilm.config import Config, load_config
 from metafilm.learner.task import Task
 from metafilm.storage.run import RunDirectory
 
@@ -215,6 +216,22 @@ def test_help_of_every_command(capsys):
         with pytest.raises(SystemExit) as caught:
             parse([command, "--help"])
         assert caught.value.code == 0 and f"metafilm {command}" in capsys.readouterr().out
+
+
+def test_options_are_spelled_with_hyphens(capsys):
+    """In help, and wherever a message or a page names one."""
+    for command in ("demo", "train", "eval", "predict", "data"):
+        with pytest.raises(SystemExit):
+            parse([command, "--help"])
+        assert not re.findall(r"--[a-z.-]*_[a-z_]*", capsys.readouterr().out)
+    home = Path(__file__).parents[3]
+    for file in [*home.glob("metafilm/**/*.py"), *home.glob("docs/*.md"), home / "README.md"]:
+        assert not re.findall(r"--[a-z.-]*[a-z]_[a-z_]*", file.read_text(encoding="utf-8")), file
+
+
+def test_a_wrong_data_set_is_named_by_the_option_that_gave_it(place, capsys):
+    assert main(["eval", str(place / "run"), "--dataset", "omniglt"]) == 2
+    assert "--data.name" not in capsys.readouterr().err
 
 
 def test_python_m_and_light_imports():

@@ -13,9 +13,9 @@ from metafilm.config.config import Config
 
 @pytest.fixture
 def config(monkeypatch, pool) -> Config:
-    """Loads the fixtures' pool for any data set's name; one called "small" has its first three classes."""
+    """Loads the fixtures' pool for any data set's name; strokes has its first three classes."""
     monkeypatch.setattr(
-        episodes, "load", lambda name, *_, **__: pool.subset([0, 1, 2]) if name == "small" else pool
+        episodes, "load", lambda name, *_, **__: pool.subset([0, 1, 2]) if name == "strokes" else pool
     )
     settings = {
         "data": {"name": "omniglot"},
@@ -76,7 +76,7 @@ def test_black_images_have_a_standard_deviation_of_one() -> None:
 
 
 def test_classes_of_a_mixture_are_counted_through(config) -> None:
-    changed = replace(config, data=replace(config.data, name=("small", "omniglot")))
+    changed = replace(config, data=replace(config.data, name=("strokes", "omniglot")))
     source = data.training_source(changed)
     assert source.classes == 10
     episode = next(source.sampler.batches(range(40), None))

@@ -51,7 +51,7 @@ def test_other_settings_are_all_named(tmp_path):
     other = replace(Config(), seed=1, outer=replace(Config().outer, meta_batch=9))
     with pytest.raises(RunError) as caught:
         RunDirectory.open(tmp_path / "run", other)
-    for part in ("--seed is 1, was 0", "--outer.meta_batch is 9, was 4", "choose another --run-dir"):
+    for part in ("--seed is 1, was 0", "--outer.meta-batch is 9, was 4", "choose another --run-dir"):
         assert part in str(caught.value)
     assert RunDirectory(tmp_path / "run").config() == Config()
     RunDirectory.open(tmp_path / "run", Config()).close()  # the refusal let go of the lock

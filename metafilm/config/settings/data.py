@@ -1,0 +1,71 @@
+"""Sections that say what tasks are made of."""
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator
+
+import episodes
+from episodes.transforms import augment as augmentations
+from episodes.transforms import styles
+from metafilm.config.messages import shown
+from metafilm.config.settings.checks import OneOf, Rising, Switch, Text, Whole, at_least
+from metafilm.config.strict import free, section
+
+REGRESSION_DATA = ("sinusoids",)
+
+
+def data_sets(value: str | tuple[str, ...]) -> str | tuple[str, ...]:
+    """One data set or a mixture of image sets."""
+    names = (value,) if isinstance(value, str) else value
+    if not names or "" in names:
+        raise ValueError(f"must name at least one data set, is {shown(value)}")
+    if len(names) > 1 and any(name in REGRESSION_DATA for name in names):
+        raise ValueError(f"can't mix images and functions, is {', '.join(names)}")
+    return value
+
+
+@section("data")
+class Data:
+    """Which images (or functions) tasks are drawn from."""
+
+    name: Annotated[
+        Text | tuple[Text, ...], AfterValidator(data_sets), OneOf(episodes.DATASETS, ("folder:",))
+    ] = "omniglot"
+    """Data set: a name from `metafilm data list`, or folder:PATH; several make a mixture."""
+    scheme: Text | None = None
+    """Class split, where a data set has several (omniglot: vinyals, lake, random); empty: its default."""
+    image_size: Annotated[Whole | None, at_least(16)] = None
+    """Side of the square images in pixels, at least 16; empty: the data set's own."""
+    train_split: Text = "train"
+    """Split to train on."""
+    validation_split: Text = "val"
+    """Split on which the best weights are chosen."""
+    rotated_classes: Switch = False
+    """Add every class turned by 90, 180 and 270 degrees as a class of its own, in every split (Omniglot's
+    convention since Vinyals et al. 2016; Snell et al. 2017 test so too)."""
+    allow_overlap: Switch = free(False)
+    """Train even where validation classes are trained on too; their score then says little about new ones."""
+    download: Switch = free(False)
+    """Fetch the data set if it is not there."""
+    in_memory: Switch = free(True)
+    """Hold images in memory; false: map them from the cache file."""
+
+
+@section("episodes")
+class Episodes:
+    """The shape of a training task. A range (two numbers, low and high) is drawn anew for each task."""
+
+    ways: Annotated[Whole | tuple[Whole, Whole], at_least(2), Rising] = 5
+    """Classes in a task, or a range."""
+    shots: Annotated[Whole | tuple[Whole, Whole], at_least(1), Rising] = 1
+    """Support images per class, or a range."""
+    queries: Annotated[Whole, at_least(1)] = 15
+    """Query images per class."""
+    within_group: Switch = False
+    """Draw a task's classes from one group (an alphabet, a superclass)."""
+    rotation: Literal["none", "per-class"] = "none"
+    """per-class: each class of a training task is turned by 0, 90, 180 or 270 degrees at random."""
+    augment: Annotated[Text, OneOf(augmentations.BY_NAME)] = "none"
+    """Augmentation of every training image."""
+    style: Annotated[Text, OneOf(styles.BY_NAME)] = "none"
+    """Transform drawn once per task and applied to all its images."""

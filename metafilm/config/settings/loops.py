@@ -1,0 +1,119 @@
+"""Sections that say how a learner is trained: the two loops, validation, and where metrics go."""
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator
+
+from episodes.transforms import augment
+from metafilm.config.settings.checks import (
+    Number,
+    OneOf,
+    Switch,
+    Text,
+    Whole,
+    above,
+    at_least,
+    between,
+    from_up_to,
+)
+from metafilm.config.strict import free, section
+
+
+def not_empty(value: str) -> str:
+    if not value:
+        raise ValueError("must not be empty")
+    return value
+
+
+@section("inner")
+class Inner:
+    """The inner loop: gradient steps on the deviations alone."""
+
+    steps: Annotated[Whole, at_least(0)] = 0
+    """Steps per task in training; 0: no inner loop."""
+    evaluation_steps: Annotated[Whole | None, at_least(0)] = None
+    """Steps per task in evaluation; empty: as in training."""
+    step_size: Annotated[Number, above(0)] = 0.1
+    """First value of the step sizes."""
+    learn_step_size: Switch = True
+    """Train the step sizes in the outer loop."""
+    granularity: Literal["site", "feature"] = "site"
+    """One step size per site, or one per feature map."""
+    per_step: Switch = True
+    """Step sizes of their own for each step."""
+    first_order: Switch = False
+    """Treat the inner gradient as a constant: cheaper, a little less accurate."""
+    views: Annotated[Whole, at_least(0)] = 1
+    """Augmented copies of the support held out in the inner loss; 0: the support itself."""
+    view_augment: Annotated[Text, OneOf(augment.BY_NAME)] = "shift"
+    """Augmentation that makes the views, by name."""
+    start: Annotated[Number, between(0, 1)] = 0.0
+    """Fraction of the outer iterations after which the inner loop is switched on."""
+
+
+@section("outer")
+class Outer:
+    """The outer loop: everything learns."""
+
+    iterations: Annotated[Whole, at_least(1)] = 10000
+    """Optimiser steps."""
+    meta_batch: Annotated[Whole, at_least(1)] = 4
+    """Tasks per optimiser step."""
+    task_chunk: Annotated[Whole | None, at_least(1)] = None
+    """Tasks whose support sets go through the inner loop together; gradients add up over the chunks of a
+    meta-batch. Empty: measured at the start of the run."""
+    query_chunk: Annotated[Whole | None, at_least(1)] = None
+    """Tasks whose query sets go through the network together; empty: measured with the task chunk, or
+    equal to it."""
+    learning_rate: Annotated[Number, above(0)] = 1e-3
+    """Peak learning rate."""
+    weight_decay: Annotated[Number, at_least(0)] = 5e-4
+    """Weight decay of backbone and head."""
+    encoder_learning_rate: Annotated[Number | None, above(0)] = None
+    """Peak learning rate of the task encoder; empty: the same."""
+    encoder_weight_decay: Annotated[Number, at_least(0)] = 1e-4
+    """Weight decay of the task encoder."""
+    warmup: Annotated[Whole, at_least(0)] = 500
+    """Iterations of linear warm-up (cut to the number of iterations in a shorter run)."""
+    final_learning_rate: Annotated[Number, between(0, 1)] = 0.0
+    """Learning rate at the end of the cosine, as a fraction of the peak."""
+    clip_norm: Annotated[Number, at_least(0)] = 10.0
+    """Largest norm of the whole gradient; 0: no clipping."""
+    penalty: Annotated[Number, at_least(0)] = 0.01
+    """Weight of the mean squared deviation (over tasks and features) in the outer loss."""
+    auxiliary: Annotated[Number, at_least(0)] = 0.0
+    """Weight of the cross entropy over all training classes."""
+    average: Annotated[Number, from_up_to(0, 1)] = 0.0
+    """Decay of the moving average of the weights; 0: none."""
+    compile: Switch = False
+    """Run each task through torch.compile: one or two minutes at the start, needs a C++ compiler."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Arithmetic of the backbone in training; validation is always float32."""
+
+
+@section("evaluation")
+class Evaluation:
+    """Validation during training, and the checkpoints."""
+
+    every: Annotated[Whole, at_least(1)] = free(500)
+    """Iterations between validations."""
+    episodes: Annotated[Whole, at_least(2)] = 200
+    """Validation tasks."""
+    ways: Annotated[Whole | None, at_least(2)] = None
+    """Classes in a validation task; empty: as in training (the low end of a range)."""
+    shots: Annotated[Whole | None, at_least(1)] = None
+    """Support images per class; empty: as in training (the low end of a range)."""
+    queries: Annotated[Whole | None, at_least(1)] = None
+    """Query images per class; empty: as in training."""
+    checkpoint_every_seconds: Annotated[Number, at_least(0)] = free(60.0)
+    """Seconds between checkpoints: what a killed run loses at most."""
+
+
+@section("tracking")
+class Tracking:
+    """Where metrics go besides the run directory."""
+
+    wandb: Literal["disabled", "offline", "online"] = free("disabled")
+    """Weights & Biases; offline needs no network and no account."""
+    project: Annotated[Text, AfterValidator(not_empty)] = free("metafilm")
+    """Its project."""

@@ -1,0 +1,77 @@
+"""Sections that say what a learner is built of."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator
+
+from metafilm import backbones, heads, norms
+from metafilm.backbones.mlp import ACTIVATIONS
+from metafilm.conditioning import DECODERS, POOLINGS
+from metafilm.config.settings.checks import Number, OneOf, Switch, Text, Whole, above, at_least
+from metafilm.config.strict import section
+
+
+def sizes(value: tuple[int, ...]) -> tuple[int, ...]:
+    if not value or min(value) < 1:
+        raise ValueError(f"must be one or more sizes of at least 1, is {value}")
+    return value
+
+
+def not_empty(value: Any) -> Any:
+    if value == ():
+        raise ValueError("is an empty list; write none for a network without FiLM")
+    return value
+
+
+@section("backbone")
+class Backbone:
+    """The shared network."""
+
+    name: Annotated[Text, OneOf(backbones.BACKBONES)] = "conv4"
+    """Architecture."""
+    width: Annotated[Whole, at_least(1)] = 64
+    """Feature maps of the first block (conv4: of every block)."""
+    hidden: Annotated[tuple[Whole, ...], AfterValidator(sizes)] = (40, 40)
+    """Sizes of the hidden layers (mlp only)."""
+    activation: Annotated[Text, OneOf(ACTIVATIONS)] = "relu"
+    """Between the hidden layers (mlp only); tanh fits smooth curves better after few inner steps."""
+    norm: Annotated[Text, OneOf(norms.MODES)] = "running"
+    """Where normalisation statistics come from; transductive reads the query set, and results say so."""
+
+
+@section("film")
+class Film:
+    """Where the deviations sit."""
+
+    sites: Annotated[Literal["all", "none", "last"] | tuple[Text, ...], AfterValidator(not_empty)] = "all"
+    """Sites that may deviate per task: all, none, last, or a list of their names."""
+
+
+@section("encoder")
+class Encoder:
+    """The task encoder: from the support set to the first deviations."""
+
+    enabled: Switch = True
+    """Predict deviations from the support set; false: start from zero."""
+    decoder: Annotated[Text, OneOf(DECODERS)] = "linear"
+    """From the task vector to a site's deviations."""
+    width: Annotated[Whole, at_least(1)] = 64
+    """Size of the task vector and of the decoder's hidden layers."""
+    pooling: Annotated[Text, OneOf(POOLINGS)] = "mean-std"
+    """How class prototypes are pooled into one vector."""
+    depth: Annotated[Whole, at_least(1)] = 1
+    """Layers that embed a class prototype (or an (x, y) pair) before pooling."""
+    scale: Literal["site", "feature"] = "feature"
+    """One learned post-multiplier per site, or one per feature map."""
+    detach: Switch = False
+    """Give the backbone no gradient through what the task encoder reads: a third of that pass's cost."""
+
+
+@section("head")
+class Head:
+    """From features to predictions."""
+
+    name: Annotated[Text, OneOf(heads.HEADS)] = "prototype"
+    """Classifier, or regression for curves."""
+    scale: Annotated[Number | None, above(0)] = None
+    """First value of the learned factor on the logits; empty: the head's own."""
