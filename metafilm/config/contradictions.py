@@ -3,8 +3,19 @@
 from collections.abc import Iterator
 
 from metafilm import heads
+from metafilm.backbones import LIBRARIES
 from metafilm.config.messages import flag
-from metafilm.config.settings import REGRESSION_DATA, Data, Encoder, Episodes, Film, Head, Inner, Outer
+from metafilm.config.settings import (
+    REGRESSION_DATA,
+    Backbone,
+    Data,
+    Encoder,
+    Episodes,
+    Film,
+    Head,
+    Inner,
+    Outer,
+)
 
 Problem = tuple[str, str]
 """A setting's name and what is wrong with it, e.g. ("film.sites", "none leaves ...")."""
@@ -17,6 +28,14 @@ def of_film(film: Film, encoder: Encoder, inner: Inner) -> Iterator[Problem]:
         yield "film.sites", "none leaves the task encoder nothing to predict; add --encoder.enabled False"
     if inner.steps or inner.evaluation_steps:
         yield "film.sites", "none leaves the inner loop nothing to adapt; add --inner.steps 0"
+
+
+def of_backbone(backbone: Backbone, outer: Outer) -> Iterator[Problem]:
+    library = backbone.name.partition(":")[0] in LIBRARIES
+    if backbone.weights is not None and not library:
+        yield "backbone.weights", f"is for networks of {' and '.join(LIBRARIES)}, not for {backbone.name}"
+    if library and outer.compile:
+        yield "outer.compile", f"knows metafilm's own backbones alone, not {backbone.name}"
 
 
 def of_head(head: Head, data: Data, episodes: Episodes, outer: Outer) -> Iterator[Problem]:
@@ -32,11 +51,16 @@ def of_head(head: Head, data: Data, episodes: Episodes, outer: Outer) -> Iterato
         yield "episodes.ways", f"must be one number for the {head.name} head, whose outputs are fixed"
 
 
-def of_outer(outer: Outer, episodes: Episodes) -> Iterator[Problem]:
+def of_outer(outer: Outer, episodes: Episodes, inner: Inner) -> Iterator[Problem]:
     for name in ("task_chunk", "query_chunk"):
         value, most = getattr(outer, name), outer.meta_batch
         if value is not None and value > most:
             yield f"outer.{name}", f"must not exceed {flag('outer.meta_batch')} ({most}), is {value}"
+    if outer.compile and (inner.optimiser != "sgd" or inner.proximal):
+        yield (
+            "outer.compile",
+            "traces plain inner steps alone; use --inner.optimiser sgd, --inner.proximal 0",
+        )
     for name in ("ways", "shots"):
         if outer.compile and isinstance(getattr(episodes, name), tuple):
             yield f"episodes.{name}", "must be one number with --outer.compile: each shape compiles anew"

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import nn
 
 from metafilm import film, heads
-from metafilm.backbones import BACKBONES, LITE0, MLP
+from metafilm.backbones import BACKBONES, LITE0, MLP, Pretrained
 from metafilm.backbones.pretrained import LIBRARIES
 from metafilm.conditioning.task_encoder import TaskEncoder
 from metafilm.config.config import Config
@@ -26,6 +27,8 @@ def build_backbone(config: Config, image_shape: tuple[int, ...]) -> nn.Module:
     settings = config.backbone
     if settings.name == "mlp":
         return MLP(image_shape[0], settings.hidden, settings.activation)
+    if settings.name.partition(":")[0] in LIBRARIES:
+        return Pretrained(settings.name, image_shape, settings.weights)
     shape = (image_shape[0], image_shape[1], image_shape[2])
     return BACKBONES[settings.name](shape, settings.width, settings.norm)
 
@@ -78,6 +81,8 @@ def build_learner(
                 learn=config.inner.learn_step_size and config.inner.steps > 0,
                 granularity=config.inner.granularity,
                 per_step=config.inner.per_step,
+                optimiser=config.inner.optimiser,
+                proximal=config.inner.proximal,
             )
         learner = MetaFiLM(
             backbone,
@@ -85,8 +90,9 @@ def build_learner(
             encoder,
             inner,
             image_shape=shape,
-            mean=mean,
-            std=std,
+            # a pre-trained network normalises images its own way
+            mean=None if isinstance(backbone, Pretrained) else mean,
+            std=None if isinstance(backbone, Pretrained) else std,
             steps=config.inner.steps,
             evaluation_steps=config.inner.evaluation_steps,
             first_order=config.inner.first_order,
@@ -95,6 +101,9 @@ def build_learner(
             detach_encoder=config.encoder.detach,
             auxiliary_classes=train_classes if config.outer.auxiliary else 0,
         )
+    for part in config.outer.freeze:
+        if (module := getattr(learner, part)) is not None:
+            module.requires_grad_(False)
     learner.config = config
     return learner
 
@@ -126,7 +135,10 @@ def load_learner(
     else:
         tensors, config, build = read_model(path)
         try:
-            learner = build_learner(config, **build)
+            # the file brings the weights: none are fetched
+            bare = replace(config, backbone=replace(config.backbone, weights=None))
+            learner = build_learner(bare, **build)
+            learner.config = config
         except TypeError as error:
             raise CheckpointError(
                 f"{path} has damaged metadata ({error}); train or download it again"

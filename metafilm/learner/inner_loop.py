@@ -7,16 +7,15 @@ CAVIA (Zintgraf et al., ICML 2019, arXiv:1810.03642), with learned step sizes af
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
 
 from metafilm import film
+from metafilm.engine.steps import OPTIMISERS, Adam
 from metafilm.errors import MetafilmError
 from metafilm.film import FilmDict
-
-OPTIMISERS = ("sgd", "adam")
 
 
 class InnerLoop(nn.Module):
@@ -107,7 +106,7 @@ class InnerLoop(nn.Module):
                 once.
         """
         now = start
-        move = _Adam() if self.optimiser == "adam" else None
+        move = Adam() if self.optimiser == "adam" else None
         for step in range(steps):
             with torch.enable_grad():
                 if not meta_gradient:
@@ -135,31 +134,3 @@ class InnerLoop(nn.Module):
                     for name, value, size, gradient in zip(self.names, values, sizes, gradients, strict=True)
                 }
             yield now if meta_gradient else {name: value.detach() for name, value in now.items()}
-
-
-class _Adam:
-    """From gradients to steps of size about one, differentiable; each task and feature by itself."""
-
-    DECAYS, EPSILON = (0.9, 0.999), 1e-8
-
-    def __init__(self) -> None:
-        self.step = 0
-        self.means: Sequence[Tensor | float] = ()
-        self.squares: Sequence[Tensor | float] = ()
-
-    def __call__(self, gradients: Sequence[Tensor]) -> list[Tensor]:
-        first, second = self.DECAYS
-        self.step += 1
-        self.means = [
-            first * mean + (1 - first) * gradient
-            for mean, gradient in zip(self.means or [0.0] * len(gradients), gradients, strict=True)
-        ]
-        self.squares = [
-            second * square + (1 - second) * gradient.square()
-            for square, gradient in zip(self.squares or [0.0] * len(gradients), gradients, strict=True)
-        ]
-        return [
-            # ε under the root: outside of it, as published, the root's own derivative at 0 is infinite
-            (mean / (1 - first**self.step)) / (square / (1 - second**self.step) + self.EPSILON**2).sqrt()
-            for mean, square in zip(self.means, self.squares, strict=True)
-        ]

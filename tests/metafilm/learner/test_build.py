@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from metafilm import film, heads
+from metafilm import ConfigError, MetaFiLM, film, heads
 from metafilm.backbones import MLP, Conv4, ResNet12
 from metafilm.config.config import Config
 from metafilm.learner.build import build_learner
@@ -77,3 +77,56 @@ def test_statistics_of_the_images_are_its_own() -> None:
     x = torch.rand(1, 2, 3, 16, 16)
     torch.testing.assert_close(learner.prepare(x)[1, 2], (x[0, 1, 2] - 0.3) / 4)
     assert torch.equal(build((3, 16, 16)).prepare(x), x[0])
+
+
+def test_a_pretrained_backbone_from_the_settings(tmp_path) -> None:
+    pytest.importorskip("timm")
+    settings = {
+        "data": {"name": "strokes", "image_size": 32},
+        "backbone": {"name": "timm:test_resnet"},
+        "inner": {"steps": 1, "optimiser": "adam", "step_size": 0.001, "proximal": 0.1},
+        "outer": {"freeze": ["backbone", "head"]},
+    }
+    config = Config.from_dict(settings)
+    learner = build_learner(config, (1, 32, 32), mean=[0.3], std=[0.2])
+    assert learner.inner.optimiser == "adam" and learner.inner.proximal == 0.1
+    # the network normalises images itself
+    assert float(learner.mean.abs().max()) == 0 and float(learner.std.max()) == 1
+    parts = {name.partition(".")[0] for name in learner.outer_parameters()}
+    assert parts == {"encoder", "inner"}
+    learner.save(tmp_path / "mine.safetensors")
+    again = MetaFiLM.from_pretrained(str(tmp_path / "mine.safetensors"))
+    assert again.fingerprint() == learner.fingerprint() and again.config == config
+
+
+def test_weights_are_read_when_a_run_begins_and_not_when_its_own_are_loaded(tmp_path) -> None:
+    timm = pytest.importorskip("timm")
+    plain = timm.create_model("test_resnet")
+    torch.save(plain.state_dict(), tmp_path / "weights.pt")
+    settings = {"backbone": {"name": "timm:test_resnet", "weights": str(tmp_path / "weights.pt")}}
+    config = Config.from_dict(settings)
+    learner = build_learner(config, (3, 32, 32))
+    name = "conv1.0.weight" if "conv1.0.weight" in plain.state_dict() else next(iter(plain.state_dict()))
+    assert torch.equal(learner.backbone.network.state_dict()[name], plain.state_dict()[name])
+    learner.save(tmp_path / "mine.safetensors")
+    (tmp_path / "weights.pt").unlink()
+    again = MetaFiLM.from_pretrained(str(tmp_path / "mine.safetensors"))
+    assert again.fingerprint() == learner.fingerprint() and again.config == config
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"backbone": {"name": "keras:resnet"}}, "backbone.name keras:resnet is unknown"),
+        ({"backbone": {"weights": "default"}}, "backbone.weights is for networks of timm and torchvision"),
+        ({"inner": {"optimiser": "rmsprop"}}, "inner.optimiser rmsprop is unknown"),
+        ({"outer": {"freeze": ["wings"]}}, "outer.freeze"),
+        (
+            {"inner": {"steps": 1, "optimiser": "adam"}, "outer": {"compile": True}},
+            "outer.compile traces plain inner steps alone",
+        ),
+    ],
+)
+def test_settings_that_do_not_fit(settings, message) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Config.from_dict(settings)
