@@ -14,6 +14,10 @@ from episodes.progress import Progress
 if TYPE_CHECKING:
     from PIL import Image
 
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
+# What Pillow may take a file for, whatever its name says. Others start programs: Ghostscript for an EPS file.
+FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
+
 
 def read_images(
     paths: Sequence[Path], read: Callable[[Path], np.ndarray], description: str = "reading images"
@@ -61,6 +65,16 @@ def read_images(
     return images
 
 
+def open_picture(path: Path) -> "Image.Image":
+    """The picture in a file of one of FORMATS, its pixels not yet decoded; for use in a `with`.
+
+    Raises OSError when it is of no such format.
+    """
+    from PIL import Image
+
+    return Image.open(path, formats=FORMATS)
+
+
 def read_image(path: Path, channels: int = 3, size: int = 84, invert: bool = False) -> np.ndarray:
     """A picture of any size and mode as uint8 [channels, size, size].
 
@@ -73,7 +87,7 @@ def read_image(path: Path, channels: int = 3, size: int = 84, invert: bool = Fal
 
     if channels not in (1, 3):
         raise EpisodesError(f"pictures have 1 (grey) or 3 (RGB) channels, not {channels}")
-    with Image.open(path) as opened:
+    with open_picture(path) as opened:
         opened.load()
         picture = ImageOps.exif_transpose(opened)
     picture = _eight_bit(picture)

@@ -1,11 +1,17 @@
 """Reading pictures of any size and mode."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import EpsImagePlugin, Image
 
+import episodes
 from episodes import EpisodesError
-from episodes.files.images import read_image, read_images
+from episodes.datasets.omniglot import read_drawing
+from episodes.files.images import SUFFIXES, read_image, read_images
 
 
 def saved(tmp_path, picture, name="p.png", **options):
@@ -87,3 +93,39 @@ def test_many_in_order_and_of_one_shape(tmp_path):
     paths[140] = saved(tmp_path, Image.new("L", (3, 2)), "odd.png")
     with pytest.raises(EpisodesError, match=r"odd\.png has shape \(1, 2, 3\)"):
         read_images(paths, lambda path: np.asarray(Image.open(path))[None])
+
+
+EPS = b"""%!PS-Adobe-3.0 EPSF-3.0
+%%BoundingBox: 0 0 8 8
+%%EndComments
+showpage
+"""
+
+
+@pytest.mark.parametrize("read", [read_image, lambda path: read_drawing(path, 8)])
+def test_no_file_starts_ghostscript(tmp_path, monkeypatch, read):
+    started = []
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *_: started.append(1) or Image.new("L", (8, 8)))
+    (tmp_path / "eps.png").write_bytes(EPS)
+    with pytest.raises(OSError, match="cannot identify"):
+        read(tmp_path / "eps.png")
+    assert started == []
+
+
+def test_pictures_are_opened_in_one_place():
+    root = Path(episodes.__file__).parents[1]
+    files = [
+        file for package in ("episodes", "metafilm", "scripts") for file in (root / package).rglob("*.py")
+    ]
+    assert [str(file.relative_to(root)) for file in files if "Image.open(" in file.read_text()] == [
+        "episodes/files/images.py"
+    ]
+
+
+def test_every_suffix_has_its_format(tmp_path):
+    code = "import sys\nfrom pathlib import Path\nfrom episodes.files.images import read_image\n"
+    code += "print(sum(int(read_image(Path(p), 1, 8).mean()) for p in sys.argv[1:]))"
+    files = [saved(tmp_path, Image.new("L", (8, 8), 7), f"p{suffix}") for suffix in SUFFIXES]
+    # in a process of its own: formats that another reader has loaded would hide that ours doesn't
+    found = subprocess.run([sys.executable, "-c", code, *files], capture_output=True, text=True, check=True)
+    assert abs(int(found.stdout) - 7 * len(SUFFIXES)) <= 3
