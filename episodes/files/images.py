@@ -1,6 +1,7 @@
 """From picture files to uint8 arrays."""
 
 import os
+import stat
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -72,11 +73,13 @@ def read_images(
 def open_picture(path: Path) -> "Image.Image":
     """The picture in a file of one of FORMATS, its pixels not yet decoded; for use in a `with`.
 
-    Raises OSError when it is of no such format or has more than MAX_PIXELS: a few hundred bytes can announce
-    more pixels than there is memory.
+    Raises OSError when it is no regular file (opening a pipe would wait for its writer for ever), of no such
+    format, or has more than MAX_PIXELS: a few hundred bytes can announce more pixels than there is memory.
     """
     from PIL import Image
 
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise OSError("it is a folder, pipe or device, no file of a picture")
     try:
         opened = Image.open(path, formats=FORMATS)
     except Image.DecompressionBombError as error:

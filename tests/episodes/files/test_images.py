@@ -1,5 +1,6 @@
 """Reading pictures of any size and mode."""
 
+import os
 import struct
 import subprocess
 import sys
@@ -193,3 +194,17 @@ def test_deep_pictures_are_converted_in_strips(tmp_path, monkeypatch):
     whole = read_image(path, 1, 30)
     monkeypatch.setattr("episodes.files.images._STRIP", 7)
     np.testing.assert_array_equal(read_image(path, 1, 30), whole)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+@pytest.mark.parametrize("read", [read_image, lambda path: read_drawing(path, 8)])
+def test_pipes_and_devices_are_no_pictures(tmp_path, monkeypatch, read):
+    monkeypatch.setattr(Image, "open", lambda *_, **__: pytest.fail("was opened"))
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "zero.png").symlink_to("/dev/zero")
+    (tmp_path / "folder.png").mkdir()
+    for name in ("pipe.png", "zero.png", "folder.png"):
+        with pytest.raises(OSError, match="it is a folder, pipe or device"):
+            read(tmp_path / name)
+    with pytest.raises(EpisodesError, match=r"can't read .*pipe\.png: it is a folder, pipe or device"):
+        read_images([tmp_path / "pipe.png"], read)
