@@ -1,10 +1,12 @@
 """One run's folder: what it holds, who may write to it, and when a run may be resumed.
 
-    config.yaml         all settings
-    metrics.jsonl       one JSON object a line, each with its `iteration`
-    model.safetensors   the best weights, with what is needed to rebuild the learner
-    checkpoint.pt       everything a resumed run needs (read with weights_only=True)
-    results.json        what the run reported
+    config.yaml              all settings
+    chunks.json              how many tasks go together, chosen as the run began
+    metrics.jsonl            one JSON object a line, each with its `iteration`
+    model.safetensors        the best weights, with what is needed to rebuild the learner
+    checkpoint.pt            everything a resumed run needs
+    checkpoint.previous.pt   the one before, for when that is damaged
+    results.json             what the run reported
 
 Every file but the metrics is written beside its place and renamed into it, so a kill at any moment leaves
 the old file or the new one. Metrics are appended and cut back to the checkpoint when a run resumes.
@@ -12,14 +14,14 @@ the old file or the new one. Metrics are appended and cut back to the checkpoint
 
 import json
 import os
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import Any, NoReturn
 
 from metafilm.config.config import Config, resume_differences
-from metafilm.errors import RunError, first_line
+from metafilm.errors import RunError
+from metafilm.storage import checkpoint
 from metafilm.storage.atomic import atomic_write, finite, naming, require_room
 
 try:
@@ -41,10 +43,13 @@ class RunDirectory:
         self.metrics_file = self.path / "metrics.jsonl"
         self.model_file = self.path / "model.safetensors"
         self.checkpoint_file = self.path / "checkpoint.pt"
+        self.previous_file = self.path / "checkpoint.previous.pt"
+        self.chunks_file = self.path / "chunks.json"
         self.results_file = self.path / "results.json"
         self.resumed = False
         self._lock: int | None = None
         self._metrics: Any = None
+        self._newest_is_damaged = False
 
     @classmethod
     def open(cls, path: str | Path, config: Config) -> "RunDirectory":
@@ -95,7 +100,8 @@ class RunDirectory:
             )
 
     def _match(self, config: Config) -> None:
-        for file in (self.config_file, self.metrics_file, self.model_file, self.checkpoint_file):
+        checkpoints = (self.checkpoint_file, self.previous_file)
+        for file in (self.config_file, self.chunks_file, self.metrics_file, self.model_file, *checkpoints):
             for leftover in self.path.glob(f".{file.name}.*.tmp"):  # from a process killed while it wrote
                 leftover.unlink(missing_ok=True)
         self.resumed = self._require_same(config)
@@ -162,17 +168,22 @@ class RunDirectory:
             self._metrics.write(json.dumps(finite(record), allow_nan=False) + "\n")
 
     def read_metrics(self) -> list[dict[str, Any]]:
-        """All records in order, without a last line that a kill tore."""
+        """All records in order, without a last line that a kill tore; a bad line before it is left out with a
+        warning that names it."""
         if not self.metrics_file.is_file():
             return []
         records = []
-        for line in self.metrics_file.read_bytes().splitlines(keepends=True):
-            try:
-                record = json.loads(line) if line.endswith(b"\n") else None
-            except ValueError:
-                record = None
-            if isinstance(record, dict):
+        *lines, _ = self.metrics_file.read_bytes().split(b"\n")  # after the last newline: nothing, or torn
+        for number, line in enumerate(lines, 1):
+            record = _record(line)
+            if record is not None:
                 records.append(record)
+            elif line.strip():
+                warnings.warn(
+                    f"{self.metrics_file}, line {number}: no metrics of an iteration, left out: "
+                    f"{line[:40].decode(errors='replace')}",
+                    stacklevel=1,
+                )
         return records
 
     def truncate_metrics(self, iteration: int | None) -> None:
@@ -180,35 +191,68 @@ class RunDirectory:
         if self._metrics is not None:
             self._metrics.close()
             self._metrics = None
-        kept = (
-            []
-            if iteration is None
-            else [r for r in self.read_metrics() if r.get("iteration", 0) <= iteration]
-        )
-        text = "".join(json.dumps(record, allow_nan=False) + "\n" for record in kept)
+        kept = [] if iteration is None else [r for r in self.read_metrics() if r["iteration"] <= iteration]
+        text = "".join(json.dumps(finite(record), allow_nan=False) + "\n" for record in kept)
         atomic_write(self.metrics_file, text.encode())
+
+    def write_chunks(self, tasks: int, queries: int) -> None:
+        """Keep how many tasks go together: other chunks add up in another order, to other last bits."""
+        atomic_write(self.chunks_file, (json.dumps({"tasks": tasks, "queries": queries}) + "\n").encode())
+
+    def read_chunks(self) -> tuple[int, int] | None:
+        """What `write_chunks` kept, or None. Raises RunError if it is damaged."""
+        if not self.chunks_file.is_file():
+            return None
+        try:
+            found = json.loads(self.chunks_file.read_bytes())
+            tasks, queries = found["tasks"], found["queries"]
+            if not all(type(value) is int and value > 0 for value in (tasks, queries)):
+                raise ValueError(found)
+        except (ValueError, KeyError, TypeError) as error:
+            raise RunError(
+                f'{self.chunks_file} is damaged, expected something like {{"tasks": 4, "queries": 1}}; '
+                "delete it to have them chosen anew"
+            ) from error
+        return tasks, queries
 
     def save_checkpoint(self, state: Mapping[str, Any]) -> None:
         """Replace checkpoint.pt with `state`: tensors, numbers, strings and containers of these only.
 
-        Log the metrics of an iteration before its checkpoint: what a resumed run keeps is cut to it.
+        The one that was there becomes checkpoint.previous.pt. Log the metrics of an iteration before its
+        checkpoint: what a resumed run keeps is cut to it.
         """
         if self._metrics is not None:
             os.fsync(self._metrics.fileno())
-        atomic_write(self.checkpoint_file, lambda file: torch.save(dict(state), file))
+        checkpoint.save(self.checkpoint_file, state, None if self._newest_is_damaged else self.previous_file)
+        self._newest_is_damaged = False
 
     def load_checkpoint(self) -> dict[str, Any] | None:
-        """The last checkpoint's state on the CPU, or None without one. Raises RunError if it is damaged."""
-        if not self.checkpoint_file.is_file():
+        """The last whole checkpoint's state on the CPU, or None without one.
+
+        Where checkpoint.pt is damaged that is checkpoint.previous.pt, with a warning. Raises RunError if no
+        checkpoint is whole.
+        """
+        newest, previous = self.checkpoint_file, self.previous_file
+        if not newest.is_file() and not previous.is_file():
             return None
         try:
-            state = torch.load(self.checkpoint_file, map_location="cpu", weights_only=True)
-        except Exception as error:  # torch raises whatever the bytes lead it to
-            raise RunError(
-                f"{self.checkpoint_file} is damaged ({first_line(error)}); delete it to start the run anew"
-            ) from error
-        if not isinstance(state, dict):
-            raise RunError(f"{self.checkpoint_file} holds {type(state).__name__}, expected a dict of states")
+            if not newest.is_file():  # a kill between two renames, where files can't be linked
+                raise RunError(f"{newest} is missing")
+            return checkpoint.load(newest)
+        except RunError as error:
+            first = error
+        if not previous.is_file():
+            raise RunError(f"{first}; delete it to start the run anew") from first
+        try:
+            state = checkpoint.load(previous)
+        except RunError as second:
+            raise RunError(f"{first}, and {second}; delete both to start the run anew") from first
+        self._newest_is_damaged = True
+        warnings.warn(
+            f"{first}; going on from {previous} (iteration {state['iteration']}). Delete both to start the "
+            "run anew",
+            stacklevel=1,
+        )
         return state
 
     def write_results(self, results: Any) -> None:
@@ -221,3 +265,18 @@ class RunDirectory:
 
 
 LOCK_NAME = "run.lock"
+
+
+def _record(line: bytes) -> dict[str, Any] | None:
+    """One record of the metrics, None where the line is none."""
+    try:
+        record = json.loads(line, parse_constant=_refuse)
+    except (ValueError, RecursionError):
+        return None
+    whole = isinstance(record, dict) and type(record.get("iteration")) is int
+    return record if whole else None
+
+
+def _refuse(word: str) -> NoReturn:
+    """NaN and Infinity, which are no JSON."""
+    raise ValueError(word)

@@ -18,9 +18,9 @@ from metafilm.errors import RunError
 from metafilm.storage.run import RunDirectory
 
 
-def test_a_killed_writer_leaves_the_old_file_and_the_next_run_sweeps(tmp_path):
+def test_a_killed_writer_leaves_the_old_file_and_the_next_run_sweeps(tmp_path, state):
     with RunDirectory.open(tmp_path / "run", Config()) as run:
-        run.save_checkpoint({"iteration": 1})
+        run.save_checkpoint(state(1))
     script = (
         "import os, signal, sys\n"
         "from metafilm.storage.atomic import atomic_write\n"
@@ -33,7 +33,7 @@ def test_a_killed_writer_leaves_the_old_file_and_the_next_run_sweeps(tmp_path):
     killed = subprocess.run([sys.executable, "-c", script, run.checkpoint_file], check=False)
     assert killed.returncode == -signal.SIGKILL
     assert any(name.endswith(".tmp") for name in os.listdir(run.path))
-    assert run.load_checkpoint() == {"iteration": 1}
+    assert run.load_checkpoint()["iteration"] == 1
     with RunDirectory.open(run.path, Config()) as run:
         assert not any(name.endswith(".tmp") for name in os.listdir(run.path))
 
@@ -147,32 +147,69 @@ def test_metrics_are_plain_json(run):
         run.append_metrics({"loss": 1.0})
 
 
-def test_checkpoint_round_trip(run):
-    assert run.load_checkpoint() is None
-    state = {"weights": {"a": torch.randn(3)}, "iteration": 7, "best": None, "random": torch.get_rng_state()}
-    run.save_checkpoint(state)
-    loaded = run.load_checkpoint()
-    assert loaded is not None and torch.equal(loaded["weights"]["a"], state["weights"]["a"])
-    assert torch.equal(loaded["random"], state["random"])
-    assert (loaded["iteration"], loaded["best"]) == (7, None)
+BAD_LINES = {
+    "no object": b"[1, 2]",
+    "no iteration": b'{"loss": 1.0}',
+    "a word for it": b'{"iteration": "x"}',
+    "NaN": b'{"iteration": 2, "loss": NaN}',
+    "torn": b'{"iteration": 2, "lo',
+    "bytes": b"\xff\xfe\x00",
+    "deep": b"[" * 100_000,
+}
 
 
-def test_a_damaged_checkpoint_is_named(run):
-    run.save_checkpoint({"iteration": 7})
+@pytest.mark.parametrize("kind", BAD_LINES)
+def test_a_bad_line_of_metrics_is_dropped_and_named(run, kind):
+    run.append_metrics({"iteration": 1})
+    run.close()
+    with run.metrics_file.open("ab") as file:
+        file.write(BAD_LINES[kind] + b"\n" + b'{"iteration": 3, "loss": 1e400}\n')
+    with pytest.warns(UserWarning, match=r"metrics\.jsonl, line 2: no metrics of an iteration, left out"):
+        run.truncate_metrics(3)
+    assert [record["iteration"] for record in run.read_metrics()] == [1, 3]
+
+
+def test_the_choice_of_chunks_is_kept(run):
+    assert run.read_chunks() is None
+    run.write_chunks(4, 2)
+    assert run.read_chunks() == (4, 2)
+    for content in ("", "[]", '{"tasks": 4}', '{"tasks": 4, "queries": 0}', '{"tasks": true, "queries": 1}'):
+        run.chunks_file.write_text(content)
+        with pytest.raises(RunError, match=r"chunks\.json is damaged, expected .* delete it"):
+            run.read_chunks()
+
+
+def test_the_checkpoint_before_is_kept(run, state):
+    for iteration in (3, 4, 5):
+        run.save_checkpoint(state(iteration))
+    assert run.load_checkpoint()["iteration"] == 5
+    assert torch.load(run.previous_file, weights_only=True)["iteration"] == 4
+
+
+def test_a_damaged_checkpoint_falls_back_on_the_one_before(run, state):
+    for iteration in (3, 4):
+        run.save_checkpoint(state(iteration))
+    run.checkpoint_file.write_bytes(run.checkpoint_file.read_bytes()[:400])
+    message = r"checkpoint\.pt is damaged .*; going on from .*checkpoint\.previous\.pt \(iteration 3\)"
+    with pytest.warns(UserWarning, match=message):
+        assert run.load_checkpoint()["iteration"] == 3
+    run.save_checkpoint(state(4))  # the damaged one does not take the whole one's place
+    assert run.load_checkpoint()["iteration"] == 4
+    assert torch.load(run.previous_file, weights_only=True)["iteration"] == 3
+    run.checkpoint_file.unlink()
+    with pytest.warns(UserWarning, match=r"checkpoint\.pt is missing; going on from"):
+        assert run.load_checkpoint()["iteration"] == 3
+    run.checkpoint_file.write_bytes(b"")
+    run.previous_file.write_bytes(b"")
+    with pytest.raises(RunError, match=r"checkpoint\.pt is damaged .*previous\.pt is damaged .*delete both"):
+        run.load_checkpoint()
+
+
+def test_a_damaged_checkpoint_alone_is_named(run, state):
+    run.save_checkpoint(state(7))
     run.checkpoint_file.write_bytes(run.checkpoint_file.read_bytes()[:40])
     with pytest.raises(RunError, match=r"checkpoint\.pt is damaged .*delete it to start the run anew"):
         run.load_checkpoint()
-
-
-def test_a_checkpoint_runs_no_code(run, tmp_path):
-    class Payload:
-        def __reduce__(self):
-            return os.mkdir, (str(tmp_path / "ran"),)
-
-    torch.save({"iteration": Payload()}, run.checkpoint_file)
-    with pytest.raises(RunError, match="is damaged"):
-        run.load_checkpoint()
-    assert not (tmp_path / "ran").exists()
 
 
 def test_results(run):
