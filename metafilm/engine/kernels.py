@@ -194,6 +194,7 @@ def stem_fits(convolution: nn.Module, x: Tensor) -> bool:
         and convolution.padding == convolution.stride == convolution.dilation == (1, 1)
         and convolution.padding_mode == "zeros"
         and convolution.bias is None
+        and len(convolution.weight) <= native.MOST_CHANNELS
         and convolution.weight.dtype in native.DTYPES
         and not x.requires_grad
         and native.fits(x)

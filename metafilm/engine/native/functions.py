@@ -12,13 +12,15 @@ import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from metafilm.engine.native.library import library
+from metafilm.errors import MetafilmError
 
-MOST_CHANNELS = 2048
+MOST_CHANNELS = 2048  # MOST in kernels.c
 DTYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
 PARALLEL = 2**18  # elements below which a second thread costs more than it saves
 
@@ -242,11 +244,13 @@ _POINTER, _LONG = ctypes.c_void_p, ctypes.c_long
 
 
 @cache
-def _function(name: str, dtype: torch.dtype | None) -> Callable[..., None]:
+def _function(name: str, dtype: torch.dtype | None) -> Callable[..., int]:
+    """A kernel that raises MetafilmError where it refuses the shapes it is given."""
     found = library()
     assert found is not None
     function = getattr(found, name if dtype is None else f"{name}_{DTYPES[dtype]}")
-    function.restype = None
+    function.restype = ctypes.c_int
+    function.errcheck = _checked
     function.argtypes = {
         "pool": [_POINTER, *[_LONG] * 4, *[_POINTER] * 4],
         "unpool": [*[_POINTER] * 5, *[_LONG] * 6, _POINTER],
@@ -258,6 +262,15 @@ def _function(name: str, dtype: torch.dtype | None) -> Callable[..., None]:
         "patch_sums": [_POINTER, *[_LONG] * 3, *[_POINTER] * 3],
     }[name]
     return function
+
+
+def _checked(code: int, function: Any, arguments: tuple) -> int:
+    if code:
+        raise MetafilmError(
+            f"the kernel {function.__name__} takes 1 to {MOST_CHANNELS} channels and was given others: "
+            "ask fits() first"
+        )
+    return code
 
 
 def _at(tensor: Tensor, offset: int = 0) -> int:

@@ -10,7 +10,10 @@
 #include <stdint.h>
 #include <string.h>
 
-#define MOST 2048 /* channels; metafilm/engine/native/functions.py keeps to it */
+/* Channels a kernel takes: its sums lie on the stack, where more would run over. functions.py offers it no wider
+ * maps; each function checks all the same, since what follows from a mistake there is not an error but a crash. */
+#define MOST 2048
+enum { FINE = 0, TOO_WIDE = 1 };
 
 typedef uint16_t bfloat16;
 
@@ -52,7 +55,7 @@ static void pad(const float *x, long H, long W, float *buffer) {
 }
 
 /* Of all 3x3 patches of each image: their sum [rows, 9] and the sum of their outer products [rows, 9, 9]. */
-void patch_sums(const float *x, long rows, long H, long W, float *buffer, float *sums, float *products) {
+int patch_sums(const float *x, long rows, long H, long W, float *buffer, float *sums, float *products) {
     for (long n = 0; n < rows; n++) {
         pad(x + n * H * W, H, W, buffer);
         for (long a = 0; a < 9; a++) {
@@ -71,13 +74,15 @@ void patch_sums(const float *x, long rows, long H, long W, float *buffer, float 
             }
         }
     }
+    return FINE;
 }
 
 #else
 
 /* pooled, places, and per row the sums [rows, 2, C] of (y - shift) and of its square. */
-void NAME(pool)(const T *y, long rows, long H, long W, long C, const T *shift, T *pooled, uint8_t *places,
-                float *sums) {
+int NAME(pool)(const T *y, long rows, long H, long W, long C, const T *shift, T *pooled, uint8_t *places,
+               float *sums) {
+    if (C < 1 || C > MOST) return TOO_WIDE;
     float s[MOST], q[MOST], k[MOST];
     for (long c = 0; c < C; c++) k[c] = LOAD(shift[c]);
     long h = H / 2, w = W / 2;
@@ -121,6 +126,7 @@ void NAME(pool)(const T *y, long rows, long H, long W, long C, const T *shift, T
         memcpy(sums + n * 2 * C, s, sizeof(float) * C);
         memcpy(sums + (n * 2 + 1) * C, q, sizeof(float) * C);
     }
+    return FINE;
 }
 
 /* grad = grad of pooled where it came from + offset + slope * y, for the rows of one task; of the `counted` first
@@ -154,16 +160,19 @@ static void NAME(unpool_task)(const T *of_pooled, const uint8_t *places, const T
     }
 }
 
-void NAME(unpool)(const T *of_pooled, const uint8_t *places, const T *y, const float *offset, const float *slope,
-                  long tasks, long rows, long counted, long H, long W, long C, T *grad) {
+int NAME(unpool)(const T *of_pooled, const uint8_t *places, const T *y, const float *offset, const float *slope,
+                 long tasks, long rows, long counted, long H, long W, long C, T *grad) {
+    if (C < 1 || C > MOST) return TOO_WIDE;
     long maps = rows * H * W * C, pooled = rows * (H / 2) * (W / 2) * C;
     for (long t = 0; t < tasks; t++)
         NAME(unpool_task)(of_pooled + t * pooled, places + t * pooled, y + t * maps, offset + t * C, slope + t * C,
                           rows, counted, H, W, C, grad + t * maps);
+    return FINE;
 }
 
 /* The entries of u [rows, H, W, C] where the maxima were. */
-void NAME(gather)(const T *u, const uint8_t *places, long rows, long H, long W, long C, T *out) {
+int NAME(gather)(const T *u, const uint8_t *places, long rows, long H, long W, long C, T *out) {
+    if (C < 1 || C > MOST) return TOO_WIDE;
     long h = H / 2, w = W / 2;
     for (long n = 0; n < rows; n++)
         for (long i = 0; i < h; i++)
@@ -177,10 +186,12 @@ void NAME(gather)(const T *u, const uint8_t *places, long rows, long H, long W, 
                     out[at + c] = k & 2 ? high : low;
                 }
             }
+    return FINE;
 }
 
 /* out = relu(gain * x + shift) over pixels [tasks, pixels, C]; gain and shift [tasks, C]. */
-void NAME(affine)(const T *x, const float *gain, const float *shift, long tasks, long pixels, long C, T *out) {
+int NAME(affine)(const T *x, const float *gain, const float *shift, long tasks, long pixels, long C, T *out) {
+    if (C < 1 || C > MOST) return TOO_WIDE;
     for (long t = 0; t < tasks; t++, gain += C, shift += C)
         for (long i = t * pixels; i < (t + 1) * pixels; i++)
 #pragma GCC ivdep
@@ -188,11 +199,13 @@ void NAME(affine)(const T *x, const float *gain, const float *shift, long tasks,
                 float value = gain[c] * LOAD(x[i * C + c]) + shift[c];
                 out[i * C + c] = STORE(value < 0 ? 0 : value); /* NaN stays */
             }
+    return FINE;
 }
 
 /* Its gradients; of_gain and of_shift [tasks, C] are sums over the pixels. */
-void NAME(affine_gradient)(const T *grad, const T *out, const T *x, const float *gain, long tasks, long pixels,
-                           long C, T *of_x, double *of_gain, double *of_shift) {
+int NAME(affine_gradient)(const T *grad, const T *out, const T *x, const float *gain, long tasks, long pixels,
+                          long C, T *of_x, double *of_gain, double *of_shift) {
+    if (C < 1 || C > MOST) return TOO_WIDE;
     float s[MOST], q[MOST];
     for (long t = 0; t < tasks; t++, gain += C, of_gain += C, of_shift += C)
         for (long first = t * pixels; first < (t + 1) * pixels; first += 256) {
@@ -210,13 +223,15 @@ void NAME(affine_gradient)(const T *grad, const T *out, const T *x, const float 
                 }
             for (long c = 0; c < C; c++) of_shift[c] += s[c], of_gain[c] += q[c];
         }
+    return FINE;
 }
 
 static void pad(const float *x, long H, long W, float *buffer);
 
 /* A 3x3 convolution of one-channel images x [rows, H, W] by weight [9, C] with `pool`, y never written. */
-void NAME(stem)(const float *x, const float *weight, long rows, long H, long W, long C, float *buffer, T *pooled,
-                uint8_t *places, float *sums) {
+int NAME(stem)(const float *x, const float *weight, long rows, long H, long W, long C, float *buffer, T *pooled,
+               uint8_t *places, float *sums) {
+    if (C < 1 || C > MOST) return TOO_WIDE;
     float s[MOST], q[MOST];
     long h = H / 2, w = W / 2, wide = W + 2;
     for (long n = 0; n < rows; n++) {
@@ -270,11 +285,13 @@ void NAME(stem)(const float *x, const float *weight, long rows, long H, long W, 
         memcpy(sums + n * 2 * C, s, sizeof(float) * C);
         memcpy(sums + (n * 2 + 1) * C, q, sizeof(float) * C);
     }
+    return FINE;
 }
 
 /* The part of the weight's gradient [9, C] (added to) that comes through the pooled maps. */
-void NAME(stem_gradient)(const float *x, const T *of_pooled, const uint8_t *places, long rows, long H, long W,
-                         long C, float *buffer, float *scratch, double *of_weight) {
+int NAME(stem_gradient)(const float *x, const T *of_pooled, const uint8_t *places, long rows, long H, long W,
+                        long C, float *buffer, float *scratch, double *of_weight) {
+    if (C < 1 || C > MOST) return TOO_WIDE;
     long h = H / 2, w = W / 2, wide = W + 2;
     for (long n = 0; n < rows; n++) {
         pad(x + n * H * W, H, W, buffer);
@@ -300,6 +317,7 @@ void NAME(stem_gradient)(const float *x, const T *of_pooled, const uint8_t *plac
             }
         for (long m = 0; m < 9 * C; m++) of_weight[m] += scratch[m];
     }
+    return FINE;
 }
 
 #endif

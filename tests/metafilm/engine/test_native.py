@@ -10,6 +10,7 @@ import torch
 from metafilm.engine import kernels
 from metafilm.engine.convolution import Conv2d, conv2d
 from metafilm.engine.native import functions as native
+from metafilm.errors import MetafilmError
 
 needs_compiler = pytest.mark.skipif(native.library() is None, reason="needs a C compiler")
 PRECISION = {torch.float32: 2e-6, torch.bfloat16: 1e-2}
@@ -89,6 +90,65 @@ def test_stem(dtype, tasks, rows, side) -> None:
         for vs, m in ((found, ours), (expected, theirs))
     ]
     close(*gradients, PRECISION[dtype])
+
+
+@needs_compiler
+def test_a_stem_wider_than_the_kernels_goes_through_pytorch() -> None:
+    """In a process of its own: what used to follow was its end."""
+    script = (
+        "import torch\n"
+        "from metafilm.backbones.conv4 import Block\n"
+        "block = Block(1, 4096, 'transductive').train()\n"
+        "x = torch.rand(2, 1, 28, 28)\n"
+        "found = block(x)\n"
+        "expected = torch.relu(block.pool(block.norm(block.conv(x))))\n"
+        "torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)\n"
+        "found.sum().backward()\n"
+        "print(bool(block.conv.weight.grad.isfinite().all()))\n"
+    )
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=300)
+    assert (found.returncode, found.stdout) == (0, "True\n"), found.stderr
+
+
+def every_kernel(channels, side=4) -> dict:
+    """Name -> a call of each kernel on the same numbers, two rows of one task."""
+    generator = torch.Generator().manual_seed(0)
+
+    def maps(*shape):
+        found = torch.randn(shape, generator=generator, dtype=torch.float32, device="cpu")
+        return found.contiguous(memory_format=torch.channels_last) if len(shape) == 4 else found
+
+    x, weight, line = maps(2, 1, side, side), maps(channels, 1, 3, 3), maps(1, channels)
+    y, small = maps(2, channels, side, side), maps(2, channels, side // 2, side // 2)
+    places = torch.zeros_like(small, dtype=torch.uint8).permute(0, 2, 3, 1)
+    return {
+        "pool": lambda: native.pool(y, 1, 2),
+        "unpool": lambda: native.unpool(small, places, y, line, line, 2),
+        "gather": lambda: native.gather(y, places),
+        "affine": lambda: native.affine(y, line, line),
+        "affine_gradient": lambda: native.affine_gradient(y, y, y, line),
+        "stem": lambda: native.stem(x, weight, torch.float32, 1, 2),
+        "stem_gradient": lambda: native.stem_gradient(x, weight, small, places, line, line, 2),
+    }
+
+
+@needs_compiler
+@pytest.mark.parametrize("name", every_kernel(1))
+def test_too_many_channels_are_refused_in_c(name) -> None:
+    """Each kernel looks itself, whoever calls it."""
+    most = native.MOST_CHANNELS
+    every_kernel(most)[name]()
+    with pytest.raises(MetafilmError, match=f"{name}_float32 takes 1 to {most} channels"):
+        every_kernel(most + 1)[name]()
+
+
+@needs_compiler
+@pytest.mark.parametrize("more", [0, 1])
+def test_no_more_channels_are_offered_than_taken(more) -> None:
+    channels = native.MOST_CHANNELS + more
+    assert native.fits(torch.empty(1, channels, 2, 2)) == (not more)
+    convolution = Conv2d(1, channels, 3, padding=1, bias=False)
+    assert kernels.stem_fits(convolution, torch.empty(1, 1, 4, 4)) == (not more)
 
 
 def outer_gradient(learner, episode) -> torch.Tensor:
