@@ -140,7 +140,7 @@ def affine_gradient(grad: Tensor, out: Tensor, x: Tensor, gain: Tensor) -> tuple
     def part(first: int, last: int) -> None:
         of_tasks = tasks > 1
         begin = first * channels * (pixels if of_tasks else 1)
-        sums = torch.zeros(2, last - first if of_tasks else 1, channels, dtype=torch.float64)
+        sums = _zeros(2, last - first if of_tasks else 1, channels)
         run(
             _at(grad, begin), _at(out, begin), _at(x, begin), _at(gain, first * channels * of_tasks),
             sums.shape[1], pixels if of_tasks else last - first, channels, _at(of_x, begin),
@@ -173,7 +173,7 @@ def stem(
     small = (height // 2) * (width // 2) * channels
 
     def part(first: int, last: int) -> None:
-        buffer = torch.empty((height + 2) * (width + 2))
+        buffer = _room((height + 2) * (width + 2))
         run(
             _at(x, first * height * width), _at(by_place), last - first, height, width, channels,
             _at(buffer), _at(pooled, first * small), _at(places, first * small),
@@ -194,12 +194,12 @@ def stem_gradient(
     small = (height // 2) * (width // 2) * channels
     run = _function("stem_gradient", grad.dtype)
     patch_sums = _function("patch_sums", None)
-    sums, products = torch.empty(batch, 9), torch.empty(batch, 9, 9)
+    sums, products = _room(batch, 9), _room(batch, 9, 9)
     parts: list[tuple[int, Tensor]] = []
 
     def part(first: int, last: int) -> None:
-        buffer, scratch = torch.empty((height + 2) * (width + 2)), torch.empty(9 * channels)
-        total = torch.zeros(9, channels, dtype=torch.float64)
+        buffer, scratch = _room((height + 2) * (width + 2)), _room(9 * channels)
+        total = _zeros(9, channels)
         image = _at(x, first * height * width)
         run(
             image, _at(grad, first * small), _at(places, first * small), last - first, height, width,
@@ -225,8 +225,19 @@ def stem_gradient(
 def _pooled(x: Tensor, dtype: torch.dtype, channels: int) -> tuple[Tensor, Tensor, Tensor]:
     """Room for pooled maps, places and sums."""
     batch, _, height, width = x.shape
-    places = torch.empty(batch, height // 2, width // 2, channels, dtype=torch.uint8)
-    return _like(places, dtype), places, torch.empty(batch, 2, channels)
+    places = _room(batch, height // 2, width // 2, channels, dtype=torch.uint8)
+    return _like(places, dtype), places, _room(batch, 2, channels)
+
+
+def _room(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Memory that a kernel fills. A bare ``torch.empty`` would follow the caller's default dtype and device,
+    of which a kernel, given an address, knows nothing."""
+    return torch.empty(shape, dtype=dtype, device="cpu")
+
+
+def _zeros(*shape: int) -> Tensor:
+    """Sums that a kernel adds to, in float64; otherwise as :func:`_room`."""
+    return torch.zeros(shape, dtype=torch.float64, device="cpu")
 
 
 def _like(places: Tensor, dtype: torch.dtype) -> Tensor:

@@ -151,6 +151,27 @@ def test_no_more_channels_are_offered_than_taken(more) -> None:
     assert kernels.stem_fits(convolution, torch.empty(1, 1, 4, 4)) == (not more)
 
 
+@needs_compiler
+@pytest.mark.parametrize("setting", ["meta device", "float64 by default"])
+def test_the_callers_defaults_change_nothing(setting) -> None:
+    """In a process of its own: a kernel that writes through the null pointer of the meta device ends it."""
+    script = (
+        "import sys, torch\n"
+        f"sys.path.insert(0, {os.path.dirname(__file__)!r})\n"
+        "from test_native import every_kernel\n"
+        "calls = every_kernel(8)\n"
+        "before = {name: call() for name, call in calls.items()}\n"
+        + ("torch.set_default_device('meta')\n" if setting == "meta device" else "")
+        + ("torch.set_default_dtype(torch.float64)\n" if setting == "float64 by default" else "")
+        + "for name, call in calls.items():\n"
+        "    found, expected = (v if isinstance(v, tuple) else (v,) for v in (call(), before[name]))\n"
+        "    for a, b in zip(found, expected, strict=True):\n"
+        "        assert (a.dtype, a.device) == (b.dtype, b.device) and torch.equal(a, b), name\n"
+    )
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=300)
+    assert found.returncode == 0, found.stderr
+
+
 def outer_gradient(learner, episode) -> torch.Tensor:
     from metafilm.training.outer_gradient import accumulate
 
