@@ -105,7 +105,7 @@ def test_refusals(tmp_path):
 def test_a_pipe_among_the_pictures_is_named_and_skipped(tmp_path, monkeypatch):
     opened = Image.open
     monkeypatch.setattr(
-        Image, "open", lambda path, **_: path.is_fifo() and pytest.fail("hangs") or opened(path)
+        Image, "open", lambda path, **_: (path.is_fifo() and pytest.fail("hangs")) or opened(path)
     )
     fill(tmp_path / "in", ["a", "b"])
     os.mkfifo(tmp_path / "in" / "a" / "pipe.png")

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from metafilm.cli import demo as cli_demo
 from metafilm.cli import main
@@ -176,7 +177,7 @@ def test_predict_names_pipes_and_dangling_links(place, pictures, monkeypatch, ca
     support, query = pictures
     opened = Image.open
     monkeypatch.setattr(
-        Image, "open", lambda path, **_: Path(path).is_fifo() and pytest.fail("hangs") or opened(path)
+        Image, "open", lambda path, **_: (Path(path).is_fifo() and pytest.fail("hangs")) or opened(path)
     )
     for folder in (support / "kind1", query):
         os.mkfifo(folder / "pipe.png")
