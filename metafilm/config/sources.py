@@ -49,7 +49,8 @@ class Source:
         """The episode with class ids counted through all pools of a mixture."""
         if episode.pool_ids is None or episode.class_ids is None:
             return episode
-        counts = torch.tensor([0] + [pool.num_classes for pool in self.pools[:-1]]).cumsum(0)
+        device = episode.class_ids.device
+        counts = torch.tensor([0] + [pool.num_classes for pool in self.pools[:-1]], device=device).cumsum(0)
         return replace(episode, class_ids=episode.class_ids + counts[episode.pool_ids].unsqueeze(1))
 
 

@@ -47,12 +47,15 @@ class Group:
         return list(numbers[self.rank :: self.size])
 
     def sum(self, values: Tensor) -> Tensor:
-        """The sum over all processes, in place; the same bits on each."""
+        """The sum over all processes, in place, wherever the values lie; the same bits on each."""
         if self.size > 1:
+            sent = values.to(self.device)
             try:
-                dist.all_reduce(values)
+                dist.all_reduce(sent)
             except RuntimeError as error:
                 raise WorkerLost(_lost(error)) from error
+            if sent is not values:
+                values.copy_(sent)
         return values
 
     def wait(self) -> None:

@@ -113,6 +113,8 @@ def _seconds(learner: MetaFiLM, gradient: Gradient, chunks: Chunks, episodes: li
     begin = time.perf_counter()
     try:
         gradient(episodes, chunks.queries)
+        if learner.mean.is_cuda:
+            torch.cuda.synchronize(learner.mean.device)
         return time.perf_counter() - begin
     finally:
         learner.zero_grad(set_to_none=True)

@@ -5,6 +5,7 @@ average.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -68,6 +69,25 @@ def set_rate(optimiser: torch.optim.Optimizer, fraction: float) -> None:
         group["lr"] = group["peak"] * fraction
 
 
+def load(optimiser: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Go on from an optimiser's ``state_dict``. Raises ValueError: of another network, or damaged."""
+    parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
+    for number, of_one in state["state"].items():
+        if number not in range(len(parameters)) or not isinstance(of_one, dict):
+            raise ValueError(f"the optimiser's state has {number!r}, of {len(parameters)} parameters")
+        for name, value in of_one.items():
+            shape = tuple(parameters[number].shape)
+            if not isinstance(value, Tensor) or (value.dim() and value.shape != shape):
+                found = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+                raise ValueError(f"the optimiser's {name} of parameter {number} is {found}, expected {shape}")
+    try:
+        optimiser.load_state_dict(state)
+        if not all(isinstance(group["peak"], float) for group in optimiser.param_groups):
+            raise TypeError("the peak of a learning rate is no number")
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"the optimiser's groups don't fit: {type(error).__name__} {error}") from error
+
+
 class MovingAverage:
     """An exponential moving average of a module's floating-point state, buffers too; short at first (as in
     Polyak averaging with a warm-up: the decay of update t is at most (1 + t) / (10 + t))."""
@@ -86,6 +106,17 @@ class MovingAverage:
                 self.values[name].lerp_(value, weight)
             else:
                 self.values[name].copy_(value)
+
+    def load(self, values: dict[str, Tensor], updates: int) -> None:
+        """Go on from saved values, wherever they lie. Raises ValueError: of another module."""
+        own, other = ({name: tuple(v.shape) for name, v in part.items()} for part in (self.values, values))
+        for name in own.keys() | other.keys():
+            if own.get(name) != other.get(name):
+                found, expected = other.get(name, "missing"), own.get(name, "none")
+                raise ValueError(f"the average of {name} is {found}, expected {expected}")
+        for name, value in self.values.items():
+            value.copy_(values[name])
+        self.updates = updates
 
     def state(self) -> dict[str, Tensor]:
         """The averaged state dict."""

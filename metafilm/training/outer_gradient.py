@@ -137,14 +137,17 @@ def finite(loss: Tensor) -> Tensor:
 
 
 def merge(reports: list[tuple[float, dict[str, Any]]]) -> dict[str, Any]:
-    """Weighted means of the chunks' reports."""
+    """Weighted means of the chunks' reports; of ``sizes`` the root of the mean square, which does not depend
+    on how the tasks were cut into chunks."""
     merged: dict[str, Any] = {}
+    squares: dict[str, float] = {}
     for share, report in reports:
         for key, value in report.items():
             if key == "sizes":
-                into = merged.setdefault(key, {})
                 for name, size in value.items():
-                    into[name] = into.get(name, 0.0) + share * size
+                    squares[name] = squares.get(name, 0.0) + share * size**2
             else:
                 merged[key] = merged.get(key, 0.0) + share * value
+    if any("sizes" in report for _, report in reports):
+        merged["sizes"] = {name: math.sqrt(square) for name, square in squares.items()}
     return merged

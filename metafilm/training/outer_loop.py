@@ -15,7 +15,7 @@ from metafilm import norms
 from metafilm.config.config import Config
 from metafilm.config.sources import Source
 from metafilm.engine.distributed import Group
-from metafilm.errors import MetafilmError
+from metafilm.errors import MetafilmError, RunError, first_line
 from metafilm.learner.learner import MetaFiLM
 from metafilm.storage.models import load_state
 from metafilm.training import optimiser
@@ -169,26 +169,34 @@ class OuterLoop:
         }
 
     def load(self, state: dict[str, Any], path: str | Path) -> None:
-        """Go on from a :meth:`state`."""
+        """Go on from a :meth:`state`, which may lie on another device.
+
+        Raises:
+            CheckpointError: it does not fit the learner.
+            RunError: it does not fit the optimiser or the average; ``path`` names it.
+        """
         load_state(self.learner, state["learner"], path)
-        self.optimiser.load_state_dict(state["optimiser"])
-        if self.average is not None:
-            self.average.values, self.average.updates = (
-                state["average"]["values"],
-                state["average"]["updates"],
-            )
+        try:
+            optimiser.load(self.optimiser, state["optimiser"])
+            if self.average is not None:
+                if state["average"] is None:
+                    raise ValueError("the average of the weights is missing")
+                self.average.load(state["average"]["values"], state["average"]["updates"])
+            torch.set_rng_state(state["random"].cpu())
+        except (ValueError, RuntimeError) as error:
+            raise RunError(
+                f"{path} does not fit this run ({first_line(error)}); delete it to start the run anew"
+            ) from error
         self.iteration, self.seconds = state["iteration"], state["seconds"]
         self.best, self.best_iteration = state["best"], state["best_iteration"]
         # other chunks add up in another order, so a resumed run keeps those it was begun with
         self.chunks = Chunks(*state["chunks"])
-        torch.set_rng_state(state["random"])
 
 
 def _summed(report: dict[str, Any], group: Group) -> dict[str, Any]:
-    """Means over a meta-batch from each process's part of them."""
+    """Means over a meta-batch from each process's part of them; of ``sizes`` the root of the mean square."""
     flat = {key: value for key, value in report.items() if key != "sizes"}
-    names = [*flat, *report["sizes"]]
-    values = [*flat.values(), *report["sizes"].values()]
+    values = [*flat.values(), *(size**2 for size in report["sizes"].values())]
     total = group.sum(torch.tensor(values, dtype=torch.float64, device=group.device)).tolist()
-    both = dict(zip(names, total, strict=True))
-    return {key: both[key] for key in flat} | {"sizes": {key: both[key] for key in report["sizes"]}}
+    sizes = dict(zip(report["sizes"], map(math.sqrt, total[len(flat) :]), strict=True))
+    return dict(zip(flat, total, strict=False)) | {"sizes": sizes}

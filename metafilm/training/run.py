@@ -20,12 +20,13 @@ from metafilm.config.config import Config
 from metafilm.config.sources import Source
 from metafilm.engine.distributed import Group, WorkerLost
 from metafilm.engine.memory import keep_freed_memory
-from metafilm.errors import MetafilmError
+from metafilm.errors import MetafilmError, RunError
 from metafilm.evaluation import evaluate
 from metafilm.learner.build import build_learner
 from metafilm.storage.models import save_model
 from metafilm.storage.run import RunDirectory
 from metafilm.training import chunks
+from metafilm.training.chunks import Chunks
 from metafilm.training.data import Data, open_data
 from metafilm.training.outer_gradient import Diverged
 from metafilm.training.outer_loop import OuterLoop
@@ -133,6 +134,8 @@ def train(
         "training_seconds": loop.seconds,
         "threads": torch.get_num_threads(),
         "processes": group.size,
+        "task_chunk": loop.chunks.tasks,
+        "query_chunk": loop.chunks.queries,
     }
     if group.leads:
         run.write_results(results)
@@ -145,10 +148,7 @@ def _begin(loop: OuterLoop, run: RunDirectory) -> None:
     if state is not None:
         loop.load(state, run.checkpoint_file)
     elif loop.group.leads:
-        sampler, first = loop.source.sampler, loop.indices(0)
-        loop.chunks = chunks.measure(
-            loop.learner, loop.config.outer, lambda size: list(sampler.batches(first, size)), loop.gradient
-        )
+        loop.chunks = _chosen(loop, run)
     if loop.group.leads:
         run.truncate_metrics(loop.iteration if state is not None else None)
     if loop.group.size > 1:
@@ -158,23 +158,48 @@ def _begin(loop: OuterLoop, run: RunDirectory) -> None:
         loop.load(torch.load(received, map_location="cpu", weights_only=True), run.checkpoint_file)
 
 
+def _chosen(loop: OuterLoop, run: RunDirectory) -> Chunks:
+    """The chunks that this run was begun with, chosen now if it begins. They are chosen by time, so another
+    time's may differ, and a run killed before its first checkpoint would end in other last bits."""
+    kept = run.read_chunks()
+    if kept is not None:
+        return Chunks(*kept)
+    sampler, first = loop.source.sampler, loop.indices(0)
+    found = chunks.measure(
+        loop.learner, loop.config.outer, lambda size: list(sampler.batches(first, size)), loop.gradient
+    )
+    run.write_chunks(found.tasks, found.queries)
+    return found
+
+
 def device_of(config: Config, group: Group) -> torch.device:
     """Where to train.
 
     Raises:
-        MetafilmError: the settings ask for a GPU and there is none.
+        MetafilmError: the settings ask for a GPU and there is none, or not one for each process.
     """
     if config.device == "cpu" or (config.device == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
     if not torch.cuda.is_available():
         raise MetafilmError("--device cuda, but PyTorch sees no GPU here; use --device cpu or auto")
-    return group.device if group.size > 1 else torch.device("cuda")
+    if group.size == 1:
+        return torch.device("cuda")
+    if config.device == "cuda" and group.device.type != "cuda":
+        raise MetafilmError(
+            f"--device cuda with {group.size} processes on {torch.cuda.device_count()} GPUs: each needs one "
+            "of its own; start fewer, or use --device cpu"
+        )
+    return group.device
 
 
 def _last_good(run: RunDirectory) -> str:
-    if run.checkpoint_file.exists():
-        return f"the last good checkpoint is {run.checkpoint_file} (iteration {_saved(run)})"
-    return "there is no checkpoint yet"
+    try:
+        state = run.load_checkpoint()
+    except RunError as error:
+        return str(error)
+    if state is None:
+        return "there is no checkpoint yet"
+    return f"the last good checkpoint is {run.checkpoint_file} (iteration {state['iteration']})"
 
 
 def _validate(
@@ -224,11 +249,6 @@ def _line(name: str, report: dict[str, Any], loop: OuterLoop) -> str:
     best = "" if loop.best is None else f"  best validation {loop.best:.4g}"
     accuracy = f"  accuracy {report['accuracy']:.1f} %" if "accuracy" in report else ""
     return f"{name}  loss {report['loss']:.4f}{accuracy}{best}"
-
-
-def _saved(run: RunDirectory) -> int:
-    state = run.load_checkpoint()
-    return 0 if state is None else int(state["iteration"])
 
 
 @contextmanager

@@ -4,9 +4,10 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 import episodes
-from episodes import ClassPool
+from episodes import ClassPool, EpisodeSampler
 from metafilm.config import sources as data
 from metafilm.config.config import Config
 
@@ -115,3 +116,17 @@ def test_styles() -> None:
     assert data.style("known-strokes").num_uniforms > 0
     with pytest.raises(episodes.EpisodesError):
         data.style("nothing")
+
+
+def test_classes_of_a_mixture_are_counted_where_the_episode_lies(pool) -> None:
+    source = data.Source(EpisodeSampler((pool, pool), 2, 1, 1, 0), (pool, pool))
+    episode = source.sampler.batch(range(8))
+    assert episode.pool_ids is not None and episode.class_ids is not None
+    expected = [
+        [int(c) + 7 * int(p) for c in classes]
+        for classes, p in zip(episode.class_ids, episode.pool_ids, strict=True)
+    ]
+    assert source.global_classes(episode).class_ids.tolist() == expected
+    with FakeTensorMode() as mode:  # a pretended GPU
+        there = episode._map(mode.from_tensor).to("cuda")
+        assert source.global_classes(there).class_ids.device.type == "cuda"

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from metafilm.engine import distributed
 from metafilm.errors import MetafilmError
@@ -144,3 +145,15 @@ def test_too_many_processes(make_learner) -> None:
     learner = make_learner()
     with pytest.raises(MetafilmError, match="meta-batch of 2 can't be shared by 3 processes"):
         OuterLoop(learner, learner.config, Source(None, ()), distributed.Group(1, 3))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("backend", "learner_on"), [("nccl", "cpu"), ("nccl", "cuda"), ("gloo", "cuda")])
+def test_what_is_summed_may_lie_elsewhere(monkeypatch, backend, learner_on) -> None:
+    """Pretended GPUs: NCCL sums there alone, also for a run that was told --device cpu."""
+    sent = []
+    monkeypatch.setattr(distributed.dist, "get_backend", lambda: backend)
+    monkeypatch.setattr(distributed.dist, "all_reduce", lambda values: sent.append(values.device.type))
+    with FakeTensorMode():
+        values = torch.ones(3, device=learner_on)
+        assert distributed.Group(0, 2).sum(values) is values
+    assert sent == ["cuda" if backend == "nccl" else "cpu"]

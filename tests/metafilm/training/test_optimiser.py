@@ -1,10 +1,13 @@
 """Parameter groups, the schedule, the moving average."""
 
+import copy
 import math
 from dataclasses import replace
 
 import pytest
 import torch
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from metafilm import film
 from metafilm.config.settings import Outer
@@ -82,3 +85,46 @@ def test_moving_average_against_a_loop(make_learner) -> None:
     assert set(film.parameters(learner.backbone)) <= {
         key.removeprefix("backbone.") for key in average.state()
     }
+
+
+def test_an_average_goes_on_from_a_checkpoint_on_another_device() -> None:
+    """Pretended GPU: what a checkpoint gives lies on the CPU, and the average must stay where it is."""
+    with FakeTensorMode():
+        module = nn.Linear(3, 2, device="cuda")
+        average = optimiser.MovingAverage(module, 0.9)
+        average.load({"weight": torch.ones(2, 3), "bias": torch.ones(2)}, 5)
+        assert {value.device.type for value in average.state().values()} == {"cuda"} and average.updates == 5
+        average.update(module)
+
+
+def test_an_average_of_another_module() -> None:
+    average = optimiser.MovingAverage(nn.Linear(3, 2), 0.9)
+    for values, message in (
+        ({"weight": torch.ones(2, 3)}, "the average of bias is missing"),
+        ({"weight": torch.ones(2, 4), "bias": torch.ones(2)}, r"of weight is \(2, 4\), expected \(2, 3\)"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            average.load(values, 1)
+
+
+def test_a_state_that_does_not_fit(make_learner) -> None:
+    learner = make_learner()
+    adam = optimiser.build(learner, learner.config.outer)
+    for parameter in learner.outer_parameters().values():
+        parameter.grad = torch.ones_like(parameter)
+    adam.step()
+    state = copy.deepcopy(adam.state_dict())
+    optimiser.load(adam, state)
+    bad = copy.deepcopy(state)
+    bad["state"][0]["exp_avg"] = torch.zeros(1, 2)
+    with pytest.raises(ValueError, match=r"exp_avg of parameter 0 is \(1, 2\), expected"):
+        optimiser.load(adam, bad)
+    with pytest.raises(ValueError, match="the optimiser's state has 99"):
+        optimiser.load(adam, {**state, "state": {99: {}}})
+    for groups in ([], [{}] * 4, "words", [{"params": [0]}]):
+        with pytest.raises(ValueError):
+            optimiser.load(adam, {**state, "param_groups": groups})
+    for group in state["param_groups"]:
+        del group["peak"]
+    with pytest.raises(ValueError, match="the optimiser's groups don't fit"):
+        optimiser.load(adam, state)

@@ -7,6 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from metafilm.config.sources import Source
+from metafilm.errors import RunError
 from metafilm.training import optimiser
 from metafilm.training.outer_gradient import Diverged, accumulate, penalty, sizes
 from metafilm.training.outer_loop import OuterLoop
@@ -161,3 +162,30 @@ def test_bfloat16_trains(make_learner, make_episode) -> None:
         assert all(p.isfinite().all() for p in learner.parameters())
     assert found["float32"] != found["bfloat16"]
     assert found["bfloat16"] == pytest.approx(found["float32"], rel=0.1)
+
+
+def test_sizes_do_not_depend_on_the_cut_into_chunks(make_learner, make_episode) -> None:
+    learner = make_learner(inner={"steps": 1}, outer={"meta_batch": 4})
+    tasks = make_episode(tasks=4)
+    expected = sizes(learner.train()(tasks).films[-1])
+    for cut in ([4], [1, 3], [2, 2], [1, 1, 1, 1]):
+        first = [sum(cut[:i]) for i in range(len(cut))]
+        parts = [tasks.select(slice(a, a + n)) for a, n in zip(first, cut, strict=True)]
+        loop = OuterLoop(copy.deepcopy(learner), learner.config, NOWHERE)
+        assert loop.step(parts)["sizes"] == pytest.approx(expected, rel=1e-9), cut
+
+
+def test_a_checkpoint_of_something_else_is_named(make_learner, make_episode) -> None:
+    learner = make_learner(outer={"average": 0.9})
+    loop = OuterLoop(learner, learner.config, NOWHERE)
+    loop.step([make_episode()])
+    for changes, message in (
+        ({"average": None}, "the average of the weights is missing"),
+        ({"average": {"values": {}, "updates": 1}}, "the average of .* is missing"),
+        ({"optimiser": {"state": {}, "param_groups": []}}, "different number of parameter groups"),
+        ({"random": torch.zeros(3, dtype=torch.uint8)}, "RNG state"),
+    ):
+        with pytest.raises(
+            RunError, match=f"place/checkpoint.pt does not fit this run .*{message}.*delete it"
+        ):
+            loop.load(loop.state() | changes, "place/checkpoint.pt")

@@ -1,17 +1,22 @@
 """A training run: best weights, divergence, the gap, interruption."""
 
 import warnings
+from dataclasses import replace
 
 import pytest
 import torch
 
 from episodes import EpisodeSampler
 from metafilm.config.sources import Source
+from metafilm.engine import distributed
+from metafilm.errors import MetafilmError
 from metafilm.learner.build import load_learner
 from metafilm.storage.run import RunDirectory
 from metafilm.training import data, outer_gradient
 from metafilm.training import run as training
+from metafilm.training.chunks import Chunks
 from metafilm.training.outer_gradient import Diverged
+from metafilm.training.outer_loop import OuterLoop
 from metafilm.training.run import train
 from metafilm.training.tracking import Tracker
 
@@ -100,3 +105,33 @@ def test_a_wide_gap_is_warned_of(in_memory, tiny_config, tmp_path, monkeypatch) 
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         run(tiny_config(), tmp_path / "other")
+
+
+def test_chunks_are_chosen_once(in_memory, tiny_config, tmp_path, monkeypatch) -> None:
+    """By time, so that another choice may differ; a run killed before its first checkpoint keeps its own."""
+    choices = iter([Chunks(2, 2), Chunks(1, 1)])
+    monkeypatch.setattr(training.chunks, "measure", lambda *_: next(choices))
+    config = tiny_config(outer={"task_chunk": None})
+
+    def killed(self, episodes):
+        assert self.chunks == Chunks(2, 2)
+        raise RuntimeError("killed")
+
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="killed"):
+        patch.setattr(OuterLoop, "step", killed)
+        run(config, tmp_path / "run")
+    results, directory = run(config, tmp_path / "run")
+    assert directory.load_checkpoint()["chunks"] == [2, 2]
+    assert (results["task_chunk"], results["query_chunk"]) == (2, 2)
+    assert next(choices) == Chunks(1, 1), "not asked again"
+
+
+def test_where_to_train(monkeypatch, tiny_config) -> None:
+    config = replace(tiny_config(), device="cuda")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(distributed.dist, "get_backend", lambda: "gloo")
+    assert training.device_of(config, distributed.Group()) == torch.device("cuda")
+    with pytest.raises(MetafilmError, match="--device cuda with 2 processes on 1 GPUs"):
+        training.device_of(config, distributed.Group(0, 2))
+    assert training.device_of(replace(config, device="auto"), distributed.Group(0, 2)).type == "cpu"
