@@ -11,7 +11,7 @@ import torch
 from episodes.datasets.cache import cached_pool, fingerprint
 from episodes.datasets.splits import seeded_split
 from episodes.errors import EpisodesError
-from episodes.files.images import SUFFIXES, read_image
+from episodes.files.images import read_image
 from episodes.files.root import data_root
 from episodes.pool import ClassPool
 from episodes.progress import track
@@ -19,6 +19,7 @@ from episodes.progress import track
 __all__ = ["SUFFIXES", "load_folder", "read_class_folders", "read_image"]
 
 SPLITS = ("train", "val", "test")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
 FRACTIONS = {"train": 0.64, "val": 0.16, "test": 0.20}  # miniImageNet's proportions
 
 

@@ -11,7 +11,6 @@ import numpy as np
 from episodes.datasets.cache import cached_pool, fingerprint
 from episodes.datasets.splits import check_disjoint, published_split, seeded_split
 from episodes.errors import EpisodesError
-from episodes.files.images import open_picture
 from episodes.files.root import data_root
 from episodes.pool import ClassPool
 
@@ -184,7 +183,7 @@ def read_drawing(path: Path, size: int) -> np.ndarray:
     """One drawing as uint8 [1, size, size], ink 255 on 0."""
     from PIL import Image
 
-    with open_picture(path) as opened:
+    with Image.open(path) as opened:
         # Grey first: on 1-bit pictures Pillow resizes by nearest neighbour whatever filter is asked for.
         grey = opened.convert("L")
     if grey.size != (size, size):

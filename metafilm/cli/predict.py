@@ -84,7 +84,7 @@ def read_pictures(
     if not folder.is_dir():
         raise MetafilmError(f"no folder {folder}: give one that holds the pictures to classify")
     candidates = sorted(
-        path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and not path.is_dir()
+        path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file()
     )
     files, images, skipped = [], [], []
     for file in candidates:

@@ -1,7 +1,5 @@
 """A folder of class folders."""
 
-import os
-
 import numpy as np
 import pytest
 import torch
@@ -99,16 +97,3 @@ def test_refusals(tmp_path):
         pytest.raises(EpisodesError, match="'bad' has no readable"),
     ):
         read_class_folders(tmp_path / "in")
-
-
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
-def test_a_pipe_among_the_pictures_is_named_and_skipped(tmp_path, monkeypatch):
-    opened = Image.open
-    monkeypatch.setattr(
-        Image, "open", lambda path, **_: (path.is_fifo() and pytest.fail("hangs")) or opened(path)
-    )
-    fill(tmp_path / "in", ["a", "b"])
-    os.mkfifo(tmp_path / "in" / "a" / "pipe.png")
-    with pytest.warns(UserWarning, match=r"pipe\.png: OSError: it is a folder, pipe or device"):
-        pool = load_folder(tmp_path / "in", scheme="all", root=tmp_path, image_size=8)
-    assert pool.counts.tolist() == [3, 3]

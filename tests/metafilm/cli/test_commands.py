@@ -172,23 +172,6 @@ def test_predict_on_own_pictures(place, pictures, tmp_path, capsys):
     assert json.loads(capsys.readouterr().out) == found
 
 
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
-def test_predict_names_pipes_and_dangling_links(place, pictures, monkeypatch, capsys):
-    support, query = pictures
-    opened = Image.open
-    monkeypatch.setattr(
-        Image, "open", lambda path, **_: (Path(path).is_fifo() and pytest.fail("hangs")) or opened(path)
-    )
-    for folder in (support / "kind1", query):
-        os.mkfifo(folder / "pipe.png")
-        (folder / "gone.png").symlink_to("nowhere.png")
-    assert main(["predict", str(place / "run"), "--support", str(support), "--query", str(query)]) == 0
-    said = capsys.readouterr().err
-    for folder in (support / "kind1", query):
-        for name in ("pipe.png", "gone.png"):
-            assert f"skipped {folder / name}" in said
-
-
 def test_predict_without_pictures(place, pictures, tmp_path, capsys):
     (tmp_path / "empty").mkdir()
     arguments = [
