@@ -15,6 +15,19 @@
 #define MOST 2048
 enum { FINE = 0, TOO_WIDE = 1 };
 
+/* A diverged network must be seen to have diverged: NaN passes through every kernel as through PyTorch's. */
+#if defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__
+#error "with -ffinite-math-only (part of -ffast-math) the comparisons that keep NaN are dropped"
+#endif
+
+/* Whether `value`, later in its window, takes the place of the greatest so far: as PyTorch has it, NaN is greater
+ * than all numbers, and the last NaN is the greatest. Looking for NaN in each comparison costs a tenth of the time,
+ * so images are pooled without, and once more with it where a channel's sum, which no NaN leaves a number, is NaN. */
+#define BEATS(value, best, careful) ((value) > (best) || ((careful) && (value) != (value)))
+
+/* `careful` is a constant to its callers: inlined, each has its own loop. */
+#define ALWAYS_INLINE static inline __attribute__((always_inline))
+
 typedef uint16_t bfloat16;
 
 static inline float load_bfloat16(bfloat16 value) {
@@ -24,26 +37,41 @@ static inline float load_bfloat16(bfloat16 value) {
     return result;
 }
 
-static inline bfloat16 store_bfloat16(float value) { /* to nearest, ties to even */
+static inline bfloat16 round_bfloat16(float value) { /* of a number, to nearest, ties to even */
     uint32_t bits;
     memcpy(&bits, &value, 4);
     return (bfloat16)((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
 }
 
+static inline bfloat16 store_bfloat16(float value) {
+    /* a NaN whose mantissa is all ones would be rounded up over its sign, to a zero */
+    return value != value ? 0x7fc0 : round_bfloat16(value);
+}
+
 static inline float load_float(float value) { return value; }
+static inline float round_float(float value) { return value; }
 static inline float store_float(float value) { return value; }
+
+static int any_nan(const float *values, long count) {
+    int found = 0;
+    for (long i = 0; i < count; i++) found |= values[i] != values[i];
+    return found;
+}
 
 #define T float
 #define LOAD load_float
+#define ROUND round_float
 #define STORE store_float
 #define NAME(name) name##_float32
 #include "kernels.c"
 #undef T
 #undef LOAD
+#undef ROUND
 #undef STORE
 #undef NAME
 #define T bfloat16
 #define LOAD load_bfloat16
+#define ROUND round_bfloat16
 #define STORE store_bfloat16
 #define NAME(name) name##_bfloat16
 #include "kernels.c"
@@ -79,52 +107,58 @@ int patch_sums(const float *x, long rows, long H, long W, float *buffer, float *
 
 #else
 
-/* pooled, places, and per row the sums [rows, 2, C] of (y - shift) and of its square. */
+/* One image of `pool`. */
+ALWAYS_INLINE void NAME(pool_image)(const T *image, long H, long W, long C, const float *k, T *pooled,
+                                    uint8_t *places, float *s, float *q, int careful) {
+    long h = H / 2, w = W / 2;
+    memset(s, 0, sizeof(float) * C);
+    memset(q, 0, sizeof(float) * C);
+    for (long i = 0; i < h; i++)
+        for (long j = 0; j < w; j++) {
+            const T *p0 = image + (2 * i * W + 2 * j) * C, *p1 = p0 + C, *p2 = p0 + W * C, *p3 = p2 + C;
+            T *out = pooled + (i * w + j) * C;
+            uint8_t *place = places + (i * w + j) * C;
+#pragma GCC ivdep
+            for (long c = 0; c < C; c++) {
+                float a = LOAD(p0[c]), b = LOAD(p1[c]), d = LOAD(p2[c]), e = LOAD(p3[c]);
+                float best = a;
+                int where = 0;
+                where = BEATS(b, best, careful) ? 1 : where;
+                best = BEATS(b, best, careful) ? b : best;
+                where = BEATS(d, best, careful) ? 2 : where;
+                best = BEATS(d, best, careful) ? d : best;
+                where = BEATS(e, best, careful) ? 3 : where;
+                best = BEATS(e, best, careful) ? e : best;
+                out[c] = careful ? STORE(best) : ROUND(best);
+                place[c] = (uint8_t)where;
+                a -= k[c], b -= k[c], d -= k[c], e -= k[c];
+                s[c] += (a + b) + (d + e);
+                q[c] += (a * a + b * b) + (d * d + e * e);
+            }
+        }
+    for (long i = 0; i < H; i++)
+        for (long j = (i < 2 * h ? 2 * w : 0); j < W; j++) { /* what odd sides leave out of the windows */
+            const T *p = image + (i * W + j) * C;
+#pragma GCC ivdep
+            for (long c = 0; c < C; c++) {
+                float a = LOAD(p[c]) - k[c];
+                s[c] += a;
+                q[c] += a * a;
+            }
+        }
+}
+
+/* pooled, places, and per row the sums [rows, 2, C] of (y - shift) and of its square. The shift, any value of the
+ * channel, keeps the square of the mean from cancelling the mean of the squares. */
 int NAME(pool)(const T *y, long rows, long H, long W, long C, const T *shift, T *pooled, uint8_t *places,
                float *sums) {
     if (C < 1 || C > MOST) return TOO_WIDE;
-    float s[MOST], q[MOST], k[MOST];
+    float k[MOST];
+    long map = H * W * C, small = (H / 2) * (W / 2) * C;
     for (long c = 0; c < C; c++) k[c] = LOAD(shift[c]);
-    long h = H / 2, w = W / 2;
-    for (long n = 0; n < rows; n++) {
-        memset(s, 0, sizeof(float) * C);
-        memset(q, 0, sizeof(float) * C);
-        const T *image = y + n * H * W * C;
-        for (long i = 0; i < h; i++)
-            for (long j = 0; j < w; j++) {
-                const T *p0 = image + (2 * i * W + 2 * j) * C, *p1 = p0 + C, *p2 = p0 + W * C, *p3 = p2 + C;
-                T *out = pooled + ((n * h + i) * w + j) * C;
-                uint8_t *place = places + ((n * h + i) * w + j) * C;
-#pragma GCC ivdep
-                for (long c = 0; c < C; c++) {
-                    float a = LOAD(p0[c]), b = LOAD(p1[c]), d = LOAD(p2[c]), e = LOAD(p3[c]);
-                    float best = a;
-                    int where = 0;
-                    where = b > best ? 1 : where;
-                    best = b > best ? b : best;
-                    where = d > best ? 2 : where;
-                    best = d > best ? d : best;
-                    where = e > best ? 3 : where;
-                    best = e > best ? e : best;
-                    out[c] = STORE(best);
-                    place[c] = (uint8_t)where;
-                    a -= k[c], b -= k[c], d -= k[c], e -= k[c];
-                    s[c] += (a + b) + (d + e);
-                    q[c] += (a * a + b * b) + (d * d + e * e);
-                }
-            }
-        for (long i = 0; i < H; i++)
-            for (long j = (i < 2 * h ? 2 * w : 0); j < W; j++) { /* what odd sides leave out of the windows */
-                const T *p = image + (i * W + j) * C;
-#pragma GCC ivdep
-                for (long c = 0; c < C; c++) {
-                    float a = LOAD(p[c]) - k[c];
-                    s[c] += a;
-                    q[c] += a * a;
-                }
-            }
-        memcpy(sums + n * 2 * C, s, sizeof(float) * C);
-        memcpy(sums + (n * 2 + 1) * C, q, sizeof(float) * C);
+    for (long n = 0; n < rows; n++, y += map, pooled += small, places += small, sums += 2 * C) {
+        NAME(pool_image)(y, H, W, C, k, pooled, places, sums, sums + C, 0);
+        if (any_nan(sums, C)) NAME(pool_image)(y, H, W, C, k, pooled, places, sums, sums + C, 1);
     }
     return FINE;
 }
@@ -216,7 +250,7 @@ int NAME(affine_gradient)(const T *grad, const T *out, const T *x, const float *
 #pragma GCC ivdep
                 for (long c = 0; c < C; c++) {
                     long at = i * C + c;
-                    float g = LOAD(out[at]) > 0 ? LOAD(grad[at]) : 0.0f;
+                    float g = LOAD(out[at]) <= 0 ? 0.0f : LOAD(grad[at]); /* of NaN too */
                     of_x[at] = STORE(g * gain[c]);
                     s[c] += g;
                     q[c] += g * LOAD(x[at]);
@@ -228,62 +262,67 @@ int NAME(affine_gradient)(const T *grad, const T *out, const T *x, const float *
 
 static void pad(const float *x, long H, long W, float *buffer);
 
+/* One image of `stem`, padded. */
+ALWAYS_INLINE void NAME(stem_image)(const float *buffer, const float *weight, long H, long W, long C, T *pooled,
+                                    uint8_t *places, float *s, float *q, int careful) {
+    long h = H / 2, w = W / 2, wide = W + 2;
+    memset(s, 0, sizeof(float) * C);
+    memset(q, 0, sizeof(float) * C);
+    for (long i = 0; i < h; i++)
+        for (long j = 0; j < w; j++) {
+            float p[16];
+            for (int a = 0; a < 4; a++)
+                for (int b = 0; b < 4; b++) p[a * 4 + b] = buffer[(2 * i + a) * wide + 2 * j + b];
+            T *out = pooled + (i * w + j) * C;
+            uint8_t *place = places + (i * w + j) * C;
+#pragma GCC ivdep
+            for (long c = 0; c < C; c++) {
+                float a = 0, b = 0, d = 0, e = 0;
+#pragma GCC unroll 9
+                for (int k = 0; k < 9; k++) {
+                    float v = weight[k * C + c];
+                    int at = (k / 3) * 4 + k % 3;
+                    a += v * p[at];
+                    b += v * p[at + 1];
+                    d += v * p[at + 4];
+                    e += v * p[at + 5];
+                }
+                float best = a;
+                int where = 0;
+                where = BEATS(b, best, careful) ? 1 : where;
+                best = BEATS(b, best, careful) ? b : best;
+                where = BEATS(d, best, careful) ? 2 : where;
+                best = BEATS(d, best, careful) ? d : best;
+                where = BEATS(e, best, careful) ? 3 : where;
+                best = BEATS(e, best, careful) ? e : best;
+                out[c] = careful ? STORE(best) : ROUND(best);
+                place[c] = (uint8_t)where;
+                s[c] += (a + b) + (d + e);
+                q[c] += (a * a + b * b) + (d * d + e * e);
+            }
+        }
+    for (long i = 0; i < H; i++)
+        for (long j = (i < 2 * h ? 2 * w : 0); j < W; j++) {
+            const float *p = buffer + i * wide + j;
+#pragma GCC ivdep
+            for (long c = 0; c < C; c++) {
+                float a = 0;
+                for (int k = 0; k < 9; k++) a += weight[k * C + c] * p[(k / 3) * wide + k % 3];
+                s[c] += a;
+                q[c] += a * a;
+            }
+        }
+}
+
 /* A 3x3 convolution of one-channel images x [rows, H, W] by weight [9, C] with `pool`, y never written. */
 int NAME(stem)(const float *x, const float *weight, long rows, long H, long W, long C, float *buffer, T *pooled,
                uint8_t *places, float *sums) {
     if (C < 1 || C > MOST) return TOO_WIDE;
-    float s[MOST], q[MOST];
-    long h = H / 2, w = W / 2, wide = W + 2;
-    for (long n = 0; n < rows; n++) {
+    long small = (H / 2) * (W / 2) * C;
+    for (long n = 0; n < rows; n++, pooled += small, places += small, sums += 2 * C) {
         pad(x + n * H * W, H, W, buffer);
-        memset(s, 0, sizeof(float) * C);
-        memset(q, 0, sizeof(float) * C);
-        for (long i = 0; i < h; i++)
-            for (long j = 0; j < w; j++) {
-                float p[16];
-                for (int a = 0; a < 4; a++)
-                    for (int b = 0; b < 4; b++) p[a * 4 + b] = buffer[(2 * i + a) * wide + 2 * j + b];
-                T *out = pooled + ((n * h + i) * w + j) * C;
-                uint8_t *place = places + ((n * h + i) * w + j) * C;
-#pragma GCC ivdep
-                for (long c = 0; c < C; c++) {
-                    float a = 0, b = 0, d = 0, e = 0;
-#pragma GCC unroll 9
-                    for (int k = 0; k < 9; k++) {
-                        float v = weight[k * C + c];
-                        int at = (k / 3) * 4 + k % 3;
-                        a += v * p[at];
-                        b += v * p[at + 1];
-                        d += v * p[at + 4];
-                        e += v * p[at + 5];
-                    }
-                    float best = a;
-                    int where = 0;
-                    where = b > best ? 1 : where;
-                    best = b > best ? b : best;
-                    where = d > best ? 2 : where;
-                    best = d > best ? d : best;
-                    where = e > best ? 3 : where;
-                    best = e > best ? e : best;
-                    out[c] = STORE(best);
-                    place[c] = (uint8_t)where;
-                    s[c] += (a + b) + (d + e);
-                    q[c] += (a * a + b * b) + (d * d + e * e);
-                }
-            }
-        for (long i = 0; i < H; i++)
-            for (long j = (i < 2 * h ? 2 * w : 0); j < W; j++) {
-                const float *p = buffer + i * wide + j;
-#pragma GCC ivdep
-                for (long c = 0; c < C; c++) {
-                    float a = 0;
-                    for (int k = 0; k < 9; k++) a += weight[k * C + c] * p[(k / 3) * wide + k % 3];
-                    s[c] += a;
-                    q[c] += a * a;
-                }
-            }
-        memcpy(sums + n * 2 * C, s, sizeof(float) * C);
-        memcpy(sums + (n * 2 + 1) * C, q, sizeof(float) * C);
+        NAME(stem_image)(buffer, weight, H, W, C, pooled, places, sums, sums + C, 0);
+        if (any_nan(sums, C)) NAME(stem_image)(buffer, weight, H, W, C, pooled, places, sums, sums + C, 1);
     }
     return FINE;
 }

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 import torch
+from torch.nn import functional as F
 
 from metafilm.engine import kernels
 from metafilm.engine.convolution import Conv2d, conv2d
@@ -245,6 +246,68 @@ def test_nan_is_not_lost() -> None:
     assert mean[0, 3].isnan() and var[0, 3].isnan() and mean[0, :3].isfinite().all()
     out = kernels.affine_relu(y, torch.full((1, 8), float("nan")), torch.zeros(1, 8))
     assert out.isnan().all()
+
+
+def windows_with_nan(channels=16) -> torch.Tensor:
+    """Every set of a window's four places holds NaN in one of the windows; the other values vary, zero among
+    them."""
+    y = torch.randint(-2, 3, (2, channels, 8, 9), generator=torch.Generator().manual_seed(0)).float()
+    for pattern in range(16):
+        i, j = 2 * (pattern // 4), 2 * (pattern % 4)
+        for place in range(4):
+            if pattern >> place & 1:
+                y[0, ::2, i + place // 2, j + place % 2] = float("nan")
+    return y.contiguous(memory_format=torch.channels_last)
+
+
+@needs_compiler
+@pytest.mark.parametrize("dtype", PRECISION)
+def test_nan_is_the_greatest_of_its_window(dtype) -> None:
+    """Values and places are PyTorch's, wherever in a window NaN stands and however many there are."""
+    y = windows_with_nan().to(dtype)
+    pooled, places, _, _ = native.pool(y, 1, 2)
+    expected, indices = F.max_pool2d(y, 2, return_indices=True)
+    torch.testing.assert_close(pooled, expected, rtol=0, atol=0, equal_nan=True)
+    row, column = indices // 9, indices % 9
+    assert torch.equal(places.permute(0, 3, 1, 2).long(), row % 2 * 2 + column % 2)
+
+
+@needs_compiler
+@pytest.mark.parametrize("dtype", PRECISION)
+def test_nan_in_an_image_reaches_all_that_sees_it(dtype) -> None:
+    x, weight = torch.rand(2, 1, 8, 9), torch.randn(16, 1, 3, 3)
+    x[0, 0, 3, 4] = float("nan")
+    pooled, places, mean, var = native.stem(x, weight, dtype, 2, 1)
+    expected, indices = F.max_pool2d(F.conv2d(x, weight, padding=1), 2, return_indices=True)
+    torch.testing.assert_close(
+        pooled.float(), expected, rtol=PRECISION[dtype], atol=PRECISION[dtype], equal_nan=True
+    )
+    lost = expected.isnan()
+    where = (indices // 9 % 2 * 2 + indices % 9 % 2)[lost]
+    assert lost.any() and torch.equal(places.permute(0, 3, 1, 2).long()[lost], where)
+    assert mean[0].isnan().all() and var[0].isnan().all() and mean[1].isfinite().all()
+
+
+@needs_compiler
+@pytest.mark.parametrize("bits", [0x7FC00000, 0x7FFFFFFF, 0x7F800001, -1, -0x400000])
+def test_rounding_keeps_nan(bits) -> None:
+    """Whatever its sign and mantissa."""
+    gain = torch.tensor([[bits]], dtype=torch.int32).view(torch.float32).expand(1, 16).contiguous()
+    y = torch.ones(2, 16, 4, 4, dtype=torch.bfloat16).contiguous(memory_format=torch.channels_last)
+    assert gain.isnan().all() and native.affine(y, gain, torch.zeros(1, 16)).isnan().all()
+
+
+@needs_compiler
+@pytest.mark.parametrize("dtype", PRECISION)
+def test_nan_is_kept_in_the_gradients(dtype) -> None:
+    """Of a ReLU that gave NaN, PyTorch passes the gradient on."""
+    y = windows_with_nan().to(dtype)
+    gain, shift, grad = torch.ones(1, 16), torch.zeros(1, 16), torch.ones_like(y)
+    out = native.affine(y, gain, shift)
+    of_x, _, of_shift = native.affine_gradient(grad, out, y, gain)
+    expected = torch.ops.aten.threshold_backward(grad, torch.relu(y), 0)
+    torch.testing.assert_close(of_x, expected, rtol=0, atol=0)
+    torch.testing.assert_close(of_shift[0], expected.float().sum((0, 2, 3)))
 
 
 SCRIPT = """
