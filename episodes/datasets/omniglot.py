@@ -183,7 +183,9 @@ def read_drawing(path: Path, size: int) -> np.ndarray:
     """One drawing as uint8 [1, size, size], ink 255 on 0."""
     from PIL import Image
 
-    with Image.open(path) as opened:
+    from episodes.files.images import open_picture
+
+    with open_picture(path) as opened:
         # Grey first: on 1-bit pictures Pillow resizes by nearest neighbour whatever filter is asked for.
         grey = opened.convert("L")
     if grey.size != (size, size):

@@ -4,7 +4,7 @@ Nothing read here runs as code, and no file is ever seen half-written.
 """
 
 from episodes.files.download import fetch, unpack_zip
-from episodes.files.images import fit, read_image, read_images
+from episodes.files.images import fit, open_picture, read_image, read_images
 from episodes.files.pickles import read_image_pickle
 from episodes.files.root import data_root, write_atomically
 
@@ -12,6 +12,7 @@ __all__ = [
     "data_root",
     "fetch",
     "fit",
+    "open_picture",
     "read_image",
     "read_image_pickle",
     "read_images",

@@ -1,6 +1,7 @@
 """From picture files to uint8 arrays."""
 
 import os
+import stat
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,6 +14,12 @@ from episodes.progress import Progress
 
 if TYPE_CHECKING:
     from PIL import Image
+    from PIL.ImageFile import ImageFile
+
+# Pillow tries every decoder it has, whatever a file is called, and one of them runs Ghostscript: only these.
+FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
+_MOST_PIXELS = 1 << 26  # decoded at once; a file of some kilobytes can announce any number
+_LONGEST = 8  # times the shorter side: what lies further out is cropped away in the end, so it isn't resized
 
 
 def read_images(
@@ -29,9 +36,9 @@ def read_images(
     def checked(path: Path) -> np.ndarray:
         try:
             return read(path)
-        except (OSError, ValueError, SyntaxError) as error:
-            if isinstance(error, EpisodesError):
-                raise
+        except EpisodesError:
+            raise
+        except Exception as error:  # decoders raise whatever they like on a damaged file
             raise EpisodesError(f"can't read {path}: {error}; replace it by a good copy") from error
 
     first = checked(paths[0])
@@ -67,13 +74,13 @@ def read_image(path: Path, channels: int = 3, size: int = 84, invert: bool = Fal
     channels: 3 (RGB) or 1 (grey). Turned as its EXIF orientation says; transparency lies on white; 16-bit and
     float pictures are brought to 8 bits; the shorter side is resized to `size` (antialiased, bilinear), the
     centre cropped. invert: 255 - value, for ink on paper where ink on black is expected (Omniglot). Raises
-    OSError when it is no picture.
+    OSError when it is no picture of FORMATS, no regular file or too large; see `open_picture`.
     """
     from PIL import Image, ImageOps
 
     if channels not in (1, 3):
         raise EpisodesError(f"pictures have 1 (grey) or 3 (RGB) channels, not {channels}")
-    with Image.open(path) as opened:
+    with open_picture(path) as opened:
         opened.load()
         picture = ImageOps.exif_transpose(opened)
     picture = _eight_bit(picture)
@@ -87,6 +94,30 @@ def read_image(path: Path, channels: int = 3, size: int = 84, invert: bool = Fal
     return 255 - pixels if invert else np.ascontiguousarray(pixels)
 
 
+def open_picture(path: Path) -> "ImageFile":
+    """Pillow's picture, not yet decoded, of a regular file in one of FORMATS.
+
+    Larger JPEGs are decoded at half size or less; any other of more than 2^26 pixels is refused. Raises
+    OSError for that, for what is no picture, and for devices and pipes, which would be waited on for ever.
+    """
+    from PIL import Image
+
+    # Looked at before it is opened: opening a pipe that nobody writes to already hangs.
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise OSError("it is no regular file but a folder, a pipe or a device")
+    try:
+        opened = Image.open(path, formats=FORMATS)
+    except Image.DecompressionBombError as error:
+        raise OSError(str(error)) from error
+    width, height = opened.size
+    if width * height > _MOST_PIXELS:
+        opened.draft(opened.mode, (width // 2, height // 2))  # does nothing to what isn't JPEG
+    if opened.width * opened.height > _MOST_PIXELS:
+        opened.close()
+        raise OSError(f"it has {width} x {height} pixels, {_MOST_PIXELS} at most are read: make it smaller")
+    return opened
+
+
 def fit(picture: "Image.Image", size: int) -> "Image.Image":
     """Shorter side to `size` (antialiased, bilinear), then the centre size x size. For modes "L" and
     "RGB"."""
@@ -94,12 +125,24 @@ def fit(picture: "Image.Image", size: int) -> "Image.Image":
 
     if picture.size == (size, size):
         return picture
+    picture = _middle(picture)
     scale = size / min(picture.size)
     width, height = (max(size, round(side * scale)) for side in picture.size)
     if (width, height) != picture.size:
         picture = picture.resize((width, height), Image.Resampling.BILINEAR)
     left, top = (width - size) // 2, (height - size) // 2
     return picture.crop((left, top, left + size, top + size))
+
+
+def _middle(picture: "Image.Image") -> "Image.Image":
+    """The picture without the ends of a very long one, so that resizing makes at most _LONGEST * size^2
+    pixels: 1 x 300,000 would else become `size` x 300,000 `size`."""
+    longest = _LONGEST * min(picture.size)
+    width, height = (min(side, longest) for side in picture.size)
+    if (width, height) == picture.size:
+        return picture
+    left, top = (picture.width - width) // 2, (picture.height - height) // 2
+    return picture.crop((left, top, left + width, top + height))
 
 
 def _eight_bit(picture: "Image.Image") -> "Image.Image":

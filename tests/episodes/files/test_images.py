@@ -1,11 +1,15 @@
 """Reading pictures of any size and mode."""
 
+import os
+import subprocess
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from episodes import EpisodesError
-from episodes.files.images import read_image, read_images
+from episodes.files import images
+from episodes.files.images import fit, open_picture, read_image, read_images
 
 
 def saved(tmp_path, picture, name="p.png", **options):
@@ -87,3 +91,80 @@ def test_many_in_order_and_of_one_shape(tmp_path):
     paths[140] = saved(tmp_path, Image.new("L", (3, 2)), "odd.png")
     with pytest.raises(EpisodesError, match=r"odd\.png has shape \(1, 2, 3\)"):
         read_images(paths, lambda path: np.asarray(Image.open(path))[None])
+
+
+def naive_fit(picture, size):
+    scale = size / min(picture.size)
+    width, height = (max(size, round(side * scale)) for side in picture.size)
+    whole = picture.resize((width, height), Image.Resampling.BILINEAR)
+    left, top = (width - size) // 2, (height - size) // 2
+    return whole.crop((left, top, left + size, top + size))
+
+
+@pytest.mark.parametrize("shape", [(30, 30), (31, 57), (57, 31), (20, 160), (3, 7)])
+def test_fit_is_resize_then_crop(shape):
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8))
+    np.testing.assert_array_equal(fit(picture, 12), naive_fit(picture, 12))
+
+
+@pytest.mark.parametrize("shape", [(2, 400), (400, 2), (3, 301)])
+def test_long_pictures_keep_their_middle(shape):
+    ramp = np.linspace(0, 255, max(shape)).astype(np.uint8)
+    picture = Image.fromarray(np.ascontiguousarray(np.broadcast_to(ramp, sorted(shape))))
+    picture = picture if shape[0] < shape[1] else picture.transpose(Image.Transpose.TRANSPOSE)
+    found, expected = (np.asarray(f(picture, 8)).astype(int) for f in (fit, naive_fit))
+    assert abs(found - expected).max() <= 1
+
+
+@pytest.mark.parametrize("size", [(1, 300_000), (300_000, 1)])
+def test_work_is_bounded_by_the_size_of_the_result(tmp_path, monkeypatch, size):
+    made, resize = [], Image.Image.resize
+
+    def watched(self, target, *options, **more):
+        made.append(target[0] * target[1])
+        assert made[-1] < 1_000_000
+        return resize(self, target, *options, **more)
+
+    monkeypatch.setattr(Image.Image, "resize", watched)
+    assert (read_image(saved(tmp_path, Image.new("L", size, 9)), 3, 84) == 9).all() and made
+
+
+def test_a_picture_that_announces_too_many_pixels(tmp_path, monkeypatch):
+    monkeypatch.setattr(images, "_MOST_PIXELS", 1000)
+    with pytest.raises(OSError, match="40 x 30 pixels, 1000 at most"):
+        read_image(saved(tmp_path, Image.new("L", (40, 30))), 1, 8)
+    photograph = saved(tmp_path, Image.new("L", (40, 30), 200), "p.jpg")
+    with open_picture(photograph) as opened:
+        assert opened.size == (20, 15)
+    assert abs(read_image(photograph, 1, 8).astype(int) - 200).max() <= 2
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)  # Pillow's own limit
+    with pytest.raises(OSError, match="decompression bomb"):
+        read_image(photograph, 1, 8)
+
+
+def test_no_decoder_that_starts_a_program(tmp_path, monkeypatch):
+    def started(*_, **__):
+        raise AssertionError("a program was started")
+
+    for name in ("Popen", "check_call", "run", "call"):
+        monkeypatch.setattr(subprocess, name, started)
+    page = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n0 0 9 9 rectfill\nshowpage\n"
+    (tmp_path / "p.png").write_bytes(page)
+    with pytest.raises(OSError, match="cannot identify"):
+        read_image(tmp_path / "p.png", 1, 8)
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: os.symlink("/dev/zero", path)])
+def test_pipes_folders_and_devices_are_not_opened(tmp_path, make):
+    make(tmp_path / "p.png")
+    with pytest.raises(OSError, match="no regular file"):
+        read_image(tmp_path / "p.png", 1, 8)
+
+
+def test_links_that_lead_nowhere_are_named(tmp_path):
+    good = saved(tmp_path, Image.new("L", (8, 8)))
+    (tmp_path / "gone.png").symlink_to("nowhere.png")
+    (tmp_path / "round.png").symlink_to("round.png")
+    for bad in ("gone.png", "round.png"):
+        with pytest.raises(EpisodesError, match=rf"can't read .*{bad}"):
+            read_images([good, tmp_path / bad], lambda path: read_image(path, 1, 8))
