@@ -19,13 +19,19 @@ PREPROCESSING = 1
 
 
 def fingerprint(files: Iterable[Path], base: Path) -> str:
-    """A hash of the names, sizes and times of the source files: other files, another cache."""
+    """A hash of the names, sizes and times of the source files: other files, another cache.
+
+    A link that leads nowhere counts as absent: whoever reads the file says what is wrong with it.
+    """
     digest = hashlib.sha256()
     for path in files:
-        status = path.stat()
-        digest.update(
-            f"{path.relative_to(base).as_posix()}\0{status.st_size}\0{status.st_mtime_ns}\n".encode()
-        )
+        try:
+            status = path.stat()
+            state = f"{status.st_size}\0{status.st_mtime_ns}"
+        except OSError:
+            state = "absent"
+        # fsencode, since a name needn't be UTF-8
+        digest.update(os.fsencode(path.relative_to(base).as_posix()) + f"\0{state}\n".encode())
     return digest.hexdigest()
 
 

@@ -12,7 +12,7 @@ from episodes.datasets.cache import cached_pool, fingerprint
 from episodes.datasets.splits import seeded_split
 from episodes.errors import EpisodesError
 from episodes.files.images import read_image
-from episodes.files.root import data_root
+from episodes.files.root import data_root, printable
 from episodes.pool import ClassPool
 from episodes.progress import track
 
@@ -120,12 +120,23 @@ def _choose(base: Path, split: str, kind: str, seed: int) -> tuple[list[tuple[st
 
 
 def _list(base: Path) -> list[tuple[str, list[Path]]]:
-    """(class, its picture files), sorted; folders without pictures are left out."""
+    """(class, its picture files), sorted; folders without pictures are left out.
+
+    What has a picture's name is listed whatever it is, and named as unreadable later. A class that would be
+    missed in silence, because its link leads nowhere, is an EpisodesError; so is a name that is no UTF-8,
+    since class names are written into weights and records.
+    """
     classes = []
-    for folder in sorted(path for path in base.iterdir() if path.is_dir() and not path.name.startswith(".")):
+    for folder in sorted(path for path in base.iterdir() if not path.name.startswith(".")):
+        if folder.is_symlink() and not folder.exists() and folder.suffix.lower() not in SUFFIXES:
+            raise EpisodesError(f"{printable(folder)} is a link that leads nowhere: mend it or take it away")
+        if not folder.is_dir():
+            continue
         files = sorted(
             path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.name[0] != "."
         )
+        if files and printable(folder.name) != folder.name:
+            raise EpisodesError(f"{printable(folder)}: the class's name is no UTF-8; rename the folder")
         if files:
             classes.append((folder.name, files))
     if not classes:
@@ -153,7 +164,7 @@ def _read(
         labels.append(label)
         paths.append(file)
     if skipped:
-        named = "\n  ".join(f"{file}: {reason}" for file, reason in skipped[:10])
+        named = "\n  ".join(f"{printable(file)}: {reason}" for file, reason in skipped[:10])
         more = f"\n  and {len(skipped) - 10} more" if len(skipped) > 10 else ""
         warnings.warn(f"{len(skipped)} unreadable pictures were skipped:\n  {named}{more}", stacklevel=3)
     names = tuple(name for name, _ in listed)

@@ -93,13 +93,22 @@ def find_split(root: Path, split: str) -> Path | None:
 
 def list_csv(csv_file: Path, split: str) -> list[tuple[str, list[Path]]]:
     """(class, its files) by class name, from a table with header filename,label. Raises EpisodesError on a
-    missing file."""
+    missing file, and on a table that is no UTF-8 or no table."""
+    import csv
+
+    try:
+        return _listed(csv_file, split)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise EpisodesError(f"can't read {csv_file}: {error}; get the table again") from error
+
+
+def _listed(csv_file: Path, split: str) -> list[tuple[str, list[Path]]]:
     import csv
 
     base = csv_file.parent
     here = {place: _names(base / place) for place in ("images", split) if (base / place).is_dir()}
     classes: dict[str, list[Path]] = {}
-    with csv_file.open(newline="") as lines:
+    with csv_file.open(newline="", encoding="utf-8") as lines:
         table = csv.DictReader(lines)
         if table.fieldnames is None or not {"filename", "label"} <= set(table.fieldnames):
             raise EpisodesError(f"{csv_file} has columns {table.fieldnames}, expected filename,label")
@@ -159,7 +168,7 @@ def _names(folder: Path) -> set[str]:
     names = set()
     with os.scandir(folder) as entries:
         for entry in entries:
-            if entry.is_dir():
+            if os.path.isdir(entry.path):  # entry.is_dir() raises on a link to itself
                 names.update(f"{entry.name}/{name}" for name in os.listdir(entry.path))
             else:
                 names.add(entry.name)

@@ -19,6 +19,15 @@ def data_root(root: str | os.PathLike | None = None) -> Path:
     return Path(root).expanduser()
 
 
+def printable(path: str | os.PathLike) -> str:
+    """The path as text that any terminal or JSON file takes: bytes that are no UTF-8 come out as \\xff.
+
+    Linux allows any bytes in a name; Python carries those that are no UTF-8 as lone surrogates, which can't
+    be printed or encoded.
+    """
+    return os.fspath(path).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
 def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     """Let `write` fill a file beside `path`, then rename it: `path` is the old file or the whole new one,
     never less."""

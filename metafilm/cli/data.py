@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import episodes
+from episodes.files.root import printable
 from metafilm.errors import MetafilmError
 
 
@@ -35,13 +36,13 @@ def _of_each_split(action: str, name: str | None, lines: Callable[[episodes.Data
         raise MetafilmError(f"metafilm data {action} needs a data set; metafilm data list shows them")
     entry = episodes.dataset(name)
     if not entry.splits:
-        print(f"{name} is generated while it is used: there is nothing to {action}")
+        print(f"{printable(name)} is generated while it is used: there is nothing to {action}")
         return 0
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         found = lines(entry)
     for warning in caught:
-        print(f"warning: {warning.message}")
+        print(f"warning: {printable(str(warning.message))}")
     for line in found:
-        print(f"{name} {line}")
+        print(f"{printable(name)} {line}")
     return 0

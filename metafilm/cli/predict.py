@@ -12,6 +12,7 @@ from torch import Tensor
 
 from episodes.datasets.folder import SUFFIXES, read_class_folders
 from episodes.files.images import read_image
+from episodes.files.root import printable
 from metafilm.cli.output import to_standard_output
 from metafilm.errors import MetafilmError
 from metafilm.learner.build import load_learner
@@ -50,7 +51,7 @@ def predict(
     files, pictures, more = read_pictures(query, channels, size)
     skipped = [*skipped, *more]
     for file, reason in skipped:
-        print(f"skipped {file}: {reason}", file=sys.stderr)
+        print(f"skipped {printable(file)}: {reason}", file=sys.stderr)
 
     task = learner.adapt(light_on_dark(images, invert), [classes[i] for i in labels.tolist()], steps=steps)
     probabilities = task.predict_proba(light_on_dark(pictures, invert))
@@ -60,7 +61,7 @@ def predict(
         "checkpoint": str(run_or_name),
         "classes": task.classes,
         "predictions": rows,
-        "skipped": [{"file": str(file), "reason": reason} for file, reason in skipped],
+        "skipped": [{"file": printable(file), "reason": reason} for file, reason in skipped],
     }
     if known:
         found["accuracy"] = 100 * sum(row["class"] == row["prediction"] for row in known) / len(known)
@@ -83,8 +84,9 @@ def read_pictures(
     """All pictures below `folder`: (files, uint8 [N, channels, size, size], skipped (file, reason))."""
     if not folder.is_dir():
         raise MetafilmError(f"no folder {folder}: give one that holds the pictures to classify")
+    # Pipes, devices and links that lead nowhere too: reading them says what they are, so none is missed.
     candidates = sorted(
-        path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file()
+        path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and not path.is_dir()
     )
     files, images, skipped = [], [], []
     for file in candidates:
@@ -117,7 +119,7 @@ def describe(file: Path, query: Path, classes: list[str], row: Tensor) -> dict[s
     best = int(row.argmax())
     folder = file.parent.name if file.parent != query else None
     return {
-        "file": str(file),
+        "file": printable(file),
         "prediction": classes[best],
         "probability": float(row[best]),
         "class": folder if folder in classes else None,

@@ -1,5 +1,7 @@
 """A folder of class folders."""
 
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -96,4 +98,51 @@ def test_refusals(tmp_path):
         pytest.warns(UserWarning, match="skipped"),
         pytest.raises(EpisodesError, match="'bad' has no readable"),
     ):
+        read_class_folders(tmp_path / "in")
+
+
+NOT_UTF8 = os.fsdecode(b"caf\xe9.png")
+
+
+def odd_files(folder):
+    """What has a picture's name and can't be read: dangling and looping links, a pipe, a device."""
+    (folder / "gone.png").symlink_to("nowhere.png")
+    (folder / "round.png").symlink_to("round.png")
+    (folder / "zero.png").symlink_to("/dev/zero")
+    os.mkfifo(folder / "pipe.png")
+    return ["gone.png", "pipe.png", "round.png", "zero.png"]
+
+
+def test_links_pipes_and_devices_are_named_and_skipped(tmp_path):
+    fill(tmp_path / "in" / "train", ["a", "b"])
+    odd = odd_files(tmp_path / "in" / "train" / "a")
+    (tmp_path / "in" / "train" / "a" / "0.png").rename(tmp_path / "in" / "train" / "a" / NOT_UTF8)
+    with pytest.warns(UserWarning, match=r"4 unreadable pictures.*\n.*gone.*\n.*pipe.*regular file"):
+        pool = load_folder(tmp_path / "in", root=tmp_path, image_size=8)
+    assert pool.counts.tolist() == [3, 3]
+    with pytest.warns(UserWarning, match="4 unreadable"):
+        *_, skipped = read_class_folders(tmp_path / "in" / "train", 3, 8)
+    assert [path.name for path, _ in skipped] == odd
+    # a link that is mended is noticed
+    Image.new("RGB", (8, 8)).save(tmp_path / "in" / "train" / "a" / "nowhere.png")
+    with pytest.warns(UserWarning, match="3 unreadable"):
+        assert load_folder(tmp_path / "in", root=tmp_path, image_size=8).counts.tolist() == [5, 3]
+
+
+def test_unreadable_names_can_be_printed(tmp_path):
+    fill(tmp_path / "in", ["a"])
+    (tmp_path / "in" / "a" / NOT_UTF8).write_bytes(b"torn")
+    with pytest.warns(UserWarning, match=r"caf\\xe9\.png") as caught:
+        read_class_folders(tmp_path / "in", 3, 8)
+    str(caught[0].message).encode()
+
+
+def test_a_class_that_would_be_missed(tmp_path):
+    fill(tmp_path / "in", ["a", "b"])
+    (tmp_path / "in" / "c").symlink_to("elsewhere")
+    with pytest.raises(EpisodesError, match=r"in/c is a link that leads nowhere"):
+        read_class_folders(tmp_path / "in")
+    (tmp_path / "in" / "c").unlink()
+    (tmp_path / "in" / "b").rename(tmp_path / "in" / os.fsdecode(b"caf\xe9"))
+    with pytest.raises(EpisodesError, match=r"caf\\xe9: the class's name is no UTF-8"):
         read_class_folders(tmp_path / "in")

@@ -112,6 +112,15 @@ def test_absent_says_what_to_place_where(tmp_path):
         load_miniimagenet(root=tmp_path, download=True)
 
 
+def replaced_by_link(target):
+    def break_it(base):
+        picture = base / "images" / "n0000000100000000.png"
+        picture.unlink()
+        picture.symlink_to(target)
+
+    return break_it
+
+
 @pytest.mark.parametrize(
     ("break_it", "says"),
     [
@@ -135,6 +144,16 @@ def test_absent_says_what_to_place_where(tmp_path):
         (
             lambda b: (b / "images/n0000000100000000.png").write_bytes(b"torn"),
             r"can't read .*n0000000100000000\.png",
+        ),
+        (replaced_by_link("nowhere"), r"can't read .*n0000000100000000\.png"),
+        (replaced_by_link("n0000000100000000.png"), r"can't read .*n0000000100000000\.png"),
+        (
+            lambda b: (b / "train.csv").write_bytes(b"filename,label\ncaf\xe9.png,n00000001\n"),
+            r"can't read .*train\.csv: 'utf-8' codec",
+        ),
+        (
+            lambda b: (b / "train.csv").write_text("filename,label\n" + "x" * 200_000),
+            r"can't read .*train\.csv: field larger",
         ),
     ],
 )

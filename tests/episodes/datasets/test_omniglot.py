@@ -154,3 +154,12 @@ def test_download_unpacks_both_parts(root, monkeypatch, tmp_path_factory):
     pool = load_omniglot("test", root=elsewhere, download=True)
     assert (pool.images == load_omniglot("test", root=root).images).all()
     assert sorted(p.name for p in (elsewhere / "omniglot").iterdir()) == sorted(SMALL)
+
+
+@pytest.mark.parametrize("target", ["nowhere.png", "0001_01.png", "/dev/zero"])
+def test_a_drawing_that_is_a_link_to_nothing(root, target):
+    drawing = root / "omniglot/images_background/Greek/character01/0001_01.png"
+    drawing.unlink()
+    drawing.symlink_to(target)
+    with pytest.raises(EpisodesError, match=r"can't read .*0001_01\.png"):
+        load_omniglot(root=root)

@@ -196,6 +196,30 @@ def test_data_list_prepare_check(place, tmp_path, capsys):
         assert "train" in (shown := capsys.readouterr().out) and "8 classes" in shown
 
 
+def test_links_pipes_and_names_that_are_no_text(place, pictures, tmp_path, capfd):
+    support, query = pictures
+    for folder in (support / "kind0", query / "kind0"):
+        (folder / "gone.png").symlink_to("nowhere")
+        (folder / "round.png").symlink_to("round.png")
+        os.mkfifo(folder / "pipe.png")
+        (folder / "0.png").rename(folder / os.fsdecode(b"caf\xe9.png"))
+        (folder / os.fsdecode(b"\xff.png")).write_bytes(b"torn")
+    files = ["--support", str(support), "--query", str(query), "--json", str(tmp_path / "out.json")]
+    assert main(["predict", str(place / "run"), *files]) == 0
+    found = json.loads((tmp_path / "out.json").read_text())
+    names = [Path(row["file"]).name for row in found["skipped"]]
+    assert sorted(names) == sorted(2 * ["broken.png", "gone.png", "pipe.png", "round.png", "\\xff.png"])
+    shown = capfd.readouterr()
+    assert "caf\\xe9.png" in shown.out and "pipe.png" in shown.err
+    assert main(["data", "check", f"folder:{support}", "--data-root", str(tmp_path / "root")]) == 2
+    assert "too few" in capfd.readouterr().err
+    (tmp_path / "in").mkdir()
+    support.rename(tmp_path / "in" / "train")
+    assert main(["data", "check", f"folder:{tmp_path / 'in'}", "--data-root", str(tmp_path / "root")]) == 0
+    shown = capfd.readouterr().out
+    assert "train: 3 classes, 9 images" in shown and "\\xff.png" in shown and "gone.png" in shown
+
+
 def test_demo_reports_both_styles_and_resumes(tmp_path, monkeypatch, capsys):
     small = load_config("demo").to_dict()
     small["outer"] |= {"iterations": 2, "meta_batch": 1, "warmup": 1}
