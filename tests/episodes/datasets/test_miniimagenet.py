@@ -189,6 +189,10 @@ class Evil:
         return self.call
 
 
+def rows_of(members):
+    return {"image_data": np.zeros((2, 8, 8, 3), np.uint8), "class_dict": {"a": members}}
+
+
 @pytest.mark.parametrize(
     ("made", "says"),
     [
@@ -204,6 +208,13 @@ class Evil:
             "outside 0 to 1",
         ),
         (lambda: {"image_data": np.zeros((2, 8, 8, 3), np.uint8), "class_dict": {"a": [0, 0]}}, "rows twice"),
+        (lambda: rows_of(range(10**12)), "at most 2 row numbers"),
+        (lambda: rows_of("ab"), "at most 2 row numbers"),
+        (lambda: rows_of([0, [1]]), "at most 2 row numbers"),
+        (lambda: rows_of([0.5]), "at most 2 row numbers"),
+        (lambda: rows_of([10**30]), "at most 2 row numbers"),
+        (lambda: rows_of(7), "at most 2 row numbers"),
+        (lambda: {"image_data": Evil(bytearray, 10**12)}, "makes bytes of int"),
     ],
 )
 def test_pickles_that_are_no_data_run_nothing(tmp_path, monkeypatch, made, says):
@@ -212,6 +223,74 @@ def test_pickles_that_are_no_data_run_nothing(tmp_path, monkeypatch, made, says)
     with pytest.raises(EpisodesError, match=says):
         read_image_pickle(tmp_path / "p.pkl")
     assert not (tmp_path / "ran").exists()
+
+
+class Stateful(Evil):
+    """A call whose result is then given a state of the file's choice."""
+
+    def __init__(self, state, function, *arguments):
+        self.call = function, arguments, state
+
+
+def dtype(code, *state):
+    return Stateful(state, np.dtype, code, False, True)
+
+
+STOCK = (None, None, None, -1, -1, 0)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        dtype("S8", 3, "|", None, None, None, -8, 1, 0),
+        dtype("S8", 3, "|", None, None, None, 1 << 40, 1, 0),
+        dtype("i8", 3, "<", None, None, None, -1, -1, 1),
+        dtype("u1", 3, "|", (np.dtype("u1"), (3,)), None, None, -1, -1, 0),
+        dtype("u1", 3, "|", None, ("a",), {"a": (np.dtype("u1"), 0)}, -1, -1, 0),
+        dtype("u1", 4, "|", *STOCK, {"meta": "data"}),
+        dtype("u1", 3, "x", *STOCK),
+        dtype("u1", 3, "|"),
+        dtype("u1"),
+    ],
+)
+def test_only_the_state_that_numpy_writes_for_a_dtype(tmp_path, bad):
+    """numpy's own __setstate__ takes some of these, and the process ends later."""
+    from numpy._core.multiarray import scalar
+
+    array = np.zeros((2, 8, 8, 3), np.uint8)
+    made, call, (version, shape, _, fortran, raw) = array.__reduce__()
+    for number, data in enumerate(
+        (Stateful((version, shape, bad, fortran, raw), made, *call), Evil(scalar, bad, b"12345678"))
+    ):
+        path = tmp_path / f"{number}.pkl"
+        path.write_bytes(pickle.dumps({"image_data": data, "class_dict": {"a": [0]}}))
+        with pytest.raises(EpisodesError, match=r"can't read .*a dtype"):
+            read_image_pickle(path)
+
+
+def test_a_pickle_changes_no_function_of_ours(tmp_path):
+    from episodes.files import pickles as reader
+
+    before = reader._bytes.__defaults__
+    # _codecs.encode, given the attributes {"__defaults__": ("y",)}
+    raw = b"\x80\x02c_codecs\nencode\nN}U\x0c__defaults__U\x01y\x85s\x86b."
+    (tmp_path / "p.pkl").write_bytes(raw)
+    with pytest.raises(EpisodesError, match="changes a function"):
+        read_image_pickle(tmp_path / "p.pkl")
+    assert reader._bytes.__defaults__ == before
+
+
+@pytest.mark.parametrize("protocol", [0, 1, 2, 3, 4, 5])
+@pytest.mark.parametrize("turn", [np.asarray, np.asfortranarray, lambda a: a.transpose(0, 2, 1, 3)])
+def test_arrays_of_every_order_and_protocol(tmp_path, protocol, turn):
+    images = turn(np.random.default_rng(0).integers(0, 256, (4, 5, 6, 3), dtype=np.uint8))
+    big = np.array([3, 1], ">i8")
+    rows = {"a": big, "b": [np.int64(0)], "c": range(2, 3)}
+    (tmp_path / "p.pkl").write_bytes(pickle.dumps({"image_data": images, "class_dict": rows}, protocol))
+    found, classes = read_image_pickle(tmp_path / "p.pkl")
+    np.testing.assert_array_equal(found, images)
+    assert {name: members.tolist() for name, members in classes.items()} == {"a": [3, 1], "b": [0], "c": [2]}
+    assert all(members.dtype == np.int64 and members.dtype.isnative for members in classes.values())
 
 
 def test_web_pages_and_torn_pickles(tmp_path):
