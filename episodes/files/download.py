@@ -1,4 +1,7 @@
-"""Files from the network: checksummed, resumable, from several mirrors, and archives unpacked with care."""
+"""Files from the network: checksummed, resumable, from several mirrors, and archives unpacked with care.
+
+Not pooch: it takes one address a file, starts again after a broken connection and has no limit on the bytes.
+"""
 
 import contextlib
 import hashlib
