@@ -1,4 +1,8 @@
-"""Data sets by name: what there is, how it is loaded, made ready and checked."""
+"""Data sets by name: what there is, how it is loaded, made ready and checked.
+
+DATASETS is the one place where a data set is added: the command line, the configuration's check and every
+message read it.
+"""
 
 import difflib
 import os
@@ -7,13 +11,15 @@ from dataclasses import dataclass
 
 from episodes.errors import EpisodesError
 from episodes.pool import ClassPool
+from episodes.sampling.prefetch import Sampler
 
 Root = str | os.PathLike | None
 
 
 @dataclass(frozen=True)
 class DataSet:
-    """One entry of DATASETS."""
+    """One entry of DATASETS: images in classes, or a family of functions (then `sampler` makes its tasks and
+    there is nothing to `load`)."""
 
     name: str
     description: str
@@ -21,6 +27,13 @@ class DataSet:
     load: Callable[..., ClassPool]  # (split, *, root, image_size, scheme, download, in_memory)
     downloads: bool = False  # whether `prepare` can fetch it
     schemes: tuple[str, ...] = ()  # the first is the default
+    ink: bool = False  # light strokes on black, where a user's own scan is dark on light
+    sampler: Callable[..., Sampler] | None = None  # of functions: (*, shots, queries, seed)
+
+    @property
+    def functions(self) -> bool:
+        """Whether tasks are functions to fit, not images in classes."""
+        return self.sampler is not None
 
     def prepare(self, root: Root = None, image_size: int | None = None) -> list[str]:
         """Download what can be, read every split and cache it. Returns a line per split; raises
@@ -130,10 +143,22 @@ def _strokes(
     return load_strokes(split) if image_size is None else load_strokes(split, image_size)
 
 
-def _sinusoids(*_, **__) -> ClassPool:
-    raise EpisodesError(
-        "sinusoids are drawn as they are asked for, there is no pool: use episodes.SinusoidSampler"
-    )
+def _sinusoids(*, shots: int, queries: int, seed: int) -> Sampler:
+    from episodes.datasets.sinusoids import SinusoidSampler
+
+    return SinusoidSampler(shots=shots, queries=queries, seed=seed)
+
+
+def _functions(name: str, description: str, sampler: Callable[..., Sampler]) -> DataSet:
+    """The entry of a family of functions."""
+
+    def no_pool(*_, **__) -> ClassPool:
+        raise EpisodesError(
+            f"{name} are drawn as they are asked for, there is no pool: use "
+            f"episodes.dataset({name!r}).sampler(shots=10, queries=100, seed=0)"
+        )
+
+    return DataSet(name, f"{description} (no download, no pool)", (), no_pool, sampler=sampler)
 
 
 def _folder(name: str) -> DataSet:
@@ -159,6 +184,7 @@ DATASETS: dict[str, DataSet] = {
             _omniglot,
             downloads=True,
             schemes=("vinyals", "lake", "random"),
+            ink=True,
         ),
         DataSet(
             "miniimagenet",
@@ -171,7 +197,8 @@ DATASETS: dict[str, DataSet] = {
             "generated stroke characters, 28 x 28 grey (no download)",
             ("train", "val", "test"),
             _strokes,
+            ink=True,
         ),
-        DataSet("sinusoids", "generated sine curves for regression (no download, no pool)", (), _sinusoids),
+        _functions("sinusoids", "generated sine curves for regression", _sinusoids),
     )
 }

@@ -35,7 +35,7 @@ def _of_each_split(action: str, name: str | None, lines: Callable[[episodes.Data
     if name is None:
         raise MetafilmError(f"metafilm data {action} needs a data set; metafilm data list shows them")
     entry = episodes.dataset(name)
-    if not entry.splits:
+    if entry.functions:
         print(f"{printable(name)} is generated while it is used: there is nothing to {action}")
         return 0
     with warnings.catch_warnings(record=True) as caught:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from episodes import DATASETS
 from episodes.datasets.folder import SUFFIXES, read_class_folders
 from episodes.files.images import read_image
 from episodes.files.root import printable
@@ -17,9 +18,6 @@ from metafilm.cli.output import to_standard_output
 from metafilm.errors import MetafilmError
 from metafilm.learner.build import load_learner
 from metafilm.storage.atomic import atomic_write
-
-INK_DATA = ("omniglot", "strokes")
-"""Data sets of light strokes on black, where a user's scan is dark on light."""
 
 
 def predict(
@@ -41,7 +39,9 @@ def predict(
         raise MetafilmError(f"{run_or_name} learned functions, not pictures; use a run on pictures")
     channels, size = learner.image_shape[0], learner.image_shape[-1]
     names = learner.config.data.name if learner.config is not None else ()
-    ink = all(name in INK_DATA for name in ((names,) if isinstance(names, str) else names)) and bool(names)
+    names = (names,) if isinstance(names, str) else names
+    # Where training pictures were light strokes on black, a user's scan is dark on light.
+    ink = bool(names) and all(name in DATASETS and DATASETS[name].ink for name in names)
     if invert == "auto" and not ink:
         invert = "no"
 

@@ -174,9 +174,10 @@ def style(name: str):
 
 
 def _functions(config: Config, queries: int, seed: int, shots: int | None = None) -> Sampler:
-    from episodes.datasets.sinusoids import SinusoidSampler
-
-    return SinusoidSampler(shots=shots or _low(config.episodes.shots), queries=queries, seed=seed)
+    assert isinstance(config.data.name, str)  # the configuration's check refuses mixtures of functions
+    sampler = episodes.dataset(config.data.name).sampler
+    assert sampler is not None  # it is one of REGRESSION_DATA
+    return sampler(shots=shots or _low(config.episodes.shots), queries=queries, seed=seed)
 
 
 def _low(value: int | tuple[int, int]) -> int:

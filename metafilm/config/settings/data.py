@@ -11,7 +11,7 @@ from metafilm.config.messages import shown
 from metafilm.config.settings.checks import OneOf, Rising, Switch, Text, Whole, at_least
 from metafilm.config.strict import free, section
 
-REGRESSION_DATA = ("sinusoids",)
+REGRESSION_DATA = tuple(name for name, entry in episodes.DATASETS.items() if entry.functions)
 
 
 def data_sets(value: str | tuple[str, ...]) -> str | tuple[str, ...]:

@@ -21,7 +21,7 @@ def test_unknown_names_get_a_hint():
         episodes.load("omnglot")
     with pytest.raises(EpisodesError, match=r"There are omniglot, miniimagenet"):
         episodes.load("zzz")
-    with pytest.raises(EpisodesError, match=r"use episodes\.SinusoidSampler"):
+    with pytest.raises(EpisodesError, match=r"use episodes\.dataset\('sinusoids'\)\.sampler"):
         episodes.load("sinusoids")
 
 
@@ -59,6 +59,14 @@ def test_folders_have_an_entry_too(tmp_path):
     assert entry.prepare(tmp_path, 8) == [
         f"{part}: 1 classes, 1 images, 3 x 8 x 8" for part in ("train", "val")
     ]
+
+
+def test_functions_come_with_their_sampler():
+    entry = episodes.dataset("sinusoids")
+    assert entry.functions and entry.sampler is not None and not episodes.dataset("strokes").functions
+    episode = entry.sampler(shots=3, queries=2, seed=5)[0]
+    expected = episodes.SinusoidSampler(shots=3, queries=2, seed=5)[0]
+    assert torch.equal(episode.support_labels, expected.support_labels)
 
 
 def test_importing_stays_light():

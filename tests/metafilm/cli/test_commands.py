@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
 from metafilm.cli import demo as cli_demo
 from metafilm.cli import main

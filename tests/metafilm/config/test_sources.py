@@ -1,6 +1,9 @@
 """From a configuration to episodes."""
 
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,6 +13,8 @@ import episodes
 from episodes import ClassPool, EpisodeSampler
 from metafilm.config import sources as data
 from metafilm.config.config import Config
+
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture
@@ -130,3 +135,34 @@ def test_classes_of_a_mixture_are_counted_where_the_episode_lies(pool) -> None:
     with FakeTensorMode() as mode:  # a pretended GPU
         there = episode._map(mode.from_tensor).to("cuda")
         assert source.global_classes(there).class_ids.device.type == "cuda"
+
+
+def test_a_family_of_functions_is_added_in_the_registry_alone(tmp_path):
+    """In a process of its own: one more entry, and its name is known, checked, listed and sampled."""
+    code = """
+import sys
+from episodes.datasets import registry
+from episodes.datasets.sinusoids import SinusoidSampler
+
+def lines(*, shots, queries, seed):
+    return SinusoidSampler(shots, queries, seed, amplitude=(7.0, 7.0))
+
+registry.DATASETS["lines"] = registry._functions("lines", "made up", lines)
+from metafilm.cli import main
+from metafilm.config import Config
+from metafilm.errors import ConfigError
+from metafilm.config.sources import evaluation_source, training_source
+
+regression = {"head": {"name": "regression"}, "backbone": {"name": "mlp"}}
+config = Config.from_dict({"data": {"name": "lines"}, **regression})
+for source in (training_source(config), evaluation_source(config, "val")):
+    assert source.sampler.amplitude == (7.0, 7.0) and not source.pools
+try:
+    Config.from_dict({"data": {"name": "lines"}})
+except ConfigError as error:
+    assert "does not fit --data.name lines" in str(error)
+assert main(["data", "list"]) == 0 and main(["data", "check", "lines"]) == 0
+"""
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT)
+    assert ran.returncode == 0, ran.stderr
+    assert "lines         made up" in ran.stdout and "nothing to check" in ran.stdout
