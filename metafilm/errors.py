@@ -28,6 +28,10 @@ class CheckpointError(MetafilmError):
     """A weights or checkpoint file that is missing, damaged, or does not fit the network."""
 
 
+class NotFinite(MetafilmError):
+    """Weights or predictions with NaN or infinite values, which no score can be made of."""
+
+
 def first_line(error: BaseException) -> str:
     """The first line of what an error says, or its kind where it says nothing."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -44,11 +44,10 @@ def record(
     """Score a trained learner; arguments as the options of `metafilm eval`.
 
     Returns what `metafilm.evaluation.evaluate` does (accuracy in percent, ci95, accuracy_by_step, protocol,
-    ...) and dataset, split, scheme, style, ways, shots, queries, seed, checkpoint. Of pictures also
-    `test_classes`, how many classes there are, and `training_classes_in_test`, how many of them the weights
-    were trained on (None: not known); turned classes count as one. With `encoder_support` shuffled also
-    `accuracy_own_support` and `encoder_difference`, own minus shuffled in percentage points (functions:
-    `mse_own_support`). Raises MetafilmError, EpisodesError.
+    ...) and dataset, split, scheme, style, ways, shots, queries, seed, checkpoint, weights (their fingerprint).
+    Of pictures also `test_classes`, how many classes there are, and `training_classes_in_test`, how many of
+    them the weights were trained on (None: not known); turned classes count as one. Raises MetafilmError,
+    EpisodesError.
     """
     require_counts(
         ways=(ways, 2), shots=(shots, 1), queries=(queries, 1), episodes=(episodes, 2), steps=(steps, 0)
@@ -87,19 +86,6 @@ def record(
         "weights": learner.fingerprint(),
         **familiar(run_or_name, trained, classes_of(config, split, source.pools), data_root),
     }
-    if encoder_support == "shuffled":
-        measure = learner.head.metric
-        own = evaluate(
-            learner,
-            source.sampler,
-            episodes,
-            steps=steps,
-            by_stage=False,
-            precision=precision,
-            progress=progress,
-        )
-        found[f"{measure}_own_support"] = own[measure]
-        found["encoder_difference"] = own[measure] - found[measure]
     return described | found
 
 
@@ -179,8 +165,11 @@ def print_table(found: dict[str, Any]) -> None:
         print(
             f"  the task encoder read another task's support; with its own: "
             f"{found[f'{measure}_own_support']:.{digits}f}{unit} "
-            f"(difference {found['encoder_difference']:+.{digits}f})"
+            f"(difference {found['encoder_difference']:+.{digits}f} "
+            f"± {found['encoder_difference_ci95']:.{digits}f})"
         )
+        if found["encoder_shared_classes"]:
+            print(f"  it shares {found['encoder_shared_classes']:.2f} classes with the task on average")
     print(f"  {found['wall_seconds']:.1f} s, {found['checkpoint']}")
 
 

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from episodes import Episode
 from metafilm import film, norms
-from metafilm.errors import MetafilmError
+from metafilm.errors import MetafilmError, NotFinite
 from metafilm.learner import plain, taskfile
+from metafilm.learner.finite import not_finite, require_finite_weights
 from metafilm.learner.network import SharedNetwork
 from metafilm.learner.support import as_pictures
 
@@ -150,9 +151,10 @@ def settled(
         features = network.features(x, deviations, 1)
     state = network.head.fit(features, episode.support_labels, episode.ways)
     state = {name: value.detach().clone() for name, value in state.items()}
-    if bad := next((n for n, v in {**deviations, **state}.items() if not v.isfinite().all()), None):
-        raise MetafilmError(
-            f"adapting gave NaN or infinite values in {bad!r}; look for such values among the learner's "
-            "weights, or lower the inner step size"
+    if bad := not_finite({"the support features": features, **deviations, **state}):
+        require_finite_weights(network)
+        raise NotFinite(
+            f"adapting gave values that are not finite: {bad[0]}, though the weights are; lower "
+            "inner.step_size, or look for NaN in the images"
         )
     return Task(network, deviations, state, statistics, classes)

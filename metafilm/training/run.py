@@ -20,7 +20,7 @@ from metafilm.config.config import Config
 from metafilm.config.sources import Source
 from metafilm.engine.distributed import Group, WorkerLost
 from metafilm.engine.memory import keep_freed_memory
-from metafilm.errors import MetafilmError, RunError
+from metafilm.errors import MetafilmError, NotFinite, RunError
 from metafilm.evaluation import evaluate
 from metafilm.learner.build import build_learner
 from metafilm.storage.models import save_model
@@ -111,6 +111,9 @@ def train(
                     report |= _validate(loop, validation, seen, run, build, config)
                 except WorkerLost as error:
                     raise WorkerLost(f"{error}; {_last_good(run)}. {GO_ON}") from error
+                except NotFinite as error:
+                    where = f"validation at iteration {loop.iteration}"
+                    raise Diverged(f"{where}: {error}; {_last_good(run)}. {TRAIN_ANEW}") from error
             loop.seconds += time.perf_counter() - begin
             begin = time.perf_counter()
             stop = loop.stopping or (group.size == 1 and interrupted.is_set())

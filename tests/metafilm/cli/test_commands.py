@@ -104,6 +104,7 @@ def test_eval_writes_its_record(place, tmp_path, capsys):
     assert record["encoder_support"] == "shuffled" and record["encoder_difference"] == pytest.approx(
         difference
     )
+    assert record["encoder_difference_ci95"] >= 0 and record["encoder_shared_classes"] >= 0
     assert main([*common, "--steps", "0", "--encoder-support", "none", "--json", str(file)]) == 0
     assert json.loads(file.read_text())["stages"] == ["identity"]
 

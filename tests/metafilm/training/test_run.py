@@ -9,7 +9,7 @@ import torch
 from episodes import EpisodeSampler
 from metafilm.config.sources import Source
 from metafilm.engine import distributed
-from metafilm.errors import MetafilmError
+from metafilm.errors import MetafilmError, NotFinite
 from metafilm.learner.build import load_learner
 from metafilm.storage.run import RunDirectory
 from metafilm.training import data, outer_gradient
@@ -135,3 +135,13 @@ def test_where_to_train(monkeypatch, tiny_config) -> None:
     with pytest.raises(MetafilmError, match="--device cuda with 2 processes on 1 GPUs"):
         training.device_of(config, distributed.Group(0, 2))
     assert training.device_of(replace(config, device="auto"), distributed.Group(0, 2)).type == "cpu"
+
+
+def test_a_validation_that_is_no_number_is_divergence(in_memory, tiny_config, tmp_path, monkeypatch) -> None:
+    def broken(*_, **__):
+        raise NotFinite("the predictions are not finite")
+
+    monkeypatch.setattr(training, "evaluate", broken)
+    message = "validation at iteration 2: the predictions are not finite; there is no checkpoint yet"
+    with pytest.raises(Diverged, match=message):
+        run(tiny_config(), tmp_path / "run")

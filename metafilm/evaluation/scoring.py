@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import json
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -14,22 +14,14 @@ from episodes import Episode
 from episodes.progress import Progress
 from episodes.sampling.prefetch import Sampler
 from metafilm.engine.distributed import Group
-from metafilm.errors import MetafilmError
+from metafilm.errors import MetafilmError, NotFinite
+from metafilm.evaluation.intervals import interval
+from metafilm.evaluation.other_support import OtherSupport
+from metafilm.learner.finite import require_finite_weights
 from metafilm.learner.learner import MetaFiLM
 
 TOGETHER = 8  # tasks adapted to together
 ENCODER_SUPPORT = ("own", "shuffled", "none")
-
-
-def interval(values: Sequence[float]) -> float:
-    """Half the width of the 95 % confidence interval of the mean: 1.96 times the standard error (ddof 1) over
-    episodes.
-    """
-    count = len(values)
-    if count < 2:
-        return math.nan
-    mean = sum(values) / count
-    return 1.96 * math.sqrt(sum((value - mean) ** 2 for value in values) / (count - 1) / count)
 
 
 def evaluate(
@@ -50,8 +42,8 @@ def evaluate(
     Args:
         learner: put into evaluation mode for the time being.
         steps: inner steps; None: the learner's ``evaluation_steps``.
-        encoder_support: whose support set the task encoder reads: the task's ``own``; another task's
-            (``shuffled``: the next episode's, so each is used once); ``none``: the encoder is off.
+        encoder_support: whose support set the task encoder reads: the task's ``own``; another task's, without
+            a class of this one where there are enough (``shuffled``); ``none``: the encoder is off.
         by_stage: score every stage, not the last alone.
         max_tasks: tasks whose support sets are adapted to together; the result does not depend on it but for
             rounding. None: 8, and one by one with shuffled support, so that shapes may vary.
@@ -63,10 +55,14 @@ def evaluate(
         ``accuracy`` (percent; ``mse`` for regression) of the last stage, ``ci95``, ``accuracy_by_step``
         (``mse_by_step``): the same for each of ``stages``, ``ci95_by_step``; ``stages`` names them
         (``identity``: δ = 0, ``encoder``: δ⁰, ``step k``); ``episodes``, ``steps``, ``encoder_support``,
-        ``protocol``, ``precision``, ``wall_seconds``.
+        ``protocol``, ``precision``, ``wall_seconds``. With shuffled support also, of the last stage,
+        ``accuracy_own_support`` (``mse_own_support``), ``encoder_difference``: own minus shuffled, with
+        ``encoder_difference_ci95`` from the episodes' own differences, and ``encoder_shared_classes``: how
+        many classes the other support shares with the task, a mean over episodes.
 
     Raises:
         MetafilmError: fewer than two episodes, an unknown ``encoder_support`` or precision.
+        NotFinite: weights or predictions are NaN or infinite.
     """
     if episodes < 2:
         raise MetafilmError(f"{episodes} episodes give no interval; use at least 2")
@@ -80,7 +76,11 @@ def evaluate(
         )
     if precision not in ("float32", "bfloat16"):
         raise MetafilmError(f"unknown precision {precision!r}; expected float32 or bfloat16")
+    require_finite_weights(learner)
     begin = time.perf_counter()
+    shuffled = encoder_support == "shuffled"
+    options: dict[str, Any] = {"steps": steps, "use_encoder": encoder_support != "none"}
+    others = OtherSupport(sampler) if shuffled else None
     was_training, was_autocast = learner.training, learner.autocast
     learner.eval()
     learner.autocast = precision == "bfloat16"
@@ -91,37 +91,30 @@ def evaluate(
     numbers = [mine[start : start + 16] for start in range(0, len(mine), 16)]
     try:
         with torch.no_grad(), Progress("evaluating", total=len(mine), show=progress) as bar:
-            together = max_tasks or (1 if encoder_support == "shuffled" else TOGETHER)
-            for chunk in sampler.prefetch(numbers, together):
+            for chunk in sampler.prefetch(numbers, max_tasks or (1 if shuffled else TOGETHER)):
                 for episode in chunk:
                     episode = episode.to(learner.mean.device)
-                    other = (
-                        _next_support(sampler, episode, episodes) if encoder_support == "shuffled" else None
-                    )
-                    for part, names, predictions in staged(
-                        learner,
-                        episode,
-                        steps=steps,
-                        by_stage=by_stage,
-                        encoder_episode=other,
-                        use_encoder=encoder_support != "none",
-                    ):
-                        stages = names
-                        rows = [
-                            learner.head.measure(prediction, part.query_labels).tolist()
-                            for prediction in predictions
-                        ]
-                        for position, number in enumerate(part.index.tolist()):
-                            scores[number] = [row[position] for row in rows]
+                    if others is None:
+                        stages, rows = _scores(learner, episode, by_stage=by_stage, **options)
+                    else:
+                        other, shared = others.of(episode)
+                        stages, rows = _scores(
+                            learner, episode, by_stage=by_stage, encoder_episode=other, **options
+                        )
+                        _, own = _scores(learner, episode, **options)
+                        rows = [[*row, *o, float(s)] for row, o, s in zip(rows, own, shared, strict=True)]
+                    scores |= zip(episode.index.tolist(), rows, strict=True)
                     bar.advance(episode.tasks)
     finally:
         learner.train(was_training)
         learner.autocast = was_autocast
-    columns = _gathered(scores, episodes, len(stages), group)
-    means = [sum(column) / len(column) for column in columns]
-    widths = [interval(column) for column in columns]
+    # a process without an episode knows no stage; the leader has one
+    stages = json.loads(group.send(json.dumps(stages).encode()))
+    columns = _gathered(scores, episodes, len(stages) + 2 * shuffled, group)
+    means = [sum(column) / episodes for column in columns[: len(stages)]]
+    widths = [interval(column) for column in columns[: len(stages)]]
     measure = learner.head.metric
-    return {
+    found: dict[str, Any] = {
         measure: means[-1],
         "ci95": widths[-1],
         f"{measure}_by_step": means,
@@ -134,6 +127,44 @@ def evaluate(
         "precision": precision,
         "wall_seconds": time.perf_counter() - begin,
     }
+    if shuffled:
+        found |= _difference(measure, columns[-2], columns[-3], columns[-1])
+    return found
+
+
+def _difference(
+    measure: str, own: Sequence[float], other: Sequence[float], shared: Sequence[float]
+) -> dict[str, float]:
+    """What the task encoder gains from the task's own support: each episode is compared with itself, so that
+    what makes an episode hard or easy cancels."""
+    gains = [first - second for first, second in zip(own, other, strict=True)]
+    return {
+        f"{measure}_own_support": sum(own) / len(own),
+        "encoder_difference": sum(gains) / len(gains),
+        "encoder_difference_ci95": interval(gains),
+        "encoder_shared_classes": sum(shared) / len(shared),
+    }
+
+
+def _scores(learner: MetaFiLM, episode: Episode, **options: Any) -> tuple[list[str], list[list[float]]]:
+    """The stages' names, and for each task its score at each of them; options as of :func:`staged`.
+
+    Raises:
+        NotFinite: naming the episode and the stage.
+    """
+    stages: list[str] = []
+    rows: list[list[float]] = []
+    for part, names, predictions in staged(learner, episode, **options):
+        for stage, prediction in zip(names, predictions, strict=True):
+            if not prediction.isfinite().all():
+                raise NotFinite(
+                    f"the predictions of episode {int(part.index[0])} at stage {stage!r} are not finite, "
+                    "though the weights are; lower inner.step_size, or look for NaN in the images"
+                )
+        stages = names
+        columns = [learner.head.measure(value, part.query_labels).tolist() for value in predictions]
+        rows += map(list, zip(*columns, strict=True))
+    return stages, rows
 
 
 def staged(
@@ -171,18 +202,3 @@ def _gathered(
     for number, row in scores.items():
         rows[number] = torch.tensor(row, dtype=torch.float64)
     return [tuple(column) for column in group.sum(rows).T.tolist()]
-
-
-def _next_support(sampler: Sampler, episode: Episode, episodes: int) -> Episode:
-    """For each task of the episode the support set of the next one, of the same shape where the sampler has
-    it so.
-    """
-    numbers = [(number + 1) % episodes for number in episode.index.tolist()]
-    others = list(sampler.batches(numbers, None))
-    if len(others) == 1:
-        return others[0].to(episode.device)
-    shapes = {(other.ways, other.shots) for other in others}
-    raise MetafilmError(
-        f"shuffled support needs tasks of one shape, these have (ways, shots) {sorted(shapes)}; fix --ways "
-        f"and --shots"
-    )

@@ -1,0 +1,6 @@
+"""How well a learner does: accuracy by stage of adaptation, with intervals."""
+
+from metafilm.evaluation.intervals import interval
+from metafilm.evaluation.scoring import ENCODER_SUPPORT, TOGETHER, evaluate, staged
+
+__all__ = ["ENCODER_SUPPORT", "TOGETHER", "evaluate", "interval", "staged"]

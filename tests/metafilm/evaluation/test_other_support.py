@@ -1,0 +1,88 @@
+"""Whose support the task encoder reads instead of the task's own."""
+
+import pytest
+import torch
+
+from episodes import ClassPool, Episode, EpisodeSampler
+from episodes.datasets.sinusoids import SinusoidSampler
+from metafilm import MetafilmError
+from metafilm.evaluation.other_support import PATIENCE, WHOLE, OtherSupport
+
+
+def classes(pool: ClassPool, images: torch.Tensor) -> list[int]:
+    """The class of each image ``[n, C, H, W]``, found by its pixels."""
+    known = pool.images.float().flatten(1) / 255
+    labels = torch.repeat_interleave(torch.arange(pool.num_classes), pool.counts)
+    return [int(labels[(known - image.flatten()).abs().sum(1).argmin()]) for image in images]
+
+
+@pytest.mark.parametrize("within_group", [False, True])
+@pytest.mark.parametrize("ways", [2, 3])
+def test_no_class_is_shared_where_there_are_enough(pool, ways, within_group) -> None:
+    labels = torch.arange(7).repeat_interleave(8)
+    grouped = ClassPool.from_arrays(pool.images, labels, groups=["a"] * 4 + ["b"] * 3)
+    sampler = EpisodeSampler(grouped, ways, 2, 2, 3, within_group=within_group)
+    whole = 0
+    for number in range(30):
+        task = sampler[number]
+        own = set(task.class_ids[0].tolist())
+        other, shared = OtherSupport(sampler).of(task)
+        assert shared == [0] and (other.ways, other.shots, other.tasks) == (ways, 2, 1)
+        read = classes(pool, other.support_images[0])
+        assert read[::2] == read[1::2] and len(set(read)) == ways, "two shots of each of so many classes"
+        assert not own.intersection(read)
+        assert other.support_labels.tolist() == [[label for label in range(ways) for _ in range(2)]]
+        following = [sampler[number + step] for step in range(1, WHOLE + 1)]
+        disjoint = [one for one in following if not own.intersection(one.class_ids[0].tolist())]
+        if disjoint:
+            whole += 1
+            assert torch.equal(other.support_images, disjoint[0].support_images)
+    assert 0 < whole <= 30
+
+
+def test_too_few_classes_are_said(pool) -> None:
+    class Counting(EpisodeSampler):
+        asked = 0
+
+        def batch(self, indices) -> Episode:
+            self.asked += 1
+            return super().batch(indices)
+
+    sampler = Counting(pool.subset([0, 1, 2, 3]), 3, 1, 1, 0)
+    others = OtherSupport(sampler)
+    tasks = sampler.batch(range(10))
+    sampler.asked = 0
+    other, shared = others.of(tasks)
+    assert shared == [2] * 10, "three of four classes and three of four share two at least"
+    assert other.tasks == 10 and other.support_images.shape == tasks.support_images.shape
+    assert PATIENCE + 9 * WHOLE <= sampler.asked < PATIENCE + 9 * 2 * WHOLE, "once is enough to find out"
+
+
+def test_classes_of_another_pool_are_others(pool) -> None:
+    sampler = EpisodeSampler((pool.subset([0, 1, 2]), pool.subset([3, 4, 5])), 3, 1, 1, 0)
+    for number in range(10):
+        task = sampler[number]
+        other, shared = OtherSupport(sampler).of(task)
+        read = set(classes(pool, other.support_images[0]))
+        assert shared == [0] and read == ({3, 4, 5} if int(task.pool_ids[0]) == 0 else {0, 1, 2})
+
+
+def test_a_support_of_its_own_for_each_task(pool) -> None:
+    sampler = EpisodeSampler(pool, 3, 2, 2, 1)
+    together, shared = OtherSupport(sampler).of(sampler.batch(range(5)))
+    assert shared == [0] * 5
+    for number in range(5):
+        alone, _ = OtherSupport(sampler).of(sampler[number])
+        assert torch.equal(together.support_images[number], alone.support_images[0])
+
+
+def test_functions_have_the_next_one_s() -> None:
+    sampler = SinusoidSampler(shots=5, queries=4, seed=0)
+    other, shared = OtherSupport(sampler).of(sampler.batch([3, 7]))
+    assert shared == [0, 0] and torch.equal(other.support_labels, sampler.batch([4, 8]).support_labels)
+
+
+def test_several_shapes(pool) -> None:
+    sampler = EpisodeSampler(pool, (2, 3), 1, 1, 0)
+    with pytest.raises(MetafilmError, match="shuffled support needs tasks of one shape"):
+        OtherSupport(sampler).of(Episode.cat([sampler[i] for i in range(40) if sampler[i].ways == 2]))

@@ -1,0 +1,205 @@
+"""Accuracy, its interval, the stages, whose support the encoder reads."""
+
+import copy
+import math
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import torch
+
+from episodes import EpisodeSampler
+from episodes.datasets.sinusoids import SinusoidSampler
+from metafilm import MetafilmError, evaluate
+from metafilm.engine.distributed import Group
+from metafilm.errors import NotFinite
+from metafilm.evaluation import interval
+from metafilm.evaluation.other_support import OtherSupport
+
+
+def test_against_one_episode_after_another(make_learner, sampler) -> None:
+    learner = make_learner(inner={"steps": 2}).train()
+    found = evaluate(learner, sampler, 20)
+    assert learner.training, "put back into training mode"
+    learner.eval()
+    rows = []
+    for i in range(20):
+        episode = sampler[i]
+        outcome = learner(episode, all_stages=True)
+        hits = [(p.argmax(-1) == episode.query_labels).float().mean().item() for p in outcome.predictions]
+        rows.append([100 * hit for hit in hits])
+    table = np.array(rows)
+    assert found["stages"] == ["identity", "encoder", "step 1", "step 2"]
+    np.testing.assert_allclose(found["accuracy_by_step"], table.mean(0), rtol=1e-6)
+    np.testing.assert_allclose(
+        found["ci95_by_step"], 2.0930240544083096 * table.std(0, ddof=1) / math.sqrt(20), rtol=1e-6
+    )
+    assert found["accuracy"] == found["accuracy_by_step"][-1] and found["ci95"] == found["ci95_by_step"][-1]
+    assert len(set(found["accuracy_by_step"])) > 1
+    assert (found["episodes"], found["steps"], found["encoder_support"]) == (20, 2, "own")
+    assert found["wall_seconds"] > 0
+
+
+def test_the_number_of_tasks_per_pass_does_not_matter(make_learner, pool) -> None:
+    learner = make_learner(inner={"steps": 1})
+    sampler = EpisodeSampler(pool, ways=(2, 4), shots=(1, 2), queries=2, seed=3)
+    found = [evaluate(learner, sampler, 18, max_tasks=tasks) for tasks in (1, 5)]
+    for name in ("accuracy_by_step", "ci95_by_step"):
+        assert found[0][name] == pytest.approx(found[1][name])
+
+
+def test_the_last_stage_alone(make_learner, sampler) -> None:
+    learner = make_learner(inner={"steps": 1})
+    found, whole = evaluate(learner, sampler, 6, by_stage=False), evaluate(learner, sampler, 6)
+    assert found["stages"] == ["step 1"] and found["accuracy"] == whole["accuracy"]
+    assert evaluate(learner, sampler, 6, steps=0)["stages"] == ["identity", "encoder"]
+
+
+@pytest.mark.parametrize("max_tasks", [1, 3])
+def test_shuffled_support_against_one_episode_after_another(make_learner, sampler, max_tasks) -> None:
+    """Paired: each episode's own support and another's, in one pass over the episodes."""
+    learner = make_learner(inner={"steps": 1}).eval()
+    passes = []
+    original = sampler.prefetch
+    sampler.prefetch = lambda *arguments: passes.append(1) or original(*arguments)
+    found = evaluate(learner, sampler, 9, encoder_support="shuffled", max_tasks=max_tasks)
+    assert len(passes) == 1
+    rows = []
+    for number in range(9):
+        episode = sampler[number]
+        other, _ = OtherSupport(sampler).of(episode)
+        shuffled = learner(episode, all_stages=True, encoder_episode=other).predictions
+        own = learner(episode).predictions[-1]
+        labels = episode.query_labels
+        rows.append([100 * float((p.argmax(-1) == labels).double().mean()) for p in [*shuffled, own]])
+    table = np.array(rows)
+    gains = table[:, -1] - table[:, -2]
+    np.testing.assert_allclose(found["accuracy_by_step"], table[:, :-1].mean(0))
+    assert found["stages"] == ["identity", "encoder", "step 1"] and len(found["ci95_by_step"]) == 3
+    assert found["accuracy_own_support"] == pytest.approx(table[:, -1].mean())
+    assert found["encoder_difference"] == pytest.approx(gains.mean()) and gains.any()
+    assert found["encoder_difference_ci95"] == pytest.approx(interval(gains.tolist()))
+    assert found["encoder_shared_classes"] == 0 and found["encoder_support"] == "shuffled"
+    own = evaluate(learner, sampler, 9)
+    assert own["accuracy"] == pytest.approx(found["accuracy_own_support"])
+    assert own["accuracy_by_step"][0] == found["accuracy_by_step"][0]
+
+
+def test_shared_classes_are_recorded(make_learner, pool) -> None:
+    sampler = EpisodeSampler(pool.subset([0, 1, 2, 3]), 3, 1, 2, 0)
+    found = evaluate(make_learner(), sampler, 4, encoder_support="shuffled")
+    assert found["encoder_shared_classes"] == 2
+
+
+def test_shuffled_support_with_tasks_of_several_shapes(make_learner, pool) -> None:
+    sampler = EpisodeSampler(pool, ways=(2, 4), shots=(1, 2), queries=2, seed=3)
+    learner = make_learner()
+    assert 0 <= evaluate(learner, sampler, 8, encoder_support="shuffled")["accuracy"] <= 100
+    with pytest.raises(MetafilmError, match="shuffled support needs tasks of one shape"):
+        evaluate(learner, sampler, 8, encoder_support="shuffled", max_tasks=8)
+
+
+def test_no_encoder(make_learner, sampler) -> None:
+    learner = make_learner(inner={"steps": 1})
+    found = evaluate(learner, sampler, 4, encoder_support="none")
+    assert found["stages"] == ["identity", "step 1"] and found["encoder_support"] == "none"
+    assert evaluate(make_learner(encoder={"enabled": False}), sampler, 4)["encoder_support"] == "none"
+
+
+def test_regression_has_the_mean_squared_error(make_learner) -> None:
+    learner = make_learner(
+        shape=(1,),
+        dtype=torch.float32,
+        data={"name": "sinusoids", "image_size": None},
+        backbone={"name": "mlp", "hidden": [6, 6]},
+        head={"name": "regression"},
+    )
+    sampler = SinusoidSampler(shots=5, queries=4, seed=0)
+    found = evaluate(learner, sampler, 6, max_tasks=6)
+    episode = sampler.batch(range(6))
+    expected = (learner.eval()(episode).predictions[-1] - episode.query_labels).square().mean()
+    assert found["mse"] == pytest.approx(expected.item(), rel=1e-4) and "accuracy" not in found
+    assert found["mse_by_step"][-1] == found["mse"]
+
+
+def test_errors(make_learner, sampler) -> None:
+    learner = make_learner()
+    with pytest.raises(MetafilmError, match="1 episodes give no interval"):
+        evaluate(learner, sampler, 1)
+    with pytest.raises(MetafilmError, match="unknown encoder support 'other'; expected own, shuffled, none"):
+        evaluate(learner, sampler, 4, encoder_support="other")
+    with pytest.raises(MetafilmError, match="has no task encoder"):
+        evaluate(make_learner(encoder={"enabled": False}), sampler, 4, encoder_support="shuffled")
+
+
+class Threads(Group):
+    """Processes in one: threads that meet at every sum."""
+
+    def __init__(self, rank: int, size: int, meeting: threading.Barrier, table: dict) -> None:
+        super().__init__(rank, size)
+        self.meeting, self.table = meeting, table
+
+    @property
+    def device(self) -> torch.device:
+        return torch.device("cpu")
+
+    def _shared(self, value):
+        self.table[self.rank] = value
+        self.meeting.wait()
+        found = [self.table[rank] for rank in range(self.size)]
+        self.meeting.wait()
+        return found
+
+    def sum(self, values: torch.Tensor) -> torch.Tensor:
+        return values.copy_(torch.stack(self._shared(values.clone())).sum(0))
+
+    def send(self, content: bytes | None) -> bytes:
+        return self._shared(content)[0]
+
+
+@pytest.mark.parametrize("encoder_support", ["own", "shuffled"])
+def test_more_processes_than_episodes(make_learner, sampler, encoder_support) -> None:
+    learner = make_learner(inner={"steps": 1})
+    expected = evaluate(learner, sampler, 2, encoder_support=encoder_support)
+    meeting, table = threading.Barrier(3, timeout=60), {}
+
+    def process(rank: int) -> dict:
+        group = Threads(rank, 3, meeting, table)
+        try:
+            return evaluate(
+                copy.deepcopy(learner),
+                sampler,
+                2,
+                encoder_support=encoder_support,
+                group=group,
+                progress=False,
+            )
+        except BaseException:
+            meeting.abort()
+            raise
+
+    with ThreadPoolExecutor(3) as pool:
+        for found in pool.map(process, range(3)):
+            for name in expected.keys() - {"wall_seconds"}:
+                assert found[name] == expected[name], name
+
+
+def test_weights_that_are_no_numbers_have_no_score(make_learner, sampler) -> None:
+    learner = make_learner()
+    with torch.no_grad():
+        learner.backbone.blocks[1].conv.weight[0, 0, 0, 0] = math.nan
+        learner.head.log_scale.fill_(math.inf)
+    with pytest.raises(NotFinite, match=r"weights are not finite: .*\(1 of .* values\) and 1 other tensors"):
+        evaluate(learner, sampler, 4)
+
+
+def test_predictions_that_are_no_numbers_have_no_score(make_learner, sampler) -> None:
+    learner = make_learner(inner={"steps": 1})
+    with torch.no_grad():
+        for size in learner.inner.step_sizes:
+            size.fill_(1e300)
+    with pytest.raises(NotFinite, match="the predictions of episode 0 at stage 'step 1' are not finite"):
+        evaluate(learner.train(), sampler, 4)
+    assert learner.training and not learner.autocast
+    assert 0 <= evaluate(learner, sampler, 4, steps=0)["accuracy"] <= 100
