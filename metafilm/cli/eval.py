@@ -44,7 +44,7 @@ def record(
     """Score a trained learner; arguments as the options of `metafilm eval`.
 
     Returns what `metafilm.evaluation.evaluate` does (accuracy in percent, ci95, accuracy_by_step, protocol,
-    ...) and dataset, split, scheme, style, ways, shots, queries, seed, checkpoint, weights (their fingerprint).
+    ...) and dataset, split, scheme, style, ways, shots, queries, seed, checkpoint, weights (a fingerprint).
     Of pictures also `test_classes`, how many classes there are, and `training_classes_in_test`, how many of
     them the weights were trained on (None: not known); turned classes count as one. Raises MetafilmError,
     EpisodesError.

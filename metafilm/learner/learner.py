@@ -271,7 +271,7 @@ class MetaFiLM(SharedNetwork):
     def predictions(self, episode: Episode, films: Sequence[FilmDict]) -> Iterator[tuple[Tensor, Tensor]]:
         """The second half of :meth:`forward`: under each of these deviations, the queries' predictions ``[T,
         Q, ways]`` and the features ``[T, n, D]`` they come from, the support's first where the head reads it.
-        In training the normalisation statistics are noted for the running averages.
+        In training the normalisation statistics under the last of them are noted for the running averages.
         """
         tasks, labels = episode.tasks, episode.support_labels
         x = self.prepare(episode.query_images)
@@ -279,9 +279,11 @@ class MetaFiLM(SharedNetwork):
         if support:
             x = join(self.prepare(episode.support_images), x, tasks)
         if len(films) > 1:
-            x = self.stem(x, tasks, support=support or None)
-        for deviations in films:
-            yield self.predict_prepared(x, deviations, labels, episode.ways, support)
+            # what comes before the first deviation is normalised here, once for all of them
+            x = self.stem(x, tasks, support=support or None, record=self.training)
+        for number, deviations in enumerate(films, 1):
+            last = number == len(films)
+            yield self.predict_prepared(x, deviations, labels, episode.ways, support, record=last)
 
     # What a user does with a trained learner.
 

@@ -160,13 +160,13 @@ class SharedNetwork(nn.Module):
         """uint8 pixels as floats in [0, 1]; floats as they are."""
         return images.to(self.mean.dtype) / 255 if images.dtype == torch.uint8 else images
 
-    def stem(self, x: Tensor, tasks: int, *, support: int | None = None) -> Any:
+    def stem(self, x: Tensor, tasks: int, *, support: int | None = None, record: bool = False) -> Any:
         """What the backbone makes of prepared images before its first FiLM site, to be passed to
         :meth:`features` in their place as often as wanted; the images themselves where it has no such part.
         """
         if not hasattr(self.backbone, "stem"):
             return x
-        with norms.layout(tasks, support), self._precision(x):
+        with norms.layout(tasks, support, record), self._precision(x):
             if torch.compiler.is_compiling():
                 return self.backbone.stem(x)  # type: ignore[operator]
             with film.exclusive(self.backbone):
@@ -195,7 +195,7 @@ class SharedNetwork(nn.Module):
         return torch.autocast(x.device.type, torch.bfloat16, enabled=self.autocast)
 
     def predict_prepared(
-        self, x: Any, deviations: FilmDict, labels: Tensor, ways: int, support: int
+        self, x: Any, deviations: FilmDict, labels: Tensor, ways: int, support: int, *, record: bool = True
     ) -> tuple[Tensor, Tensor]:
         """Predictions ``[T, Q, ways]``, and the features ``[T, n, D]`` that they come from.
 
@@ -204,9 +204,11 @@ class SharedNetwork(nn.Module):
                 support's.
             deviations: ``[T, C]`` each.
             labels: ``[T, S]`` of the support.
+            record: in training, note the normalisation statistics.
         """
         tasks = labels.shape[0]
-        features = self.features(x, deviations, tasks, support=support or None, record=self.training)
+        record = self.training and record
+        features = self.features(x, deviations, tasks, support=support or None, record=record)
         state = self.head.fit(features[:, :support], labels, ways)
         return self.head.predict(state, features[:, support:]), features
 

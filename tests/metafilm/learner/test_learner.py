@@ -267,3 +267,23 @@ def test_foreign_norms_stay_as_they_are_while_the_learner_trains(make_episode) -
     alone = torch.cat([learner(episode.select(t)).predictions[-1] for t in range(3)])
     torch.testing.assert_close(together, alone)
     assert all(torch.equal(value, before[name]) for name, value in learner.state_dict().items())
+
+
+@pytest.mark.parametrize("head", ["prototype", "linear"])
+@pytest.mark.parametrize("backbone", ["conv4", "resnet12"])
+@pytest.mark.parametrize("sites", ["all", "last"])
+def test_statistics_are_recorded_once_whatever_stages_are_asked_for(
+    make_learner, make_episode, backbone, head, sites
+) -> None:
+    settings = {"backbone": {"name": backbone}, "head": {"name": head}, "film": {"sites": sites}}
+    learner = make_learner(inner={"steps": 2, "views": 0}, **settings).train()
+    found = []
+    for all_stages in (False, True):
+        norms.discard(learner.backbone)
+        outcome = learner(make_episode(tasks=3), all_stages=all_stages)
+        assert len(outcome.predictions) == (4 if all_stages else 1)
+        layers = [module for module in learner.backbone.modules() if isinstance(module, norms.Norm)]
+        assert [int(layer.recorded_tasks) for layer in layers] == [3] * len(layers)
+        found.append(torch.stack([layer.recorded.mean(1) for layer in layers]))
+        norms.commit(learner.backbone)
+    torch.testing.assert_close(*found)
