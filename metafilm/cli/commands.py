@@ -1,4 +1,4 @@
-"""The command line: `metafilm demo | train | eval | predict | data`.
+"""The command line: `metafilm demo | train | eval | predict | data | doctor`.
 
 Here stand the commands and their options; what they do stands in the files beside this one, which are
 imported only by the command that needs them. Options are spelled with hyphens; underscores are taken too.
@@ -234,7 +234,22 @@ class DataCommand:
         return self.action.run()
 
 
-def parse(arguments: Sequence[str]) -> Demo | Train | Eval | Predict | DataCommand:
+@dataclass(frozen=True)
+class Doctor:
+    """Show what this installation runs on: versions, processor, compiled kernels, data sets."""
+
+    data_root: Path | None = None
+    """Where data sets lie; default: $METAFILM_DATA, else the user's cache directory."""
+    debug: Switch = False
+    """Show the traceback of an error."""
+
+    def run(self) -> int:
+        from metafilm.cli.doctor import doctor
+
+        return doctor(self.data_root)
+
+
+def parse(arguments: Sequence[str]) -> Demo | Train | Eval | Predict | DataCommand | Doctor:
     """Options to a command. The settings of `train CONFIG` start from that file.
 
     Raises MetafilmError, ConfigError listing all that is wrong with the settings.
@@ -251,6 +266,7 @@ def parse(arguments: Sequence[str]) -> Demo | Train | Eval | Predict | DataComma
         | Annotated[Eval, tyro.conf.subcommand("eval")]
         | Annotated[Predict, tyro.conf.subcommand("predict")]
         | Annotated[DataCommand, tyro.conf.subcommand("data")]
+        | Annotated[Doctor, tyro.conf.subcommand("doctor")]
     )
     command = tyro.cli(
         commands,  # type: ignore[arg-type]
