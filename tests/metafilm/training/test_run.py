@@ -145,3 +145,20 @@ def test_a_validation_that_is_no_number_is_divergence(in_memory, tiny_config, tm
     message = "validation at iteration 2: the predictions are not finite; there is no checkpoint yet"
     with pytest.raises(Diverged, match=message):
         run(tiny_config(), tmp_path / "run")
+
+
+def test_a_run_with_a_damaged_checkpoint_goes_on_from_the_one_before(
+    in_memory, tiny_config, tmp_path
+) -> None:
+    config = tiny_config(evaluation={"checkpoint_every_seconds": 0.0})
+    _, directory = run(config, tmp_path / "run")
+    expected = directory.load_checkpoint()["learner"]
+    content = bytearray(directory.checkpoint_file.read_bytes())
+    content[len(content) // 2] ^= 1
+    directory.checkpoint_file.write_bytes(content)
+    with pytest.warns(UserWarning, match=r"its checksum does not fit.*going on from .*\(iteration 3\)"):
+        results, _ = run(config, tmp_path / "run")
+    assert results["iterations"] == 4
+    found = directory.load_checkpoint()["learner"]
+    assert all(torch.equal(value, expected[name]) for name, value in found.items())
+    assert [record["iteration"] for record in directory.read_metrics()] == [1, 2, 4]
