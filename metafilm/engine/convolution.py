@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from torch.autograd import Function
 from torch.nn import functional as F
 
+from metafilm.engine.plain import transformed
+
 Geometry = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], int]
 """Stride, padding, dilation and groups."""
 
@@ -23,7 +25,8 @@ class Conv2d(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         if self.bias is not None or self.padding_mode != "zeros" or isinstance(self.padding, str):
             return super().forward(x)
-        if torch.compiler.is_compiling():  # the compiler differentiates and fuses PyTorch's own operations
+        # the compiler and torch.func differentiate PyTorch's own operations, and know no others
+        if torch.compiler.is_compiling() or transformed():
             return super().forward(x)
         weight = self.weight
         if torch.is_autocast_enabled(x.device.type):
@@ -40,7 +43,22 @@ def conv2d(x: Tensor, weight: Tensor, geometry: Geometry) -> Tensor:
         weight: ``[O, C / groups, h, w]``, of the same dtype.
         geometry: stride, padding, dilation (pairs) and groups.
     """
+    if transformed():
+        return F.conv2d(x, weight, None, *geometry)
     return _Convolve.apply(x, weight, geometry)  # type: ignore[return-value]
+
+
+def _input_gradient(grad: Tensor, weight: Tensor, like: Tensor, geometry: Geometry) -> Tensor:
+    # a graph made before a transform may be gone through within it, as vectorised Jacobians do
+    if transformed():
+        return _backward(grad, like, weight, geometry, 0)
+    return _InputGradient.apply(grad, weight, like, geometry)  # type: ignore[return-value]
+
+
+def _weight_gradient(grad: Tensor, x: Tensor, like: Tensor, geometry: Geometry) -> Tensor:
+    if transformed():
+        return _backward(grad, x, like, geometry, 1)
+    return _WeightGradient.apply(grad, x, like, geometry)  # type: ignore[return-value]
 
 
 # A convolution y(x, w), its input gradient x̄(g, w) and its weight gradient w̄(g, x) are three bilinear maps,
@@ -57,9 +75,9 @@ class _Convolve(Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
-        of_x = _InputGradient.apply(grad, weight, x, ctx.geometry) if wanted(ctx, 0) else None
-        of_w = _WeightGradient.apply(grad, x, weight, ctx.geometry) if wanted(ctx, 1) else None
-        return of_x, of_w, None  # type: ignore[return-value]
+        of_x = _input_gradient(grad, weight, x, ctx.geometry) if wanted(ctx, 0) else None
+        of_w = _weight_gradient(grad, x, weight, ctx.geometry) if wanted(ctx, 1) else None
+        return of_x, of_w, None
 
 
 class _InputGradient(Function):
@@ -72,9 +90,9 @@ class _InputGradient(Function):
     @staticmethod
     def backward(ctx: Any, u: Tensor) -> tuple[Tensor | None, ...]:
         grad, weight = ctx.saved_tensors
-        of_grad = _Convolve.apply(u, weight, ctx.geometry) if wanted(ctx, 0) else None
-        of_w = _WeightGradient.apply(grad, u, weight, ctx.geometry) if wanted(ctx, 1) else None
-        return of_grad, of_w, None, None  # type: ignore[return-value]
+        of_grad = conv2d(u, weight, ctx.geometry) if wanted(ctx, 0) else None
+        of_w = _weight_gradient(grad, u, weight, ctx.geometry) if wanted(ctx, 1) else None
+        return of_grad, of_w, None, None
 
 
 class _WeightGradient(Function):
@@ -87,9 +105,9 @@ class _WeightGradient(Function):
     @staticmethod
     def backward(ctx: Any, u: Tensor) -> tuple[Tensor | None, ...]:
         grad, x = ctx.saved_tensors
-        of_grad = _Convolve.apply(x, u, ctx.geometry) if wanted(ctx, 0) else None
-        of_x = _InputGradient.apply(grad, u, x, ctx.geometry) if wanted(ctx, 1) else None
-        return of_grad, of_x, None, None  # type: ignore[return-value]
+        of_grad = conv2d(x, u, ctx.geometry) if wanted(ctx, 0) else None
+        of_x = _input_gradient(grad, u, x, ctx.geometry) if wanted(ctx, 1) else None
+        return of_grad, of_x, None, None
 
 
 def wanted(ctx: Any, which: int) -> bool:

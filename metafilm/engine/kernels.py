@@ -16,8 +16,10 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from metafilm.engine import plain
 from metafilm.engine.convolution import Conv2d, conv2d, wanted
 from metafilm.engine.native import functions as native
+from metafilm.engine.plain import transformed
 
 
 def pool_and_moments(y: Tensor, tasks: int = 1, rows: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
@@ -32,6 +34,8 @@ def pool_and_moments(y: Tensor, tasks: int = 1, rows: int | None = None) -> tupl
         Pooled maps ``[T·n, C, H // 2, W // 2]``; mean and biased variance ``[T, C]``, in float32 for bfloat16
         maps.
     """
+    if transformed():
+        return plain.pool_and_moments(y, tasks, rows)
     return _PoolAndMoments.apply(y.contiguous(memory_format=torch.channels_last), tasks, rows)  # type: ignore[return-value]
 
 
@@ -42,6 +46,8 @@ def max_pool(y: Tensor) -> Tensor:
 
 def moments(y: Tensor, tasks: int = 1, rows: int | None = None) -> tuple[Tensor, Tensor]:
     """The second and third of :func:`pool_and_moments` alone, for maps ``[T·n, C, H, W]`` of any layout."""
+    if transformed():
+        return plain.moments(y, tasks, rows)
     return _Moments.apply(y, tasks, rows)  # type: ignore[return-value]
 
 
@@ -109,7 +115,10 @@ class _PoolAndMoments(Function):
             of_pooled = torch.zeros_like(F.max_pool2d(y, 2))
         of_mean = torch.zeros_like(mean) if of_mean is None else of_mean
         of_var = torch.zeros_like(mean) if of_var is None else of_var
-        grad = _PoolAndMomentsGradient.apply(of_pooled, of_mean, of_var, y, places, mean, ctx.counted)
+        if transformed():
+            grad = _plain_gradient(of_pooled, of_mean, of_var, y, ctx.counted)
+        else:
+            grad = _PoolAndMomentsGradient.apply(of_pooled, of_mean, of_var, y, places, mean, ctx.counted)
         return grad, None, None  # type: ignore[return-value]
 
 
@@ -145,6 +154,12 @@ class _PoolAndMomentsGradient(Function):
     def backward(ctx: Any, u: Tensor) -> tuple[Tensor | None, ...]:
         of_var, y, places, mean = ctx.saved_tensors
         needs, counted = [wanted(ctx, i) for i in range(4)], ctx.counted
+        if transformed():
+            # linear in the first two, so that their values don't matter
+            zeros = torch.zeros_like(F.max_pool2d(y, 2)), torch.zeros_like(mean)
+            inputs = (*zeros, of_var, y)
+            found = plain.pull_back(lambda *args: _plain_gradient(*args, counted=counted), inputs, u)
+            return *found, None, None, None
         u = u.contiguous(memory_format=torch.channels_last)
         part, u_part = _pixels(y, mean, counted), _pixels(u, mean, counted)
         count = part.shape[1]
@@ -164,6 +179,13 @@ class _PoolAndMomentsGradient(Function):
                 (u_part - (u_sum / count).unsqueeze(1).to(y.dtype)).mul_(slope)
             )
         return on_pooled, on_mean, on_var, on_y, None, None, None
+
+
+def _plain_gradient(of_pooled: Tensor, of_mean: Tensor, of_var: Tensor, y: Tensor, counted: int) -> Tensor:
+    """:class:`_PoolAndMomentsGradient` where a graph made outside a transform is gone through within it."""
+    tasks = len(of_mean)
+    grads = (of_pooled, of_mean, of_var)
+    return plain.pull_back(lambda y: plain.pool_and_moments(y, tasks, counted), (y,), grads)[0]
 
 
 def _line(of_mean: Tensor, of_var: Tensor, mean: Tensor, count: int) -> tuple[Tensor, Tensor]:
@@ -230,9 +252,15 @@ class _Stem(Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, places, mean = ctx.saved_tensors
         of_pooled, of_mean, of_var = grads
-        if torch.is_grad_enabled():  # a second derivative in the weight: through the maps after all
+
+        def through_maps(weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             maps = conv2d(x.to(ctx.dtype), weight.to(ctx.dtype), ((1, 1), (1, 1), (1, 1), 1))
-            found = pool_and_moments(maps, len(mean), ctx.counted)
+            return pool_and_moments(maps, len(mean), ctx.counted)
+
+        if transformed():
+            return None, *plain.pull_back(through_maps, (weight,), grads), None, None, None
+        if torch.is_grad_enabled():  # a second derivative in the weight: through the maps after all
+            found = through_maps(weight)
             return None, *torch.autograd.grad(found, [weight], grads, create_graph=True), None, None, None
         offset, slope = _line(of_mean, of_var, mean, ctx.counted * x.shape[2] * x.shape[3])
         of_pooled = of_pooled.contiguous(memory_format=torch.channels_last)
@@ -247,6 +275,8 @@ def affine_relu(x: Tensor, gain: Tensor, shift: Tensor) -> Tensor:
         x: ``[T·n, C, H, W]``, the n rows of a task contiguous.
         gain, shift: ``[T, C]``.
     """
+    if transformed():
+        return plain.affine_relu(x, gain, shift)
     return _AffineRelu.apply(x.contiguous(memory_format=torch.channels_last), gain, shift)  # type: ignore[return-value]
 
 
@@ -271,7 +301,7 @@ class _AffineRelu(Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, gain, out = ctx.saved_tensors
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled() or transformed():
             tasks = len(gain)
             grad = torch.ops.aten.threshold_backward(grad, out.detach(), 0).unflatten(0, (tasks, -1))
             spread = gain[:, None, :, None, None]

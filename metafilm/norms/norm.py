@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from metafilm.engine import kernels
+from metafilm.engine.plain import transformed
 from metafilm.errors import MetafilmError
 from metafilm.film import FiLM, modulate
 from metafilm.norms.rows import Layout
@@ -126,7 +127,8 @@ class Norm(nn.Module):
         elif mean.dim() == 2 and len(mean) == 1:
             mean, var = mean[0], var[0]
         negative = weight.detach() < 0
-        if negative.any():
+        # under vmap tasks can't take different branches: both are computed, and each feature takes its own
+        if transformed() or negative.any():
             # there the least value becomes the greatest
             least = -F.max_pool2d(-maps(), 2)
             spread = negative.expand(max(len(negative), 1) if negative.dim() == 2 else 1, -1)
@@ -148,12 +150,30 @@ class Norm(nn.Module):
         the tasks were adapted with."""
         return (self.mode == "running" and not self.training) or self.running_mean.dim() == 2
 
+    def _keeps(self, now: Layout) -> bool:
+        """Whether this pass leaves its statistics in a buffer.
+
+        Raises:
+            MetafilmError: it should, under a transform of ``torch.func`` that forbids it.
+        """
+        kept = now.capture or (now.record and self.training and self.mode == "running")
+        if kept and transformed():
+            # a transform's tensors end with it: a buffer that took one would be broken afterwards
+            asked = "capture" if now.capture else "record"
+            raise MetafilmError(
+                f"a pass under a torch.func transform or forward-mode differentiation can't keep statistics, "
+                f"and metafilm.norms.layout asks it to ({asked}=True); run it within layout({asked}=False)"
+            )
+        return kept
+
     def _note(self, count: int, mean: Tensor, var: Tensor, now: Layout) -> None:
         """Keep statistics ``[T, C]`` of ``count`` pixels each for the running averages, where the layout asks
         for it."""
+        if not self._keeps(now):
+            return
         if now.capture:
             self._capture(mean[0], var[0])
-        elif now.record and self.training and self.mode == "running":
+        else:
             self.recorded += torch.stack((mean, var * (count / (count - 1)))).sum(1)
             self.recorded_tasks += len(mean)
 
@@ -171,14 +191,14 @@ class Norm(nn.Module):
     def _batch(self, x: Tensor, weight: Tensor, bias: Tensor, now: Layout) -> Tensor:
         """Task by task, each with the statistics of its own images in this pass."""
         _check_rows(x, now.tasks, weight)
-        kept = now.record and self.training and self.mode == "running"
+        kept = self._keeps(now)
         outputs = []
         for task, images in enumerate(x.chunk(now.tasks) if now.tasks > 1 else (x,)):
             w, b = (weight, bias) if weight.dim() == 1 else (weight[task], bias[task])
             # with momentum 1 the native kernel leaves this very batch's mean and variance in the buffers
             mean, var = (
                 (torch.zeros_like(self.running_mean), torch.ones_like(self.running_var))
-                if kept or now.capture
+                if kept
                 else (None, None)
             )
             outputs.append(F.batch_norm(images, mean, var, w, b, True, 1.0, self.eps))

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from metafilm.engine.native.library import library
+from metafilm.engine.plain import transformed
 from metafilm.errors import MetafilmError
 
 MOST_CHANNELS = 2048  # MOST in kernels.c
@@ -32,6 +33,7 @@ def fits(x: Tensor) -> bool:
         and x.device.type == "cpu"
         and 0 < x.shape[1] <= MOST_CHANNELS
         and not torch.compiler.is_compiling()
+        and not transformed()
         and library() is not None
     )
 
