@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import yaml
+from PIL import Image
 
 from metafilm.cli import main
 from metafilm.cli import train as cli_train
@@ -44,6 +45,24 @@ def test_validation_on_training_classes_is_refused_unless_asked_for(place, tmp_p
         yaml.safe_dump(settings | {"data": settings["data"] | {"allow_overlap": True}})
     )
     assert main(arguments) == 0
+
+
+@pytest.mark.parametrize("split", [True, False])
+def test_readmes_command_trains_on_a_folder_of_pictures(tmp_path, monkeypatch, split, capsys):
+    """The least that configs/pictures.yaml asks for: 29 classes, or 5 a split, of 10 pictures each."""
+    parts = [f"{part}/" for part in ("train", "val", "test") for _ in range(5)] if split else [""] * 29
+    for kind, part in enumerate(parts):
+        folder = tmp_path / "mine" / f"{part}kind {kind}"
+        folder.mkdir(parents=True)
+        for seed in range(10):
+            picture = Image.new("RGB", (20 + seed, 30), (8 * kind, 20 * seed, 99))
+            picture.save(folder / f"{seed}.{'jpg' if seed % 2 else 'png'}")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("METAFILM_DATA", str(tmp_path / "root"))
+    quick = "--outer.iterations 2 --backbone.width 4 --encoder.width 4 --evaluation.episodes 2"
+    assert main(["train", "pictures", "--data.name", f"folder:{tmp_path / 'mine'}", *quick.split()]) == 0
+    assert main(["eval", "runs/pictures", "--episodes", "2"]) == 0
+    assert "5-way 5-shot" in capsys.readouterr().out
 
 
 def test_an_unusable_run_directory_is_refused_before_the_data_are_read(place, tmp_path, monkeypatch, capsys):
