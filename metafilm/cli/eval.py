@@ -19,7 +19,7 @@ from metafilm.evaluation import evaluate
 from metafilm.learner.build import load_learner
 from metafilm.learner.learner import MetaFiLM
 from metafilm.storage.atomic import atomic_write, finite
-from metafilm.storage.models import model_path, read_classes
+from metafilm.storage.models import model_path
 
 
 def record(
@@ -54,7 +54,7 @@ def record(
     )
     keep_freed_memory()
     learner = load_learner(run_or_name)
-    trained, config = learner.config, learner.config
+    config = learner.config or settings_for(run_or_name, learner, dataset)
     if dataset is not None and learner.regression != (dataset in REGRESSION_DATA):
         raise MetafilmError(f"--dataset {dataset} does not fit a learner with head {config.head.name}")
     config = test_config(config, learner, dataset, scheme, within_group)
@@ -84,21 +84,29 @@ def record(
         "seed": seed,
         "checkpoint": str(model_path(run_or_name)),
         "weights": learner.fingerprint(),
-        **familiar(run_or_name, trained, classes_of(config, split, source.pools), data_root),
+        **familiar(learner, classes_of(config, split, source.pools), data_root),
     }
     return described | found
 
 
-def familiar(
-    run_or_name: str, trained: Config, tested: Sequence[Classes], data_root: Path | None
-) -> dict[str, int | None]:
-    """How many classes there are in the test, and how many of them the weights were trained on with the
-    configuration `trained` (None: neither their file nor the data tell). Empty for functions."""
+def settings_for(run_or_name: str, learner: MetaFiLM, dataset: str | None) -> Config:
+    """Defaults, on the data set named, for a learner built without settings. Raises MetafilmError."""
+    if dataset is None:
+        raise MetafilmError(
+            f"{run_or_name} was saved without settings, which would name its data; say --dataset"
+        )
+    size = None if learner.regression else learner.image_shape[-1]
+    return replace(Config(), data=replace(Config().data, name=dataset, image_size=size))
+
+
+def familiar(learner: MetaFiLM, tested: Sequence[Classes], data_root: Path | None) -> dict[str, int | None]:
+    """How many classes there are in the test, and how many of them the weights were trained on (None: neither
+    their file nor the data that their settings name tell). Empty for functions."""
     if not tested:
         return {}
-    classes = read_classes(model_path(run_or_name))
-    if classes is None:
-        classes = classes_again(trained, data_root)
+    classes = learner.trained_on
+    if classes is None and learner.config is not None:
+        classes = classes_again(learner.config, data_root)
     known = None if classes is None else sum(len(part.known_to(classes)) for part in tested)
     return {"training_classes_in_test": known, "test_classes": sum(len(part.names) for part in tested)}
 

@@ -8,6 +8,8 @@ import pytest
 import safetensors
 import safetensors.torch
 
+from metafilm import MetaFiLM, film, heads
+from metafilm.backbones import Conv4
 from metafilm.cli import main
 from metafilm.storage import atomic
 from metafilm.storage.models import read_classes
@@ -40,6 +42,18 @@ def test_training_classes_in_the_test_are_counted_and_warned_of(
     record = json.loads((tmp_path / "r.json").read_text())
     assert (record["training_classes_in_test"], record["test_classes"]) == (known, total)
     assert (f"warning: {known} of the {total} test classes" in capsys.readouterr().err) == (known > 0)
+
+
+def test_a_learner_saved_without_settings_needs_a_data_set(tmp_path, capsys):
+    backbone = film.insert(Conv4((1, 28, 28), width=4))
+    file = tmp_path / "mine.safetensors"
+    MetaFiLM(backbone, heads.PrototypeHead(0.1), image_shape=(1, 28, 28)).save(file)
+    assert main(["eval", str(file), "--episodes", "2"]) == 2
+    assert "without settings" in capsys.readouterr().err
+    record = tmp_path / "r.json"
+    assert main(["eval", str(file), "--episodes", "2", "--dataset", "strokes", "--json", str(record)]) == 0
+    found = json.loads(record.read_text())
+    assert (found["training_classes_in_test"], found["test_classes"]) == (None, 200)
 
 
 def test_record_on_standard_output(place, common, tmp_path, monkeypatch, capsys):

@@ -7,10 +7,12 @@ import pytest
 import safetensors.torch
 import torch
 
+from metafilm.config.classes import Classes
 from metafilm.config.config import Config
 from metafilm.errors import CheckpointError, ConfigError
 from metafilm.learner.build import build_learner, load_learner
-from metafilm.storage.models import load_state, read_model, save_model, shipped_models
+from metafilm.storage import tensorfile
+from metafilm.storage.models import load_state, read_classes, read_model, save_model, shipped_models
 from metafilm.storage.run import RunDirectory
 
 BUILD = {"image_shape": [1, 16, 16], "train_classes": 3, "mean": [0.1], "std": [1 / 3]}
@@ -71,6 +73,23 @@ def test_tensors_of_any_layout_can_be_saved(config, tmp_path):
     save_model(tmp_path / "m.safetensors", state, config, {})
     tensors, _, _ = read_model(tmp_path / "m.safetensors")
     assert all(torch.equal(tensors[name], value) for name, value in state.items())
+
+
+def test_classes_go_with_the_weights_or_are_not_known(saved, config, tmp_path):
+    run, learner = saved
+    assert read_classes(run.model_file) is None
+    classes = (
+        Classes("omniglot", "lake", "train", ("a", "caf\udce9")),
+        Classes("strokes", None, "train", ("b",)),
+    )
+    file = tmp_path / "named.safetensors"
+    save_model(file, learner.state_dict(), config, BUILD, classes)
+    assert read_classes(file) == classes
+    tensors, metadata = tensorfile.read(file)
+    for damaged in ("[1]", "{", '[{"names": []}]'):
+        tensorfile.write(file, tensors, metadata | {"classes": damaged})
+        with pytest.raises(CheckpointError, match="damaged list of classes"):
+            read_classes(file)
 
 
 def test_misfits_name_key_and_shapes(saved):
