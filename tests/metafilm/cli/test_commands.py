@@ -5,10 +5,12 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 
+import metafilm
 from metafilm.cli import demo as cli_demo
 from metafilm.cli import main
 from metafilm.cli.commands import parse
@@ -234,6 +236,23 @@ def test_demo_reports_both_styles_and_resumes(tmp_path, monkeypatch, capsys):
         assert "after inner step" in shown and " ± " in shown and str(tmp_path / "demo") in shown
     test = RunDirectory(tmp_path / "demo").read_results()["test"]
     assert test["unseen styles"]["style"] == "unseen-strokes"
+
+
+def test_version_stands_in_one_place(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"metafilm {metafilm.__version__}\n"
+    project = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text())
+    assert "version" not in project["project"] and "version" in project["project"]["dynamic"]
+    assert project["tool"]["hatch"]["version"]["path"] == "metafilm/__init__.py"
+
+
+@pytest.mark.parametrize("action", ["list", "prepare", "check"])
+def test_help_of_each_action_on_data(action, capsys):
+    with pytest.raises(SystemExit) as caught:
+        parse(["data", action, "--help"])
+    shown = capsys.readouterr().out
+    assert caught.value.code == 0 and f"usage: metafilm data {action}" in shown
+    assert ("NAME" in shown) == (action != "list")
 
 
 def test_help_of_every_command(capsys):
