@@ -18,7 +18,7 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
 
 
-@pytest.mark.parametrize("code", blocks("python"), ids=["first", "networks", "serving"])
+@pytest.mark.parametrize("code", blocks("python"), ids=["first", "networks", "pretrained", "serving"])
 def test_python_runs(code, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     names: dict = {}

@@ -2,7 +2,8 @@
 
 from metafilm.learner.build import build_learner, load_learner
 from metafilm.learner.inner_loop import InnerLoop
-from metafilm.learner.learner import Adaptation, MetaFiLM, Outcome
+from metafilm.learner.learner import MetaFiLM
+from metafilm.learner.outcome import Adaptation, Outcome
 from metafilm.learner.task import Task
 
 __all__ = ["Adaptation", "InnerLoop", "MetaFiLM", "Outcome", "Task", "build_learner", "load_learner"]

@@ -4,7 +4,6 @@ deviations."""
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,40 +20,10 @@ from metafilm.heads import Head, prototypes
 from metafilm.learner import parts
 from metafilm.learner.inner_loop import InnerLoop
 from metafilm.learner.network import SharedNetwork, join
+from metafilm.learner.outcome import Adaptation, Outcome
 from metafilm.learner.support import as_pictures, support_episode
 from metafilm.learner.task import Task, settled
 from metafilm.learner.views import augmented_views
-
-
-@dataclass
-class Adaptation:
-    """How T tasks were adapted.
-
-    ``stages`` and ``films``: the names of the stages gone through and their deviations ``[T, C]`` (``{}``: δ
-    = 0). ``features``: the support features at δ = 0 that the task encoder read, with a graph, where the
-    auxiliary classification may use them. ``inner_losses``: ``[T]`` for each inner step, before it.
-    """
-
-    stages: list[str]
-    films: list[FilmDict]
-    features: Tensor | None = None
-    inner_losses: list[Tensor] = field(default_factory=list)
-
-    def add(self, stage: str, deviations: FilmDict) -> None:
-        """One stage more."""
-        self.stages.append(stage)
-        self.films.append(deviations)
-
-
-@dataclass
-class Outcome:
-    """What one pass over a batch of T tasks gives: for each stage asked for its name, its deviations ``[T,
-    C]`` and the predictions, ``[T, Q, ways]`` logits or ``[T, Q, 1]`` values."""
-
-    stages: list[str]
-    predictions: list[Tensor]
-    films: list[FilmDict]
-    inner_losses: list[Tensor] = field(default_factory=list)
 
 
 class MetaFiLM(SharedNetwork):
