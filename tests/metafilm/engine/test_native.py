@@ -294,7 +294,21 @@ def test_rounding_keeps_nan(bits) -> None:
     """Whatever its sign and mantissa."""
     gain = torch.tensor([[bits]], dtype=torch.int32).view(torch.float32).expand(1, 16).contiguous()
     y = torch.ones(2, 16, 4, 4, dtype=torch.bfloat16).contiguous(memory_format=torch.channels_last)
-    assert gain.isnan().all() and native.affine(y, gain, torch.zeros(1, 16)).isnan().all()
+    line, image = torch.zeros(1, 16), torch.ones(2, 1, 4, 4)
+    small = y[..., :2, :2].contiguous(memory_format=torch.channels_last)
+    places = torch.zeros(2, 2, 2, 16, dtype=torch.uint8)
+    weight = gain.view(16, 1, 1, 1).expand(16, 1, 3, 3).contiguous()
+    assert gain.isnan().all()
+    for rounded in (
+        native.affine(y, gain, line),
+        native.affine(y, line, gain),
+        native.affine_gradient(y, y, y, gain)[0],
+        native.unpool(small, places, y, gain, line, 2),
+        native.unpool(small, places, y, line, gain, 2),
+        native.stem(image, weight, torch.bfloat16, 1, 2)[0],
+    ):
+        assert rounded.dtype == torch.bfloat16 and rounded.isnan().all()
+    assert native.unpool(small, places, y, gain, gain, 1)[1].isfinite().all()  # moments are of the first row
 
 
 @needs_compiler
