@@ -17,6 +17,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from metafilm.engine import plain
+from metafilm.engine.affine import affine_relu as affine_relu
 from metafilm.engine.convolution import Conv2d, conv2d, wanted
 from metafilm.engine.native import functions as native
 from metafilm.engine.plain import transformed
@@ -59,6 +60,7 @@ def _moments(y: Tensor, tasks: int, rows: int | None) -> tuple[Tensor, Tensor]:
 
 def _task_moments(y: Tensor) -> tuple[Tensor, Tensor]:
     if y.dtype != torch.bfloat16:
+        # batch norm's own kernel: on channels-last maps many times quicker than torch.var_mean
         return torch.batch_norm_update_stats(y, None, None, 0.0)
     # the kernel rounds what it returns to bfloat16, but not what it leaves in running averages
     mean, var = y.new_zeros((2, y.shape[1]), dtype=torch.float32)
@@ -86,6 +88,7 @@ class _Moments(Function):
         centred = part - part.mean((1, 3, 4), keepdim=True)
         grad = (of_mean / count).view(shape) + (of_var * (2 / count)).view(shape) * centred
         if ctx.rows is not None:
+            # queries are no part of the moments: nothing flows back to them
             grad = torch.cat((grad, torch.zeros_like(per_task[:, ctx.rows :])), 1)
         return grad.to(y.dtype).flatten(0, 1), None, None
 
@@ -139,6 +142,7 @@ class _PoolAndMomentsGradient(Function):
         ctx.save_for_backward(of_var, y, places, mean)
         ctx.counted = counted
         offset, slope = _line(of_mean, of_var, mean, counted * y.shape[2] * y.shape[3])
+        # the places themselves tell who made them: what fits may have changed since the forward pass
         if places.dtype == torch.uint8:
             of_pooled = of_pooled.contiguous(memory_format=torch.channels_last)
             return native.unpool(of_pooled, places, y, offset, slope, counted)
@@ -149,6 +153,7 @@ class _PoolAndMomentsGradient(Function):
         into.addcmul_(part, slope.unsqueeze(1).to(y.dtype)).add_(offset.unsqueeze(1).to(y.dtype))
         return grad
 
+    # an outer gradient through inner steps takes two orders; a third is refused, never wrong
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, u: Tensor) -> tuple[Tensor | None, ...]:
@@ -170,6 +175,7 @@ class _PoolAndMomentsGradient(Function):
         if needs[1]:
             on_mean = u_sum / count
         if needs[2]:
+            # Σ u (y - m), without a centred copy of the maps
             on_var = ((u_part * part).sum(1, dtype=mean.dtype) - u_sum * mean) * (2 / count)
         if needs[3]:
             # m is a function of y too: (y - m) moves by u - mean(u)
@@ -262,69 +268,8 @@ class _Stem(Function):
         if torch.is_grad_enabled():  # a second derivative in the weight: through the maps after all
             found = through_maps(weight)
             return None, *torch.autograd.grad(found, [weight], grads, create_graph=True), None, None, None
+        # once differentiated no maps are needed: moments depend on the sums over the images' patches alone
         offset, slope = _line(of_mean, of_var, mean, ctx.counted * x.shape[2] * x.shape[3])
         of_pooled = of_pooled.contiguous(memory_format=torch.channels_last)
         of_weight = native.stem_gradient(x, weight, of_pooled, places, offset, slope, ctx.counted)
         return None, of_weight, None, None, None
-
-
-def affine_relu(x: Tensor, gain: Tensor, shift: Tensor) -> Tensor:
-    """``relu(gain ⊙ x + shift)``.
-
-    Args:
-        x: ``[T·n, C, H, W]``, the n rows of a task contiguous.
-        gain, shift: ``[T, C]``.
-    """
-    if transformed():
-        return plain.affine_relu(x, gain, shift)
-    return _AffineRelu.apply(x.contiguous(memory_format=torch.channels_last), gain, shift)  # type: ignore[return-value]
-
-
-class _AffineRelu(Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, gain: Tensor, shift: Tensor) -> Tensor:
-        if native.fits(x):
-            out = native.affine(x, gain, shift)
-        elif len(gain) == 1:
-            # the norm's kernel with mean 0 and variance 1: it computes in float32 whatever the maps' dtype
-            mean, var = _standard(gain)
-            out = torch.native_batch_norm(x, gain[0], shift[0], mean, var, False, 0.0, 0.0)[0].relu_()
-        else:
-            tasks, channels = gain.shape
-            pixels = x.permute(0, 2, 3, 1).view(tasks, -1, channels)
-            mapped = torch.addcmul(shift.unsqueeze(1).to(x.dtype), pixels, gain.unsqueeze(1).to(x.dtype))
-            batch, _, height, width = x.shape
-            out = mapped.relu_().view(batch, height, width, channels).permute(0, 3, 1, 2)
-        ctx.save_for_backward(x, gain, out)
-        return out
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, gain, out = ctx.saved_tensors
-        if torch.is_grad_enabled() or transformed():
-            tasks = len(gain)
-            grad = torch.ops.aten.threshold_backward(grad, out.detach(), 0).unflatten(0, (tasks, -1))
-            spread = gain[:, None, :, None, None]
-            of_x = (grad * spread.to(x.dtype)).flatten(0, 1) if wanted(ctx, 0) else None
-            of_gain = (grad * x.unflatten(0, (tasks, -1))).sum((1, 3, 4), dtype=gain.dtype)
-            return of_x, of_gain, grad.sum((1, 3, 4), dtype=gain.dtype)
-        grad = grad.contiguous(memory_format=torch.channels_last)
-        if native.fits(x):
-            return native.affine_gradient(grad, out, x, gain)
-        grad = torch.ops.aten.threshold_backward(grad, out, 0)
-        if len(gain) == 1:
-            mean, var = _standard(gain)
-            of_x, of_gain, of_shift = torch.ops.aten.native_batch_norm_backward(
-                grad, x, gain[0], mean, var, None, None, False, 0.0, [True, True, True]
-            )
-            return of_x, of_gain.unsqueeze(0), of_shift.unsqueeze(0)
-        pixels, values = (t.permute(0, 2, 3, 1).reshape(len(gain), -1, t.shape[1]) for t in (grad, x))
-        of_x = (
-            (pixels * gain.unsqueeze(1).to(x.dtype)).view(grad.permute(0, 2, 3, 1).shape).permute(0, 3, 1, 2)
-        )
-        return of_x, (pixels * values).sum(1, dtype=gain.dtype), pixels.sum(1, dtype=gain.dtype)
-
-
-def _standard(gain: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean 0 and variance 1 for each feature."""
-    return gain.new_zeros(gain.shape[1]), gain.new_ones(gain.shape[1])

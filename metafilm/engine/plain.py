@@ -43,7 +43,7 @@ def moments(y: Tensor, tasks: int, rows: int | None) -> tuple[Tensor, Tensor]:
 
 
 def affine_relu(x: Tensor, gain: Tensor, shift: Tensor) -> Tensor:
-    """As :func:`metafilm.engine.kernels.affine_relu`."""
+    """As :func:`metafilm.engine.affine.affine_relu`."""
     gain, shift = (value[:, None, :, None, None].to(x.dtype) for value in (gain, shift))
     return torch.addcmul(shift, x.unflatten(0, (len(gain), -1)), gain).flatten(0, 1).relu()
 
