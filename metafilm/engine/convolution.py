@@ -23,12 +23,14 @@ class Conv2d(nn.Conv2d):
     """``nn.Conv2d`` whose gradients of any order run on native kernels."""
 
     def forward(self, x: Tensor) -> Tensor:
+        # other people's layers, which keep PyTorch's gradients; the backbones' have none of these
         if self.bias is not None or self.padding_mode != "zeros" or isinstance(self.padding, str):
             return super().forward(x)
         # the compiler and torch.func differentiate PyTorch's own operations, and know no others
         if torch.compiler.is_compiling() or transformed():
             return super().forward(x)
         weight = self.weight
+        # autocast does not look into an autograd function: what it would cast is cast before
         if torch.is_autocast_enabled(x.device.type):
             dtype = torch.get_autocast_dtype(x.device.type)
             x, weight = x.to(dtype), weight.to(dtype)
@@ -126,6 +128,7 @@ def wanted(ctx: Any, which: int) -> bool:
 
 def _backward(grad: Tensor, x: Tensor, weight: Tensor, geometry: Geometry, which: int) -> Tensor:
     """One of PyTorch's own gradients: of the input (0) or of the weight (1)."""
+    # of the tensor whose gradient it is the operation reads the shape alone, so no value is kept for it
     stride, padding, dilation, groups = geometry
     mask = [which == 0, which == 1, False]
     return torch.ops.aten.convolution_backward(

@@ -64,6 +64,7 @@ class Norm(nn.Module):
         self.register_buffer("running_mean", torch.zeros(num_features))
         self.register_buffer("running_var", torch.ones(num_features))
         self.register_buffer("num_batches_tracked", torch.tensor(0, dtype=torch.long))
+        # sums over the tasks since the last commit: they belong to a step under way, never to a checkpoint
         self.register_buffer("recorded", torch.zeros(2, num_features), persistent=False)
         self.register_buffer("recorded_tasks", torch.zeros(()), persistent=False)
 
@@ -93,6 +94,7 @@ class Norm(nn.Module):
         the work, and none of it at full size.
         """
         now = present_layout()
+        # groups of channels in single images have no mean and variance per channel to hand on
         whole = self.mode != "group"
         given = self._is_given()
         if whole and not given:
@@ -174,11 +176,13 @@ class Norm(nn.Module):
         if now.capture:
             self._capture(mean[0], var[0])
         else:
+            # unbiased, as BatchNorm keeps it, though it normalises by the biased one
             self.recorded += torch.stack((mean, var * (count / (count - 1)))).sum(1)
             self.recorded_tasks += len(mean)
 
     def _running(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         if weight.dim() == 1 and self.running_mean.dim() == 1:
+            # tasks with their own affine or averages are beyond this kernel: for them it is written out
             return F.batch_norm(x, self.running_mean, self.running_var, weight, bias, False, 0.0, self.eps)
         gain = weight * torch.rsqrt(self.running_var + self.eps)
         return modulate(x, gain, bias - self.running_mean * gain)
@@ -193,6 +197,7 @@ class Norm(nn.Module):
         _check_rows(x, now.tasks, weight)
         kept = self._keeps(now)
         outputs = []
+        # the kernel normalises by all rows that it is given, so each task has a call of its own
         for task, images in enumerate(x.chunk(now.tasks) if now.tasks > 1 else (x,)):
             w, b = (weight, bias) if weight.dim() == 1 else (weight[task], bias[task])
             # with momentum 1 the native kernel leaves this very batch's mean and variance in the buffers

@@ -64,7 +64,7 @@ def measure(
         {
             Chunks(size, settings.query_chunk or queries)
             for size in sizes
-            for queries in {1, size}
+            for queries in {1, size}  # the two ends alone: each candidate costs time to measure
             if size * adapting <= max(MEMORY, adapting) and queries * querying <= max(MEMORY, querying)
         }
     )
@@ -78,7 +78,9 @@ def measure(
                 break
             episodes = batch(chunks.tasks)[:1]
             seconds = _seconds(learner, gradient, chunks, episodes) / episodes[0].tasks
+            # what came first came cold; larger chunks count at once, so that giving up early leaves a choice
             if turn or chunks.tasks > 1:
+                # the least: other work on the machine only ever adds
                 times[chunks] = min(times[chunks], seconds)
     best = min(times.values())
     return min(chunks for chunks, seconds in times.items() if seconds <= SLACK * best)
@@ -89,6 +91,7 @@ def bytes_kept(learner: MetaFiLM, episode: Episode, autocast: bool = False) -> t
     kept: dict[int, int] = {}
 
     def note(value: Tensor) -> Tensor:
+        # views of one tensor share its memory, which is kept once
         storage = value.untyped_storage()
         kept[storage.data_ptr()] = storage.nbytes()
         return value.detach()  # an output kept with its graph would keep the graph for ever
@@ -106,6 +109,7 @@ def bytes_kept(learner: MetaFiLM, episode: Episode, autocast: bool = False) -> t
         return adapting, sum(kept.values())
     finally:
         learner.autocast = False
+        # measuring must leave no trace in the running averages
         norms.discard(learner.backbone)
 
 

@@ -61,19 +61,24 @@ def accumulate(
     """
     found = learner.adaptation(episode, steps=steps)
     films = found.films[-1]
+    # the auxiliary loss is of the encoder's unadapted features where it made some, else of the queries'
     own_features = found.features is not None
+    # the cut: the queries' gradients gather here, and go on through the inner loop once, all together
     ends = {name: value.detach().requires_grad_(value.requires_grad) for name, value in films.items()}
     size = query_chunk or episode.tasks
     reports: list[tuple[float, dict[str, Any]]] = []
     for first in range(0, episode.tasks, size):
         whole = size >= episode.tasks
         part = episode if whole else episode.select(slice(first, first + size))
+        # slices of the ends, not copies: each part's gradient adds to its own rows
         mine = ends if whole else {name: value[first : first + size] for name, value in ends.items()}
         loss, report = _query_loss(learner, part, mine, 0.0 if own_features else config.outer.auxiliary)
+        # the last part may be smaller, and each loss is a mean over its part
         weight = part.tasks / episode.tasks
         (finite(loss) * (weight * share)).backward()
         reports.append((weight, report))
     report = merge(reports)
+    # of the deviations before the cut: its gradient takes the same way back as the queries'
     deviation = penalty(films)
     rest: Tensor | float = config.outer.penalty * deviation
     report["penalty"] = float(deviation.detach()) if isinstance(deviation, Tensor) else 0.0
@@ -87,6 +92,7 @@ def accumulate(
     if isinstance(rest, Tensor) and rest.requires_grad:
         roots.append((finite(rest) * share, None))
     if roots:
+        # one call for all roots: the inner loop's graph is walked once, then freed
         torch.autograd.backward([root for root, _ in roots], [gradient for _, gradient in roots])
     return report
 
