@@ -30,7 +30,12 @@ def save(path: Path, state: Mapping[str, Any], previous: Path | None = None) -> 
 
     def content(file: BinaryIO) -> None:
         summing = _Summing(file)
-        torch.save(dict(state), summing)  # type: ignore[arg-type]
+        try:
+            torch.save(dict(state), summing)  # type: ignore[arg-type]
+        except RuntimeError:  # PyTorch's, that its archive has no end, may hide why: a full disk
+            if summing.refused is not None:
+                raise summing.refused from None
+            raise
         file.write(LABEL + summing.sum.hexdigest().encode() + b"\n")
         file.flush()
         os.fsync(file.fileno())
@@ -121,10 +126,15 @@ class _Summing:
 
     def __init__(self, file: BinaryIO) -> None:
         self.file, self.sum = file, hashlib.sha256()
+        self.refused: OSError | None = None
 
     def write(self, content: bytes) -> int:
         self.sum.update(content)
-        return self.file.write(content)
+        try:
+            return self.file.write(content)
+        except OSError as error:
+            self.refused = error
+            raise
 
     def flush(self) -> None:
         self.file.flush()

@@ -39,6 +39,8 @@ def _opened(path: str | Path) -> Iterator[Any]:
     path = Path(path)
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file")
+    if any("\ud800" <= letter <= "\udfff" for letter in str(path)):
+        raise CheckpointError(f"{path}: the name is no UTF-8, and safetensors opens no others; rename it")
     try:
         with safetensors.safe_open(path, framework="pt") as file:  # type: ignore[no-untyped-call]
             yield file

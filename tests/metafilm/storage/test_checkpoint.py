@@ -1,6 +1,7 @@
 """A checkpoint is the state that was saved, or an error; never something else, and never code."""
 
 import os
+import sys
 
 import pytest
 import torch
@@ -23,6 +24,24 @@ def test_round_trip(file, state) -> None:
     assert torch.equal(loaded["random"], state()["random"])
     assert (loaded["iteration"], loaded["best"], loaded["seconds"]) == (7, None, 1.5)
     assert os.listdir(file.parent) == ["checkpoint.pt"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no limits on files")
+@pytest.mark.parametrize("room", [1_000, 30_000, 94_080, 94_112, 119_000])
+def test_a_disk_that_fills_up_anywhere_in_the_file_is_the_error_shown(file, state, room) -> None:
+    """The system refuses what goes beyond a limit, as a full disk does; PyTorch would complain of itself."""
+    import resource
+
+    before, larger = file.read_bytes(), state(8) | {"learner": {"a": torch.zeros(30_000)}}
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, hard))
+    try:
+        with pytest.raises(OSError) as caught:
+            checkpoint.save(file, larger)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert caught.value.filename == str(file)
+    assert file.read_bytes() == before and os.listdir(file.parent) == [file.name]
 
 
 def test_pytorch_reads_it_and_it_reads_pytorch(file, state) -> None:
