@@ -9,12 +9,12 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from metafilm import film, heads
+from metafilm import film, heads, norms
 from metafilm.backbones import BACKBONES, LITE0, MLP, Pretrained
 from metafilm.backbones.pretrained import LIBRARIES
 from metafilm.conditioning.task_encoder import TaskEncoder
 from metafilm.config.config import Config
-from metafilm.errors import CheckpointError
+from metafilm.errors import CheckpointError, MetafilmError
 from metafilm.learner import parts
 from metafilm.learner.inner_loop import InnerLoop
 from metafilm.learner.learner import MetaFiLM
@@ -28,7 +28,16 @@ def build_backbone(config: Config, image_shape: tuple[int, ...]) -> nn.Module:
     if settings.name == "mlp":
         return MLP(image_shape[0], settings.hidden, settings.activation)
     if settings.name.partition(":")[0] in LIBRARIES:
-        return Pretrained(settings.name, image_shape, settings.weights)
+        network = Pretrained(settings.name, image_shape, settings.weights)
+        if settings.norm == "running":  # its own norms, by their averages as they are
+            return network
+        converted = norms.convert(network, settings.norm)
+        if not any(isinstance(module, norms.Norm) for module in converted.modules()):
+            raise MetafilmError(
+                f"--backbone.norm {settings.norm} needs plain BatchNorm2d layers to convert, and "
+                f"{settings.name} has none; use --backbone.norm running, which keeps its norms as they are"
+            )
+        return converted
     shape = (image_shape[0], image_shape[1], image_shape[2])
     return BACKBONES[settings.name](shape, settings.width, settings.norm)
 

@@ -41,7 +41,9 @@ class Backbone:
     activation: Annotated[Text, OneOf(ACTIVATIONS)] = "relu"
     """Between the hidden layers (mlp only); tanh fits smooth curves better after few inner steps."""
     norm: Annotated[Text, OneOf(norms.MODES)] = "running"
-    """Where normalisation statistics come from; transductive reads the query set, and results say so."""
+    """Where normalisation statistics come from; transductive reads the query set, and results say so. With
+    running, networks of timm and torchvision keep their own norms and averages, frozen; else they are
+    converted."""
 
 
 @section("film")

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from metafilm import ConfigError, MetaFiLM, film, heads
+from metafilm import ConfigError, MetaFiLM, MetafilmError, film, heads, norms
 from metafilm.backbones import MLP, Conv4, ResNet12
 from metafilm.config.config import Config
 from metafilm.learner.build import build_learner
@@ -130,3 +130,16 @@ def test_weights_are_read_when_a_run_begins_and_not_when_its_own_are_loaded(tmp_
 def test_settings_that_do_not_fit(settings, message) -> None:
     with pytest.raises(ConfigError, match=message):
         Config.from_dict(settings)
+
+
+def test_the_norms_of_other_peoples_networks_are_kept_or_converted_as_the_settings_say() -> None:
+    def backbone(norm: str, name: str = "torchvision:resnet18"):
+        config = Config.from_dict({"backbone": {"name": name, "norm": norm}})
+        return build_learner(config, (3, 32, 32)).train().backbone
+
+    kept, converted = backbone("running"), backbone("support")
+    assert norms.foreign(kept) and not any(module.training for module in norms.foreign(kept))
+    assert not norms.foreign(converted) and norms.mode_of(converted) == "support"
+    assert converted.state_dict().keys() == kept.state_dict().keys()
+    with pytest.raises(MetafilmError, match=r"has none; use --backbone\.norm running"):
+        backbone("group", "torchvision:squeezenet1_1")
