@@ -61,7 +61,8 @@ def evaluate(
         many classes the other support shares with the task, a mean over episodes.
 
     Raises:
-        MetafilmError: fewer than two episodes, an unknown ``encoder_support`` or precision.
+        MetafilmError: fewer than two episodes, tasks without queries, an unknown ``encoder_support`` or
+            precision.
         NotFinite: weights or predictions are NaN or infinite.
     """
     if episodes < 2:
@@ -81,8 +82,7 @@ def evaluate(
     shuffled = encoder_support == "shuffled"
     options: dict[str, Any] = {"steps": steps, "use_encoder": encoder_support != "none"}
     others = OtherSupport(sampler) if shuffled else None
-    was_training, was_autocast = learner.training, learner.autocast
-    learner.eval()
+    was_autocast = learner.autocast
     learner.autocast = precision == "bfloat16"
     stages: list[str] = []
     scores: dict[int, list[float]] = {}
@@ -90,9 +90,15 @@ def evaluate(
     mine = group.share(range(episodes))
     numbers = [mine[start : start + 16] for start in range(0, len(mine), 16)]
     try:
-        with torch.no_grad(), Progress("evaluating", total=len(mine), show=progress) as bar:
+        with (
+            learner.evaluating(),
+            torch.no_grad(),
+            Progress("evaluating", total=len(mine), show=progress) as bar,
+        ):
             for chunk in sampler.prefetch(numbers, max_tasks or (1 if shuffled else TOGETHER)):
                 for episode in chunk:
+                    if not episode.query_labels.shape[1]:
+                        raise MetafilmError("tasks without queries can't be scored; give at least 1 query")
                     episode = episode.to(learner.mean.device)
                     if others is None:
                         stages, rows = _scores(learner, episode, by_stage=by_stage, **options)
@@ -106,7 +112,6 @@ def evaluate(
                     scores |= zip(episode.index.tolist(), rows, strict=True)
                     bar.advance(episode.tasks)
     finally:
-        learner.train(was_training)
         learner.autocast = was_autocast
     # a process without an episode knows no stage; the leader has one
     stages = json.loads(group.send(json.dumps(stages).encode()))

@@ -203,3 +203,8 @@ def test_predictions_that_are_no_numbers_have_no_score(make_learner, sampler) ->
         evaluate(learner.train(), sampler, 4)
     assert learner.training and not learner.autocast
     assert 0 <= evaluate(learner, sampler, 4, steps=0)["accuracy"] <= 100
+
+
+def test_tasks_without_queries_are_an_error_and_no_score(make_learner, pool) -> None:
+    with pytest.raises(MetafilmError, match="without queries can't be scored; give at least 1"):
+        evaluate(make_learner(), EpisodeSampler(pool, ways=3, shots=2, queries=0), 3)
