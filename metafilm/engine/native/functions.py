@@ -113,6 +113,12 @@ def gather(u: Tensor, places: Tensor) -> Tensor:
 def affine(x: Tensor, gain: Tensor, shift: Tensor) -> Tensor:
     """``relu(gain ⊙ x + shift)``: channels-last ``[T·n, C, H, W]``, ``[T, C]``."""
     channels, tasks = x.shape[1], len(gain)
+    # C reads as much as it is told to: a shorter array would be read beyond its end
+    if gain.shape != shift.shape or gain.shape != (tasks, channels) or not tasks or len(x) % tasks:
+        raise MetafilmError(
+            f"gains {tuple(gain.shape)} and shifts {tuple(shift.shape)} for maps {tuple(x.shape)}; give "
+            f"[T, {channels}] each, T a divisor of the rows"
+        )
     out = torch.empty_like(x)
     gain, shift = gain.float().contiguous(), shift.float().contiguous()
     pixels = x.numel() // (channels * tasks)

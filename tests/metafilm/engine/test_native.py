@@ -322,3 +322,13 @@ def test_nan_is_kept_in_the_gradients(dtype) -> None:
     expected = torch.ops.aten.threshold_backward(grad, torch.relu(y), 0)
     torch.testing.assert_close(of_x, expected, rtol=0, atol=0)
     torch.testing.assert_close(of_shift[0], expected.float().sum((0, 2, 3)))
+
+
+@pytest.mark.parametrize(
+    ("gain", "shift"), [((2, 8), (1, 8)), ((2, 4), (2, 4)), ((0, 8), (0, 8)), ((3, 8), (3, 8))]
+)
+def test_gains_that_do_not_fit_the_maps_are_refused(gain, shift) -> None:
+    """They would be read beyond their end."""
+    x = torch.rand(4, 8, 6, 6).contiguous(memory_format=torch.channels_last)
+    with pytest.raises(MetafilmError, match="T a divisor of the rows"):
+        native.affine(x, torch.rand(gain), torch.rand(shift))
