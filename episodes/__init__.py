@@ -7,6 +7,8 @@ episode = sampler[0]  # the same for ever
 
 from typing import TYPE_CHECKING
 
+from episodes.attribute import Attribute
+from episodes.criteria import CriterionSampler
 from episodes.datasets.registry import DATASETS, DataSet, dataset, load
 from episodes.episode import Episode
 from episodes.errors import EpisodesError
@@ -22,7 +24,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DATASETS",
+    "Attribute",
     "ClassPool",
+    "CriterionSampler",
     "DataSet",
     "Episode",
     "EpisodeSampler",

@@ -38,6 +38,8 @@ class Stream(IntEnum):
     NOISE = 14
     SPLIT = 15
     DRAWING = 16
+    CRITERION = 17
+    ATTRIBUTES = 18
 
 
 def _mix(words: NDArray[np.uint64]) -> NDArray[np.uint64]:

@@ -24,11 +24,11 @@ class Episode:
     query_labels: Tensor  # [T, Q] int64 in [0, ways)
     ways: int  # 0 for regression
     index: Tensor  # [T] int64, the episode numbers
-    class_ids: Tensor | None = None  # [T, ways] int64: label l of task t is the pool's class class_ids[t, l]
+    class_ids: Tensor | None = None  # [T, ways] int64: label l of task t is class (or value) class_ids[t, l]
     support_ids: Tensor | None = None  # [T, S] int64, row numbers in the pool's images
     query_ids: Tensor | None = None  # [T, Q] int64
     support_views: Tensor | None = None  # [T, V, S, C, H, W] augmented copies of the support
-    pool_ids: Tensor | None = None  # [T] int64, which pool of a mixture
+    pool_ids: Tensor | None = None  # [T] int64, which pool of a mixture, or which criterion
 
     @property
     def tasks(self) -> int:

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from episodes.attribute import Attribute
 from episodes.counter import Stream, first_of_shuffled, words
 from episodes.errors import EpisodesError
 
@@ -21,7 +22,8 @@ class ClassPool:
     """One split of a data set.
 
     Class c's images are rows offsets[c] to offsets[c + 1] - 1 of `images`, which is kept as it is when it is
-    contiguous. Raises EpisodesError when the parts don't fit.
+    contiguous. Images may have attributes besides their class, for episodes that draw by which they sort
+    (:class:`episodes.CriterionSampler`). Raises EpisodesError when the parts don't fit.
     """
 
     images: Tensor  # [N, C, H, W] uint8
@@ -31,6 +33,7 @@ class ClassPool:
     group_names: tuple[str, ...] = ()
     name: str = ""  # the data set
     split: str = ""
+    attributes: tuple[Attribute, ...] = ()  # each with a value for each of the N images
 
     def __post_init__(self) -> None:
         images, offsets, classes = self.images, self.offsets, len(self.class_names)
@@ -60,6 +63,14 @@ class ClassPool:
                 raise EpisodesError(
                     f"group numbers must be 0 to {len(self.group_names) - 1}, one per group name"
                 )
+        for attribute in self.attributes:
+            if len(attribute.values) != len(images):
+                raise EpisodesError(
+                    f"attribute {attribute.name!r} has {len(attribute.values)} values for {len(images)} "
+                    "images: give one per image"
+                )
+        if len({attribute.name for attribute in self.attributes}) != len(self.attributes):
+            raise EpisodesError("a pool's attributes must have distinct names")
 
     def __repr__(self) -> str:
         title = " ".join(part for part in (self.name, self.split) if part) or "unnamed"
@@ -181,6 +192,7 @@ class ClassPool:
             class_names=tuple(self.class_names[c] for c in chosen),
             groups=groups,
             group_names=group_names,
+            attributes=tuple(attribute.of_rows(rows) for attribute in self.attributes),
         )
 
     def rotated_classes(self) -> "ClassPool":
@@ -188,9 +200,14 @@ class ClassPool:
         "Alphabet/character01/rot090".
 
         Omniglot's convention in the Vinyals protocol (Santoro et al. 2016; Vinyals et al. 2016): a rotated
-        character is a class of its own, also at test. Raises EpisodesError when images aren't square.
+        character is a class of its own, also at test. Raises EpisodesError when images aren't square, or have
+        attributes: what a turned image's values are, nobody has said.
         """
         require_square(self.image_shape)
+        if self.attributes:
+            raise EpisodesError(
+                f"{self!r} has attributes, which need not hold for turned images: leave its classes be"
+            )
         turned = torch.stack([torch.rot90(self.images, k, (-2, -1)) for k in range(4)])  # [4, N, C, H, W]
         rows = [
             k * len(self.images) + torch.arange(int(self.offsets[c]), int(self.offsets[c + 1]))

@@ -9,12 +9,24 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from episodes.counter import Stream, first_of_shuffled, integers, uniforms, words
+from episodes.counter import Stream, integers
 from episodes.episode import Episode
 from episodes.errors import EpisodesError
 from episodes.pool import ClassPool, require_square
+from episodes.sampling.drawing import (
+    Table,
+    cumulated,
+    draw_classes,
+    draw_rows,
+    draw_shapes,
+    draw_which,
+    episode_numbers,
+    labels,
+    the_one_shape,
+)
 from episodes.sampling.feasibility import Range, as_range, check_pools
 from episodes.sampling.prefetch import BaseSampler
+from episodes.transforms.drawn import augmented, draws, support_views
 from episodes.transforms.pixels import empty, gather
 from episodes.transforms.protocols import Augment, Transform
 
@@ -64,7 +76,6 @@ class EpisodeSampler(BaseSampler):
         self.rotation, self.augment, self.transform = rotation, augment, transform
         self.views, self.view_augment = int(views), view_augment
         self._ways, self._shots = as_range("ways", ways), as_range("shots", shots)
-        self._fixed = self._ways[0] == self._ways[1] and self._shots[0] == self._shots[1]
         if self.rotation not in ("none", "per-class"):
             raise EpisodesError(f'rotation is {self.rotation!r}: choose "none" or "per-class"')
         if self.views < 0 or (self.views > 0) != (self.view_augment is not None):
@@ -82,9 +93,8 @@ class EpisodeSampler(BaseSampler):
         check_pools(self.pools, self._ways[1], self._shots[1], self.queries, self.within_group, weights)
         if self.rotation == "per-class":
             require_square(self.image_shape)
-        share = np.ones(len(self.pools)) if weights is None else np.asarray(weights, np.float64)
-        self._shares = np.cumsum(share / share.sum())
-        self._tables = [_Table(pool) for pool in self.pools]
+        self._shares = cumulated(weights, len(self.pools))
+        self._tables = [Table.of_pool(pool) for pool in self.pools]
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -98,34 +108,23 @@ class EpisodeSampler(BaseSampler):
 
     def shapes(self, indices: Sequence[int] | NDArray[np.int64]) -> list[tuple[int, int]]:
         """(ways, shots) of each episode."""
-        if self._fixed:
-            return [(self._ways[0], self._shots[0])] * len(_numbers(indices))
-        draws = uniforms(self.seed, _numbers(indices), Stream.SHAPE, (2,))
-        columns = []
-        for column, (low, high) in enumerate((self._ways, self._shots)):
-            columns.append(low + np.floor(draws[:, column] * (high - low + 1)).astype(int))
-        return list(zip(*(column.tolist() for column in columns), strict=True))
+        return draw_shapes(self.seed, episode_numbers(indices), self._ways, self._shots)
 
     def batch(self, indices: Sequence[int]) -> Episode:
         """The episodes of these numbers as one Episode of T = len(indices) tasks.
 
         Raises EpisodesError when their drawn ways or shots differ: use `batches` then.
         """
-        numbers = _numbers(indices)
-        shapes = self.shapes(numbers)
-        if len(set(shapes)) != 1:
-            raise EpisodesError(
-                f"episodes of one batch must have one shape, these have (ways, shots) {sorted(set(shapes))}: "
-                "use `batches`, which groups them by shape"
-            )
-        ways, shots = shapes[0]
-        which = self._draw_pools(numbers)
+        numbers = episode_numbers(indices)
+        ways, shots = the_one_shape(self.shapes(numbers))
+        which = draw_which(self.seed, numbers, Stream.POOL, self._shares)
         classes = np.empty((len(numbers), ways), np.int64)
         rows = np.empty((len(numbers), ways, shots + self.queries), np.int64)
         for p, table in enumerate(self._tables):
             if (mine := which == p).any():
-                classes[mine] = self._draw_classes(table, self.within_group[p], numbers[mine], ways)
-                rows[mine] = self._draw_rows(table, numbers[mine], classes[mine], shots + self.queries)
+                of = (self.seed, numbers[mine], table)
+                classes[mine] = draw_classes(*of, ways, self.within_group[p])
+                rows[mine] = draw_rows(*of, classes[mine], shots + self.queries)
         support_ids, query_ids = (
             np.ascontiguousarray(part).reshape(len(numbers), -1)
             for part in (rows[:, :, :shots], rows[:, :, shots:])
@@ -133,48 +132,17 @@ class EpisodeSampler(BaseSampler):
         support, query = self._images(numbers, which, support_ids, query_ids, ways)
         return Episode(
             support_images=support,
-            support_labels=_labels(len(numbers), ways, shots),
+            support_labels=labels(len(numbers), ways, shots),
             query_images=query,
-            query_labels=_labels(len(numbers), ways, self.queries),
+            query_labels=labels(len(numbers), ways, self.queries),
             ways=ways,
             index=torch.from_numpy(numbers),
             class_ids=torch.from_numpy(classes),
             support_ids=torch.from_numpy(support_ids),
             query_ids=torch.from_numpy(query_ids),
-            support_views=self._views(numbers, support),
+            support_views=support_views(support, self.views, self.view_augment, self.seed, numbers),
             pool_ids=torch.from_numpy(which) if len(self.pools) > 1 else None,
         )
-
-    def _draw_pools(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
-        """int64 [T]: which pool each episode comes from."""
-        if len(self.pools) == 1:
-            return np.zeros(len(numbers), np.int64)
-        which = np.searchsorted(self._shares, uniforms(self.seed, numbers, Stream.POOL), side="right")
-        return np.minimum(which, len(self.pools) - 1)  # the shares may sum to a hair less than one
-
-    def _draw_classes(
-        self, table: "_Table", within_group: bool, numbers: NDArray[np.int64], ways: int
-    ) -> NDArray[np.int64]:
-        """int64 [T, ways]: distinct classes in the order of their labels."""
-        if not within_group:
-            keys = words(self.seed, numbers, Stream.CLASSES, (table.num_classes,))
-            return first_of_shuffled(keys, ways)
-        able = np.flatnonzero(table.group_sizes >= ways)
-        share = np.cumsum(table.group_sizes[able])
-        groups = able[
-            np.searchsorted(share, integers(self.seed, numbers, Stream.GROUP, share[-1]), side="right")
-        ]
-        sizes = table.group_sizes[groups]
-        keys = words(self.seed, numbers, Stream.CLASSES, (int(sizes.max()),))
-        return table.members[groups[:, None], first_of_shuffled(keys, ways, sizes)]
-
-    def _draw_rows(
-        self, table: "_Table", numbers: NDArray[np.int64], classes: NDArray[np.int64], images: int
-    ) -> NDArray[np.int64]:
-        """int64 [T, ways, images]: distinct rows of each class, the support's first."""
-        counts = table.counts[classes]
-        keys = words(self.seed, numbers, Stream.IMAGES, (classes.shape[1], int(counts.max())))
-        return table.offsets[classes][..., None] + first_of_shuffled(keys, images, counts)
 
     def _images(
         self,
@@ -193,12 +161,11 @@ class EpisodeSampler(BaseSampler):
         else:
             # In one piece, so that what a transform measures on a task's images it measures once.
             joined = torch.cat([self._gather(which, rows, turns) for rows in (support_ids, query_ids)], 1)
-            joined = self.transform(joined, self._uniforms(numbers, Stream.TRANSFORM, self.transform))
+            joined = self.transform(joined, draws(self.seed, numbers, Stream.TRANSFORM, self.transform))
             sizes = [support_ids.shape[1], query_ids.shape[1]]
             support, query = (part.contiguous() for part in joined.split(sizes, 1))
-        if self.augment is not None:
-            support = self._augmented(numbers, Stream.AUGMENT_SUPPORT, self.augment, support)
-            query = self._augmented(numbers, Stream.AUGMENT_QUERY, self.augment, query)
+        support = augmented(support, self.augment, self.seed, numbers, Stream.AUGMENT_SUPPORT)
+        query = augmented(query, self.augment, self.seed, numbers, Stream.AUGMENT_QUERY)
         return support, query
 
     def _gather(
@@ -218,55 +185,3 @@ class EpisodeSampler(BaseSampler):
                 None if quarters is None else quarters[first:last].reshape(-1),
             )
         return torch.from_numpy(images)
-
-    def _views(self, numbers: NDArray[np.int64], support: Tensor) -> Tensor | None:
-        """[T, V, S, C, H, W], or None when no views are asked for."""
-        if self.views == 0 or self.view_augment is None:
-            return None
-        # [T, S, C, H, W] -> [T, V * S, C, H, W]
-        copies = support[:, None].expand(-1, self.views, *support.shape[1:]).flatten(1, 2)
-        views = self._augmented(numbers, Stream.VIEWS, self.view_augment, copies)
-        return views.view(len(numbers), self.views, *support.shape[1:])
-
-    def _augmented(
-        self, numbers: NDArray[np.int64], stream: Stream, augment: Augment, images: Tensor
-    ) -> Tensor:
-        if images.shape[1] == 0:
-            return images
-        draws = self._uniforms(numbers, stream, augment, images.shape[1]).flatten(0, 1)
-        return augment(images.flatten(0, 1), draws).view(images.shape)
-
-    def _uniforms(
-        self, numbers: NDArray[np.int64], stream: Stream, chance: Augment | Transform, *shape: int
-    ) -> Tensor:
-        return torch.from_numpy(uniforms(self.seed, numbers, stream, (*shape, chance.num_uniforms)))
-
-
-class _Table:
-    """A pool's class boundaries in numpy, and its classes by group."""
-
-    def __init__(self, pool: ClassPool) -> None:
-        self.num_classes = pool.num_classes
-        self.offsets = pool.offsets.numpy()
-        self.counts = pool.counts.numpy()
-        if pool.groups is None:
-            return
-        groups = pool.groups.numpy()
-        self.group_sizes = np.bincount(groups, minlength=len(pool.group_names))
-        self.members = np.zeros((len(self.group_sizes), int(self.group_sizes.max())), np.int64)
-        for group, size in enumerate(self.group_sizes):
-            self.members[group, :size] = np.flatnonzero(groups == group)
-
-
-def _labels(tasks: int, ways: int, images: int) -> Tensor:
-    """int64 [tasks, ways * images]: 0, ..., 0, 1, ..., 1, ... in each row."""
-    labels = np.empty((tasks, ways, images), np.int64)
-    labels[:] = np.arange(ways)[:, None]
-    return torch.from_numpy(labels.reshape(tasks, ways * images))
-
-
-def _numbers(indices: Sequence[int] | NDArray[np.int64]) -> NDArray[np.int64]:
-    numbers = np.asarray(indices, np.int64)
-    if numbers.ndim != 1 or len(numbers) == 0 or numbers.min() < 0:
-        raise EpisodesError(f"episode numbers are a non-empty list of integers from 0, got {indices!r}")
-    return numbers

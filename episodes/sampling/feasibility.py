@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from episodes.attribute import Attribute
 from episodes.errors import EpisodesError
 from episodes.pool import ClassPool
 
@@ -45,18 +46,70 @@ def check_pools(
         )
     if len(within_group) != len(pools):
         raise EpisodesError(f"within_group has {len(within_group)} values for {len(pools)} pools")
-    if weights is not None and (
-        len(weights) != len(pools) or not np.isfinite(weights).all() or min(weights) < 0 or sum(weights) <= 0
-    ):
-        raise EpisodesError(
-            f"weights={list(weights)} for {len(pools)} pools: one non-negative number each, not all zero"
-        )
+    _check_weights(weights, len(pools), "pools")
     for pool, grouped in zip(pools, within_group, strict=True):
         _check_pool(pool, ways, shots, queries, grouped)
 
 
+def check_criteria(
+    pool: ClassPool,
+    criteria: Sequence[str] | None,
+    ways: int,
+    shots: int,
+    queries: int,
+    weights: Sequence[float] | None,
+) -> tuple[Attribute, ...]:
+    """The attributes of these names, all by default; EpisodesError unless the pool has them and enough of
+    their values have images enough.
+
+    ways, shots: the most that will be asked.
+    """
+    title = _title(pool)
+    known = {attribute.name: attribute for attribute in pool.attributes}
+    if not known:
+        raise EpisodesError(
+            f"{title} has no attributes to sort its images by: draw its classes with an EpisodeSampler"
+        )
+    names = tuple(known) if criteria is None else tuple(criteria)
+    for name in names:
+        if name not in known:
+            raise EpisodesError(f"{title} can't be sorted by {name!r}: it has {', '.join(known)}")
+    if not names or len(set(names)) != len(names):
+        raise EpisodesError(f"criteria are {list(names)}: name one or several, each once")
+    if queries < 0:
+        raise EpisodesError(f"queries={queries}: it can't be negative")
+    _check_weights(weights, len(names), "criteria")
+    for name in names:
+        attribute = known[name]
+        able = attribute.counts >= shots + queries
+        where = ""
+        most = int(able.sum())
+        if attribute.groups is not None:
+            most = int(torch.bincount(attribute.groups, weights=able.double()).max())
+            where = " in one group"
+        if most < ways:
+            raise EpisodesError(
+                f"{title} has {most} values of {name!r}{where} with the {shots + queries} images that "
+                f"{shots} shots + {queries} queries need, but {ways} ways need as many: ask for fewer"
+            )
+    return tuple(known[name] for name in names)
+
+
+def _check_weights(weights: Sequence[float] | None, count: int, what: str) -> None:
+    if weights is not None and (
+        len(weights) != count or not np.isfinite(weights).all() or min(weights) < 0 or sum(weights) <= 0
+    ):
+        raise EpisodesError(
+            f"weights={list(weights)} for {count} {what}: one non-negative number each, not all zero"
+        )
+
+
+def _title(pool: ClassPool) -> str:
+    return " ".join(part for part in (pool.name, pool.split) if part) or "the pool"
+
+
 def _check_pool(pool: ClassPool, ways: int, shots: int, queries: int, within_group: bool) -> None:
-    title = " ".join(part for part in (pool.name, pool.split) if part) or "the pool"
+    title = _title(pool)
     fewest = int(pool.counts.argmin())
     if (count := int(pool.counts[fewest])) < shots + queries:
         raise EpisodesError(
