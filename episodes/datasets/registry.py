@@ -143,6 +143,16 @@ def _strokes(
     return load_strokes(split) if image_size is None else load_strokes(split, image_size)
 
 
+def _criteria(
+    split: str = "train", *, image_size: int | None = None, scheme: str | None = None, **_
+) -> ClassPool:
+    from episodes.datasets.criteria import load_criteria
+
+    if scheme is not None:
+        raise EpisodesError(f"criteria has no schemes, got {scheme!r}")
+    return load_criteria(split) if image_size is None else load_criteria(split, image_size)
+
+
 def _sinusoids(*, shots: int, queries: int, seed: int) -> Sampler:
     from episodes.datasets.sinusoids import SinusoidSampler
 
@@ -198,6 +208,13 @@ DATASETS: dict[str, DataSet] = {
             ("train", "val", "test"),
             _strokes,
             ink=True,
+        ),
+        DataSet(
+            "criteria",
+            "generated characters to sort by ink, paper, place, turn, size or character, 32 x 32 RGB "
+            "(no download)",
+            ("train", "val", "test"),
+            _criteria,
         ),
         _functions("sinusoids", "generated sine curves for regression", _sinusoids),
     )

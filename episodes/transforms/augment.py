@@ -189,6 +189,7 @@ class Compose:
 BY_NAME = {
     "none": lambda: None,
     "shift": Shift,
+    "jitter": ColorJitter,
     "crop-flip": CropFlip,
     "crop-flip-jitter": lambda: Compose(CropFlip(), ColorJitter()),
     "affine": Affine,
@@ -198,7 +199,8 @@ BY_NAME = {
 def by_name(name: str) -> Augment | None:
     """The augmentation of that name with its default strength; None for "none".
 
-    Names: "none", "shift", "crop-flip", "crop-flip-jitter", "affine". Raises EpisodesError for any other.
+    Names: "none", "shift", "jitter", "crop-flip", "crop-flip-jitter", "affine". Raises EpisodesError for any
+    other.
     """
     if name not in BY_NAME:
         raise EpisodesError(f"no augmentation is called {name!r}: choose one of {', '.join(BY_NAME)}")
