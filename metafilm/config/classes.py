@@ -9,6 +9,7 @@ from pathlib import Path
 
 from episodes import ClassPool, EpisodesError
 from metafilm.config.config import Config
+from metafilm.config.criteria import drawn
 from metafilm.config.messages import flag
 from metafilm.config.sources import load_pools
 from metafilm.errors import MetafilmError
@@ -42,13 +43,24 @@ def classes_of(config: Config, split: str, pools: Iterable[ClassPool]) -> tuple[
     """The classes of a split's pools, an entry per data set; none for functions."""
     names = (config.data.name,) if isinstance(config.data.name, str) else config.data.name
     return tuple(
-        Classes(name, config.data.scheme, split, _base_names(pool))
+        Classes(name, config.data.scheme, split, _base_names(pool, drawn(config, pool)))
         for name, pool in zip(names, pools, strict=False)
     )
 
 
-def _base_names(pool: ClassPool) -> tuple[str, ...]:
-    return tuple(sorted({TURNED.sub("", name) for name in pool.class_names}))
+def _base_names(pool: ClassPool, criteria: tuple[str, ...]) -> tuple[str, ...]:
+    """The pool's classes without turns, or the values of the attributes that tasks are sorted by, where these
+    aren't the classes with their attribute's name."""
+    if not criteria:
+        return tuple(sorted({TURNED.sub("", name) for name in pool.class_names}))
+    return tuple(
+        sorted(
+            value if attribute.value_names == pool.class_names else f"{attribute.name} {value}"
+            for attribute in pool.attributes
+            if attribute.name in criteria
+            for value in attribute.value_names
+        )
+    )
 
 
 def classes_again(config: Config, root: str | Path | None) -> tuple[Classes, ...] | None:

@@ -60,6 +60,26 @@ def of_head(head: Head, data: Data, episodes: Episodes, outer: Outer) -> Iterato
         yield "episodes.ways", f"must be one number for the {head.name} head, whose outputs are fixed"
 
 
+def of_criteria(data: Data, episodes: Episodes, outer: Outer) -> Iterator[Problem]:
+    if episodes.criteria == "none":
+        return
+    if not isinstance(data.name, str) or data.name in REGRESSION_DATA:
+        yield "episodes.criteria", "needs one data set whose images have attributes; set it to none"
+    with_it = f"with {flag('episodes.criteria')}"
+    if outer.auxiliary:
+        yield "outer.auxiliary", f"must be 0 {with_it}: an image has a class by each of them"
+    if episodes.within_group:
+        yield "episodes.within_group", f"must be False {with_it}, which have groups of their own"
+    if data.rotated_classes:
+        yield "data.rotated_classes", f"must be False {with_it}: turned images need not keep their attributes"
+    for name in ("rotation", "style"):
+        if (value := getattr(episodes, name)) != "none":
+            yield (
+                f"episodes.{name}",
+                f"must be none {with_it}, is {value}: it changes what tasks are sorted by",
+            )
+
+
 def of_outer(outer: Outer, episodes: Episodes, inner: Inner) -> Iterator[Problem]:
     for name in ("task_chunk", "query_chunk"):
         value, most = getattr(outer, name), outer.meta_batch

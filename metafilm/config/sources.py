@@ -13,6 +13,7 @@ from episodes import ClassPool, Episode, EpisodeSampler
 from episodes.sampling.prefetch import Sampler
 from episodes.transforms import augment
 from metafilm.config.config import Config
+from metafilm.config.criteria import criterion_sampler
 from metafilm.config.settings import REGRESSION_DATA
 from metafilm.heads import HEADS
 
@@ -47,7 +48,7 @@ class Source:
 
     def global_classes(self, episode: Episode) -> Episode:
         """The episode with class ids counted through all pools of a mixture."""
-        if episode.pool_ids is None or episode.class_ids is None:
+        if len(self.pools) < 2 or episode.pool_ids is None or episode.class_ids is None:
             return episode
         device = episode.class_ids.device
         counts = torch.tensor([0] + [pool.num_classes for pool in self.pools[:-1]], device=device).cumsum(0)
@@ -108,6 +109,9 @@ def training_source(config: Config, root: str | Path | None = None) -> Source:
     pools = load_pools(config, config.data.train_split, root)
     if not pools:
         return Source(_functions(config, settings.queries, config.seed), ())
+    if settings.criteria != "none":
+        shape = (settings.ways, settings.shots, settings.queries)
+        return Source(criterion_sampler(config, pools[0], shape, config.seed, training=True), pools)
     views = config.inner.views if config.inner.steps and HEADS[config.head.name].held_out_views else 0
     sampler = EpisodeSampler(
         pools,
@@ -152,6 +156,9 @@ def evaluation_source(
         # the splits of a family of functions differ by seed alone
         offset = {"train": 0, "val": 1, "test": 2}.get(split, 3)
         return Source(_functions(config, queries, 1_000_003 * (seed + 1) + offset, shots), ())
+    if config.episodes.criteria != "none":
+        shape = (ways, shots, queries)
+        return Source(criterion_sampler(config, pools[0], shape, seed, training=False), pools)
     sampler = EpisodeSampler(
         pools,
         ways,

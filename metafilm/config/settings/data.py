@@ -24,6 +24,12 @@ def data_sets(value: str | tuple[str, ...]) -> str | tuple[str, ...]:
     return value
 
 
+def some_criteria(value: str | tuple[str, ...]) -> str | tuple[str, ...]:
+    if value == ():
+        raise ValueError("is an empty list; write none for tasks of classes")
+    return value
+
+
 @section("data")
 class Data:
     """Which images (or functions) tasks are drawn from."""
@@ -63,6 +69,9 @@ class Episodes:
     """Query images per class."""
     within_group: Switch = False
     """Draw a task's classes from one group (an alphabet, a superclass)."""
+    criteria: Annotated[Literal["none", "all"] | tuple[Text, ...], AfterValidator(some_criteria)] = "none"
+    """Attributes by which tasks sort their images, one drawn for each task, where a data set's images have
+    several (criteria, omniglot-criteria): all, or a list of their names; none: by class."""
     rotation: Literal["none", "per-class"] = "none"
     """per-class: each class of a training task is turned by 0, 90, 180 or 270 degrees at random."""
     augment: Annotated[Text, OneOf(augmentations.BY_NAME)] = "none"
