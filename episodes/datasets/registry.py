@@ -153,6 +153,14 @@ def _criteria(
     return load_criteria(split) if image_size is None else load_criteria(split, image_size)
 
 
+def _omniglot_criteria(split: str = "train", *, scheme: str | None = None, **options) -> ClassPool:
+    from episodes.datasets.omniglot_criteria import load_omniglot_criteria
+
+    if scheme is not None:
+        raise EpisodesError(f"omniglot-criteria has no schemes, got {scheme!r}")
+    return load_omniglot_criteria(split, **options)
+
+
 def _sinusoids(*, shots: int, queries: int, seed: int) -> Sampler:
     from episodes.datasets.sinusoids import SinusoidSampler
 
@@ -215,6 +223,14 @@ DATASETS: dict[str, DataSet] = {
             "(no download)",
             ("train", "val", "test"),
             _criteria,
+        ),
+        DataSet(
+            "omniglot-criteria",
+            "Omniglot to sort by character, alphabet or drawer, every split with alphabets of its own",
+            ("train", "val", "test"),
+            _omniglot_criteria,
+            downloads=True,
+            ink=True,
         ),
         _functions("sinusoids", "generated sine curves for regression", _sinusoids),
     )

@@ -36,7 +36,10 @@ class Classes:
 
 
 def _kind(classes: Classes) -> str:
-    return "folder" if classes.dataset.startswith("folder:") else classes.dataset
+    """Data sets whose classes of one name are the same: omniglot-criteria has Omniglot's images."""
+    if classes.dataset.startswith("folder:"):
+        return "folder"
+    return classes.dataset.removesuffix("-criteria")
 
 
 def classes_of(config: Config, split: str, pools: Iterable[ClassPool]) -> tuple[Classes, ...]:

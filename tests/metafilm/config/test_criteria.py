@@ -8,7 +8,7 @@ import torch
 import episodes
 from episodes import CriterionSampler, EpisodesError
 from episodes.datasets.criteria import CRITERIA, load_criteria
-from metafilm.config.classes import classes_of, require_disjoint
+from metafilm.config.classes import Classes, classes_of, require_disjoint
 from metafilm.config.config import Config
 from metafilm.config.shipped import load_config
 from metafilm.config.sources import evaluation_source, training_source
@@ -130,6 +130,13 @@ def test_values_are_classes_that_training_may_have_known(pools):
         require_disjoint(config, [pools["test"]], [pools["test"]])
     plain = replace(config, episodes=replace(config.episodes, criteria="none"))
     assert classes_of(plain, "test", [pools["test"]])[0].names == pools["test"].class_names
+
+
+def test_omniglot_sorted_in_any_way_is_omniglot():
+    tested = Classes("omniglot-criteria", None, "test", ("Angelic/character01", "alphabet Angelic"))
+    training = Classes("omniglot", "vinyals", "train", ("Angelic/character01",))
+    assert tested.known_to([training]) == ("Angelic/character01",)
+    assert not tested.known_to([Classes("criteria", None, "train", ("Angelic/character01",))])
 
 
 def test_the_shipped_configuration(load):
