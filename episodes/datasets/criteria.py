@@ -3,7 +3,8 @@
 Every image is a stroke character (:mod:`episodes.datasets.strokes`) standing on a short line, in some ink on
 some paper, at some place, turned some way, of some size. All six are drawn independently, so an image says
 nothing about which of them an episode sorts by (Ren et al., "Flexible few-shot learning of contextual
-similarity", 2020, arXiv:2012.05895). The line is what tells how far a character nobody has seen is turned.
+similarity", 2020, arXiv:2012.05895). The line, twice as broad as the strokes, is what tells how far a
+character nobody has seen is turned.
 
 Ink, paper, place and turn are angles (of hue; around the middle of the picture; of the character) on a dial
 of 24 positions; size is one of 20 steps of 4 % each. Every second position is a value of the training
@@ -36,10 +37,10 @@ IMAGES = {"train": 50, "val": 40, "test": 40}
 _SPLIT_OF = ("train", "val", "train", "test")  # of a position, by its number modulo 4
 
 # Lengths are in canvas units: the picture goes from -1 to 1 both ways.
-_RING = 0.34  # how far from the middle a character's own middle lies
-_RADII = (0.27, 0.57)  # of the circle around a character, from the smallest size to the largest
-_PEN = (0.06, 0.09)  # half a stroke's width
-_LINE = (0.7, 1.0)  # half the line's length, and how far below the middle it is, in radii
+_RING = 0.28  # how far from the middle a character's own middle lies
+_RADII = (0.28, 0.58)  # of the circle around a character, from the smallest size to the largest
+_PEN = (0.14, 0.19)  # half a stroke's width, in radii
+_LINE = (0.8, (1.0, 1.15))  # half the line's length, and how far below the middle its two edges are, in radii
 _STRAY = 1 / 3  # of the distance between neighbouring positions
 # A character is written with a steady hand: turn and size are attributes, not accidents.
 _HAND = Jitter(knot=0.06, stroke=0.05, degrees=0.0, scale=0.1, shear=0.1, move=0.0)
@@ -179,16 +180,17 @@ def draw_properties(numbers: NDArray[np.int64], split: str, seed: int, images: i
 
 
 def placed(knots: NDArray[np.float64], drawn: Properties) -> NDArray[np.float64]:
-    """Characters [B, S, KNOTS, 2] in their size, turn and place, with the line they stand on: [B, S + 1,
-    KNOTS, 2]."""
+    """Characters [B, S, KNOTS, 2] in their size, turn and place, with the line they stand on as two
+    strokes: [B, S + 2, KNOTS, 2]."""
     place, turn = (2 * math.pi * drawn.places[..., d].flatten() / DIALS[d].positions for d in (2, 3))
-    step = drawn.places[..., 4].flatten() / (DIALS[4].positions - 1)
-    radius = _RADII[0] * (_RADII[1] / _RADII[0]) ** step
+    radius = radii(drawn)
     points = knots.reshape(len(knots), -1, 2)
     centred = points - (points.max(1, keepdims=True) + points.min(1, keepdims=True)) / 2
     centred /= np.sqrt((centred**2).sum(-1)).max(1)[:, None, None]
-    below = np.stack([np.linspace(-_LINE[0], _LINE[0], KNOTS), np.full(KNOTS, _LINE[1])], -1)
-    whole = np.concatenate([centred, np.broadcast_to(below, (len(knots), KNOTS, 2))], 1)
+    half, edges = _LINE
+    below = np.stack(np.broadcast_arrays(np.linspace(-half, half, KNOTS), np.array(edges)[:, None]), -1)
+    below = np.broadcast_to(below.reshape(-1, 2), (len(knots), len(edges) * KNOTS, 2))
+    whole = np.concatenate([centred, below], 1)
     cos, sin = np.cos(turn), np.sin(turn)
     matrix = radius[:, None, None] * np.stack([cos, -sin, sin, cos], -1).reshape(-1, 2, 2)
     middle = _RING * np.stack([np.cos(place), np.sin(place)], -1)
@@ -196,12 +198,19 @@ def placed(knots: NDArray[np.float64], drawn: Properties) -> NDArray[np.float64]
     return written.reshape(len(knots), -1, KNOTS, 2)
 
 
+def radii(drawn: Properties) -> NDArray[np.float64]:
+    """[B], of the circle around each character."""
+    step = drawn.places[..., 4].flatten() / (DIALS[4].positions - 1)
+    return _RADII[0] * (_RADII[1] / _RADII[0]) ** step
+
+
 def coloured(near: Tensor, drawn: Properties) -> Tensor:
     """Nearness uint8 [B, H, H] as ink on paper: uint8 [B, 3, H, H]."""
     places, looks = drawn.places.reshape(-1, 5), drawn.looks.reshape(-1, 5)
     ink = rgb(places[:, 0] / 24, 0.85 + 0.15 * looks[:, 0], 0.4 + 0.25 * looks[:, 1])
     paper = rgb(places[:, 1] / 24, 0.3 + 0.2 * looks[:, 2], 0.85 + 0.15 * looks[:, 3])
-    width = torch.from_numpy(_PEN[0] + (_PEN[1] - _PEN[0]) * looks[:, 4]).float()[:, None, None]
+    pens = radii(drawn) * (_PEN[0] + (_PEN[1] - _PEN[0]) * looks[:, 4])
+    width = torch.from_numpy(pens).float()[:, None, None]
     pixel = 2 / near.shape[-1]
     distance = (1 - near.float() / 255) * REACH
     # A pixel's coverage falls from 1 to 0 over the pixel that the pen's edge crosses.

@@ -2,9 +2,9 @@
 
 Drawing NNNN_07.png is drawer 7's of the 20 people who drew its alphabet. The release says that 20 people drew
 each character, and numbers their drawings; that one number is one person throughout an alphabet it doesn't
-say, but the drawings do. Of how a character's drawings differ in amount of ink, height, width and place, the number
-explains 25 to 49 %, where shuffled numbers explain 3 %, and more than they do in each of the 50 alphabets
-(tests/real/test_omniglot_criteria.py). Whether two alphabets share a person is unknown.
+say, but the drawings do. Of how a character's drawings differ in amount of ink, height, width and place, the
+number explains 25 to 49 %, where shuffled numbers explain 3 %, and it explains more than they do in each of
+the 50 alphabets (tests/real/test_omniglot_criteria.py). Whether two alphabets share a person is unknown.
 """
 
 import os
