@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from metafilm.backbones.frozen import quicken
 from metafilm.errors import CheckpointError, MetafilmError, first_line
 
 LIBRARIES = ("timm", "torchvision")
@@ -57,7 +58,7 @@ class Pretrained(nn.Module):
             network.load_state_dict(lite0_state(network.state_dict()))
         elif weights is not None and not hub:
             load_file(network, weights)
-        self.network = _without_classifier(network, library)
+        self.network = quicken(_without_classifier(network, library))
         self.image_shape = (3, size, size) if image_shape is None else tuple(image_shape)
         # how to build it again; the weights come from the file that asks for it
         self.arguments = {"name": name, "image_shape": list(self.image_shape)}

@@ -11,7 +11,7 @@ task after the other, or belong to tasks by an index.
 
 from metafilm.film.calling import call, exclusive
 from metafilm.film.folding import fold, remove
-from metafilm.film.insertion import insert, names, parameters, sites, zeros
+from metafilm.film.insertion import insert, names, parameters, sites, undisturbed, zeros
 from metafilm.film.layer import BIAS, GAIN, FiLM, FilmDict, modulate
 
 __all__ = [
@@ -28,5 +28,6 @@ __all__ = [
     "parameters",
     "remove",
     "sites",
+    "undisturbed",
     "zeros",
 ]

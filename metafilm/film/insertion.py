@@ -81,9 +81,25 @@ def unhook(module: nn.Module) -> None:
     del module.film
     follower = after_norm(module)
     hooks = module._forward_hooks if follower is None else follower._forward_pre_hooks
-    ours = [k for k, hook in hooks.items() if hook is _output_hook or isinstance(hook, _BeforeActivation)]
+    ours = [key for key, hook in hooks.items() if _is_ours(hook)]
     for key in ours:
         del hooks[key]
+
+
+def undisturbed(module: nn.Module, film: bool = False) -> bool:
+    """Whether nobody hooked into the module, so that other code may run in its place.
+
+    Args:
+        film: FiLM's own hook is allowed: the other code applies the deviations.
+    """
+    if module._backward_hooks or module._backward_pre_hooks:
+        return False
+    hooks = [*module._forward_hooks.values(), *module._forward_pre_hooks.values()]
+    return not any(not film or not _is_ours(hook) for hook in hooks)
+
+
+def _is_ours(hook: object) -> bool:
+    return hook is _output_hook or isinstance(hook, _BeforeActivation)
 
 
 def after_norm(module: nn.Module) -> nn.Module | None:

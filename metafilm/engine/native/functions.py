@@ -52,16 +52,16 @@ def pool(y: Tensor, tasks: int, counted: int) -> tuple[Tensor, Tensor, Tensor, T
     batch, channels, height, width = y.shape
     pooled, places, sums = _pooled(y, y.dtype, channels)
     shift = y[0, :, 0, 0].contiguous()
-    run = _function("pool", y.dtype)
+    run = function("pool", y.dtype)
     size, small = height * width * channels, (height // 2) * (width // 2) * channels
 
     def part(first: int, last: int) -> None:
         run(
-            _at(y, first * size), last - first, height, width, channels, _at(shift),
-            _at(pooled, first * small), _at(places, first * small), _at(sums, first * 2 * channels),
+            at(y, first * size), last - first, height, width, channels, at(shift),
+            at(pooled, first * small), at(places, first * small), at(sums, first * 2 * channels),
         )  # fmt: skip
 
-    _split(part, batch, y.numel())
+    split(part, batch, y.numel())
     mean, var = _moments(sums, tasks, counted, height * width)
     return pooled, places, mean + shift.to(mean.dtype), var
 
@@ -73,7 +73,7 @@ def unpool(grad: Tensor, places: Tensor, y: Tensor, offset: Tensor, slope: Tenso
     tasks = len(offset)
     rows = batch // tasks
     out = torch.empty_like(y)
-    run = _function("unpool", y.dtype)
+    run = function("unpool", y.dtype)
     offset, slope = offset.float().contiguous(), slope.float().contiguous()
     size, small = height * width * channels, (height // 2) * (width // 2) * channels
 
@@ -82,14 +82,14 @@ def unpool(grad: Tensor, places: Tensor, y: Tensor, offset: Tensor, slope: Tenso
         of_tasks = tasks > 1
         step = rows if of_tasks else 1
         run(
-            _at(grad, first * step * small), _at(places, first * step * small), _at(y, first * step * size),
-            _at(offset, first * channels * of_tasks), _at(slope, first * channels * of_tasks),
+            at(grad, first * step * small), at(places, first * step * small), at(y, first * step * size),
+            at(offset, first * channels * of_tasks), at(slope, first * channels * of_tasks),
             last - first if of_tasks else 1, rows if of_tasks else last - first,
             counted if of_tasks else min(max(counted - first, 0), last - first),
-            height, width, channels, _at(out, first * step * size),
+            height, width, channels, at(out, first * step * size),
         )  # fmt: skip
 
-    _split(part, tasks if tasks > 1 else rows, y.numel())
+    split(part, tasks if tasks > 1 else rows, y.numel())
     return out
 
 
@@ -97,16 +97,16 @@ def gather(u: Tensor, places: Tensor) -> Tensor:
     """The entries of channels-last maps ``u`` where the maxima were: ``[B, C, h, w]``."""
     batch, channels, height, width = u.shape
     out = _like(places, u.dtype)
-    run = _function("gather", u.dtype)
+    run = function("gather", u.dtype)
     size, small = height * width * channels, (height // 2) * (width // 2) * channels
 
     def part(first: int, last: int) -> None:
         run(
-            _at(u, first * size), _at(places, first * small), last - first, height, width, channels,
-            _at(out, first * small),
+            at(u, first * size), at(places, first * small), last - first, height, width, channels,
+            at(out, first * small),
         )  # fmt: skip
 
-    _split(part, batch, u.numel())
+    split(part, batch, u.numel())
     return out
 
 
@@ -122,17 +122,17 @@ def affine(x: Tensor, gain: Tensor, shift: Tensor) -> Tensor:
     out = torch.empty_like(x)
     gain, shift = gain.float().contiguous(), shift.float().contiguous()
     pixels = x.numel() // (channels * tasks)
-    run = _function("affine", x.dtype)
+    run = function("affine", x.dtype)
 
     def part(first: int, last: int) -> None:
         of_tasks = tasks > 1
         begin = first * channels * (pixels if of_tasks else 1)
         run(
-            _at(x, begin), _at(gain, first * channels * of_tasks), _at(shift, first * channels * of_tasks),
-            last - first if of_tasks else 1, pixels if of_tasks else last - first, channels, _at(out, begin),
+            at(x, begin), at(gain, first * channels * of_tasks), at(shift, first * channels * of_tasks),
+            last - first if of_tasks else 1, pixels if of_tasks else last - first, channels, at(out, begin),
         )  # fmt: skip
 
-    _split(part, tasks if tasks > 1 else pixels, x.numel())
+    split(part, tasks if tasks > 1 else pixels, x.numel())
     return out
 
 
@@ -143,20 +143,20 @@ def affine_gradient(grad: Tensor, out: Tensor, x: Tensor, gain: Tensor) -> tuple
     gain = gain.float().contiguous()
     pixels = x.numel() // (channels * tasks)
     parts: list[tuple[int, Tensor]] = []
-    run = _function("affine_gradient", x.dtype)
+    run = function("affine_gradient", x.dtype)
 
     def part(first: int, last: int) -> None:
         of_tasks = tasks > 1
         begin = first * channels * (pixels if of_tasks else 1)
-        sums = _zeros(2, last - first if of_tasks else 1, channels)
+        sums = zeros(2, last - first if of_tasks else 1, channels)
         run(
-            _at(grad, begin), _at(out, begin), _at(x, begin), _at(gain, first * channels * of_tasks),
-            sums.shape[1], pixels if of_tasks else last - first, channels, _at(of_x, begin),
-            _at(sums[0]), _at(sums[1]),
+            at(grad, begin), at(out, begin), at(x, begin), at(gain, first * channels * of_tasks),
+            sums.shape[1], pixels if of_tasks else last - first, channels, at(of_x, begin),
+            at(sums[0]), at(sums[1]),
         )  # fmt: skip
         parts.append((first, sums))
 
-    _split(part, tasks if tasks > 1 else pixels, x.numel())
+    split(part, tasks if tasks > 1 else pixels, x.numel())
     ordered = [sums for _, sums in sorted(parts, key=lambda found: found[0])]
     total = torch.cat(ordered, 1) if tasks > 1 else torch.stack(ordered).sum(0)
     return of_x, total[0].to(gain.dtype), total[1].to(gain.dtype)
@@ -177,18 +177,18 @@ def stem(
     x = x.contiguous()
     by_place = weight.reshape(channels, 9).T.contiguous()
     pooled, places, sums = _pooled(x, dtype, channels)
-    run = _function("stem", dtype)
+    run = function("stem", dtype)
     small = (height // 2) * (width // 2) * channels
 
     def part(first: int, last: int) -> None:
-        buffer = _room((height + 2) * (width + 2))
+        buffer = room((height + 2) * (width + 2))
         run(
-            _at(x, first * height * width), _at(by_place), last - first, height, width, channels,
-            _at(buffer), _at(pooled, first * small), _at(places, first * small),
-            _at(sums, first * 2 * channels),
+            at(x, first * height * width), at(by_place), last - first, height, width, channels,
+            at(buffer), at(pooled, first * small), at(places, first * small),
+            at(sums, first * 2 * channels),
         )  # fmt: skip
 
-    _split(part, batch, batch * channels * height * width)
+    split(part, batch, batch * channels * height * width)
     return pooled, places, *_moments(sums, tasks, counted, height * width)
 
 
@@ -200,25 +200,25 @@ def stem_gradient(
     channels, tasks = len(weight), len(offset)
     x = x.contiguous()
     small = (height // 2) * (width // 2) * channels
-    run = _function("stem_gradient", grad.dtype)
-    patch_sums = _function("patch_sums", None)
-    sums, products = _room(batch, 9), _room(batch, 9, 9)
+    run = function("stem_gradient", grad.dtype)
+    patch_sums = function("patch_sums", None)
+    sums, products = room(batch, 9), room(batch, 9, 9)
     parts: list[tuple[int, Tensor]] = []
 
     def part(first: int, last: int) -> None:
-        buffer, scratch = _room((height + 2) * (width + 2)), _room(9 * channels)
-        total = _zeros(9, channels)
-        image = _at(x, first * height * width)
+        buffer, scratch = room((height + 2) * (width + 2)), room(9 * channels)
+        total = zeros(9, channels)
+        image = at(x, first * height * width)
         run(
-            image, _at(grad, first * small), _at(places, first * small), last - first, height, width,
-            channels, _at(buffer), _at(scratch), _at(total),
+            image, at(grad, first * small), at(places, first * small), last - first, height, width,
+            channels, at(buffer), at(scratch), at(total),
         )  # fmt: skip
         patch_sums(
-            image, last - first, height, width, _at(buffer), _at(sums, first * 9), _at(products, first * 81)
+            image, last - first, height, width, at(buffer), at(sums, first * 9), at(products, first * 81)
         )
         parts.append((first, total))
 
-    _split(part, batch, batch * channels * height * width)
+    split(part, batch, batch * channels * height * width)
     total = torch.stack([found for _, found in sorted(parts, key=lambda found: found[0])]).sum(0)
     # the moments are linear and quadratic in the weight, through the sums over all patches
     mine = slice(None, counted)
@@ -233,18 +233,18 @@ def stem_gradient(
 def _pooled(x: Tensor, dtype: torch.dtype, channels: int) -> tuple[Tensor, Tensor, Tensor]:
     """Room for pooled maps, places and sums."""
     batch, _, height, width = x.shape
-    places = _room(batch, height // 2, width // 2, channels, dtype=torch.uint8)
-    return _like(places, dtype), places, _room(batch, 2, channels)
+    places = room(batch, height // 2, width // 2, channels, dtype=torch.uint8)
+    return _like(places, dtype), places, room(batch, 2, channels)
 
 
-def _room(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+def room(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
     """Memory that a kernel fills. A bare ``torch.empty`` would follow the caller's default dtype and device,
     of which a kernel, given an address, knows nothing."""
     return torch.empty(shape, dtype=dtype, device="cpu")
 
 
-def _zeros(*shape: int) -> Tensor:
-    """Sums that a kernel adds to, in float64; otherwise as :func:`_room`."""
+def zeros(*shape: int) -> Tensor:
+    """Sums that a kernel adds to, in float64; otherwise as :func:`room`."""
     return torch.zeros(shape, dtype=torch.float64, device="cpu")
 
 
@@ -263,7 +263,7 @@ _POINTER, _LONG = ctypes.c_void_p, ctypes.c_long
 
 
 @cache
-def _function(name: str, dtype: torch.dtype | None) -> Callable[..., int]:
+def function(name: str, dtype: torch.dtype | None) -> Callable[..., int]:
     """A kernel that raises MetafilmError where it refuses the shapes it is given."""
     found = library()
     assert found is not None
@@ -279,6 +279,10 @@ def _function(name: str, dtype: torch.dtype | None) -> Callable[..., int]:
         "stem": [*[_POINTER] * 2, *[_LONG] * 4, *[_POINTER] * 4],
         "stem_gradient": [*[_POINTER] * 3, *[_LONG] * 4, *[_POINTER] * 3],
         "patch_sums": [_POINTER, *[_LONG] * 3, *[_POINTER] * 3],
+        "norm_act": [*[_POINTER] * 3, *[ctypes.c_float] * 2, *[_LONG] * 3, _POINTER],
+        "norm_act_gradient": [*[_POINTER] * 4, *[ctypes.c_float] * 2, *[_LONG] * 3, *[_POINTER] * 3],
+        "block": [*[_POINTER] * 11, *[_LONG] * 3, *[_POINTER] * 3],
+        "block_gradient": [*[_POINTER] * 14, *[_LONG] * 3, *[_POINTER] * 8],
     }[name]
     return function
 
@@ -292,7 +296,7 @@ def _checked(code: int, function: Any, arguments: tuple) -> int:
     return code
 
 
-def _at(tensor: Tensor, offset: int = 0) -> int:
+def at(tensor: Tensor, offset: int = 0) -> int:
     """Address of an element of dense memory."""
     return tensor.data_ptr() + offset * tensor.element_size()
 
@@ -302,7 +306,7 @@ def _threads(count: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(count, thread_name_prefix="metafilm-native")
 
 
-def _split(part: Callable[[int, int], None], count: int, elements: int) -> None:
+def split(part: Callable[[int, int], None], count: int, elements: int) -> None:
     """Run ``part(first, last)`` over ``count`` things, on as many threads as PyTorch has where it pays."""
     threads = min(torch.get_num_threads(), count)
     if threads < 2 or elements < PARALLEL:

@@ -10,10 +10,7 @@
 #include <stdint.h>
 #include <string.h>
 
-/* Channels a kernel takes: its sums lie on the stack, where more would run over. functions.py offers it no wider
- * maps; each function checks all the same, since what follows from a mistake there is not an error but a crash. */
-#define MOST 2048
-enum { FINE = 0, TOO_WIDE = 1 };
+#include "numbers.h"
 
 /* A diverged network must be seen to have diverged: NaN passes through every kernel as through PyTorch's. */
 #if defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__
@@ -24,33 +21,6 @@ enum { FINE = 0, TOO_WIDE = 1 };
  * than all numbers, and the last NaN is the greatest. Looking for NaN in each comparison costs a tenth of the time,
  * so images are pooled without, and once more with it where a channel's sum, which no NaN leaves a number, is NaN. */
 #define BEATS(value, best, careful) ((value) > (best) || ((careful) && (value) != (value)))
-
-/* `careful` is a constant to its callers: inlined, each has its own loop. */
-#define ALWAYS_INLINE static inline __attribute__((always_inline))
-
-typedef uint16_t bfloat16;
-
-static inline float load_bfloat16(bfloat16 value) {
-    uint32_t bits = (uint32_t)value << 16;
-    float result;
-    memcpy(&result, &bits, 4);
-    return result;
-}
-
-/* To nearest, ties to even. Of NaN only where the mantissa's lower half is zero, as in every bfloat16 and in what the
- * processor itself makes; a full one would be rounded up over its sign, to a zero. Arithmetic hands on a NaN's
- * mantissa, so it is the floats that come in which are looked at, by `plain`: a few per channel instead
- * of each result. */
-static inline bfloat16 store_bfloat16(float value) {
-    uint32_t bits;
-    memcpy(&bits, &value, 4);
-    return (bfloat16)((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
-}
-
-static inline float load_float(float value) { return value; }
-static inline float store_float(float value) { return value; }
-
-static inline float plain(float value) { return value != value ? __builtin_nanf("") : value; }
 
 static int any_nan(const float *values, long count) {
     int found = 0;

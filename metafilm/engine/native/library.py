@@ -1,6 +1,6 @@
-"""The shared library of ``kernels.c``: built at first use, kept in the user's own cache directory.
+"""The shared library of this folder's C: built at first use, kept in the user's own cache directory.
 
-Its name is a hash of source, compiler, flags and processor; a file that others could have written is not
+Its name is a hash of sources, compiler, flags and processor; a file that others could have written is not
 loaded.
 ``METAFILM_NATIVE=0`` switches it off, ``METAFILM_NATIVE_FLAGS`` holds more flags for the compiler.
 """
@@ -23,7 +23,8 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-SOURCE = Path(__file__).with_name("kernels.c")
+SOURCES = tuple(Path(__file__).with_name(name) for name in ("kernels.c", "blocks.c"))
+HEADER = Path(__file__).with_name("numbers.h")
 # Not -ffast-math nor -ffinite-math-only: with them the compiler drops the comparisons that keep NaN.
 FLAGS = (
     "-O3 -march=native -fno-math-errno -fno-trapping-math -fno-signed-zeros -fassociative-math -shared -fPIC"
@@ -101,7 +102,8 @@ def _flags() -> list[str]:
 
 
 def _key(compiler: str) -> str:
-    parts = [SOURCE.read_text(encoding="utf-8"), compiler, *_flags(), _version(compiler), _processor()]
+    sources = [file.read_text(encoding="utf-8") for file in (*SOURCES, HEADER)]
+    parts = [*sources, compiler, *_flags(), _version(compiler), _processor()]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:24]
 
 
@@ -115,7 +117,7 @@ def _build(compiler: str, file: Path) -> None:
         )
     with tempfile.TemporaryDirectory(dir=file.parent) as scratch:
         built = Path(scratch) / "kernels.so"
-        command = [compiler, *_flags(), "-o", str(built), str(SOURCE)]
+        command = [compiler, *_flags(), "-o", str(built), *map(str, SOURCES)]
         try:
             done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=120)
             message = done.stderr.strip() or f"exit code {done.returncode}"
