@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from metafilm.backbones.frozen import quicken
+from metafilm.backbones.stem import Stem, begun, first_convolution
 from metafilm.errors import CheckpointError, MetafilmError, first_line
 
 LIBRARIES = ("timm", "torchvision")
@@ -64,16 +65,38 @@ class Pretrained(nn.Module):
         self.arguments = {"name": name, "image_shape": list(self.image_shape)}
         self.register_buffer("pixel_mean", torch.tensor(mean).view(-1, 1, 1), persistent=False)
         self.register_buffer("pixel_std", torch.tensor(std).view(-1, 1, 1), persistent=False)
+        self._first = None
         self.out_features = self._feature_size(name)
 
     pixel_mean: Tensor
     pixel_std: Tensor
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor | Stem) -> Tensor:
+        """Images, or what :meth:`stem` made of them."""
+        if isinstance(x, Stem):
+            with x.in_place():
+                return self.network(x.images).flatten(1)
+        return self.network(self._normalised(x)).flatten(1)
+
+    def stem(self, x: Tensor) -> Tensor | Stem:
+        """What no deviation changes: the images normalised and through a frozen first convolution.
+
+        Args:
+            x: ``[B, C, H, W]``.
+
+        Returns:
+            To be given to :meth:`forward` in their place, as often as wanted; the images themselves where the
+            network does not begin with a convolution that is all frozen.
+        """
+        if self._first is None or x.requires_grad:
+            return x
+        return begun(self.network.get_submodule(self._first), self._normalised(x)) or x
+
+    def _normalised(self, x: Tensor) -> Tensor:
         if x.shape[1] == 1:
             x = x.expand(-1, 3, -1, -1)
         x = (x - self.pixel_mean) / self.pixel_std
-        return self.network(x.contiguous(memory_format=torch.channels_last)).flatten(1)
+        return x.contiguous(memory_format=torch.channels_last)
 
     def _feature_size(self, name: str) -> int:
         if len(self.image_shape) != 3 or self.image_shape[0] not in (1, 3):
@@ -83,7 +106,10 @@ class Pretrained(nn.Module):
         training = self.training
         try:
             with torch.no_grad():
-                return self.eval()(torch.zeros(1, *self.image_shape)).shape[1]
+                self._first, features = first_convolution(
+                    self.network, lambda: self.eval()(torch.zeros(1, *self.image_shape))
+                )
+                return features.shape[1]
         except (RuntimeError, AssertionError, ValueError) as error:
             raise MetafilmError(
                 f"{name} does not take images of {self.image_shape[1]}x{self.image_shape[2]} "

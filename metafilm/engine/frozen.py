@@ -39,7 +39,7 @@ class Fixed:
         if deviation is None:
             return self.gain.unsqueeze(0), self.shift.unsqueeze(0)
         more, bias = deviation
-        return torch.addcmul(self.gain, self.gain, more), torch.addcmul(bias, self.shift, 1 + more)
+        return torch.addcmul(self.gain, self.gain, more), torch.addcmul(bias + self.shift, self.shift, more)
 
     def back(self, of_gain: Tensor, of_shift: Tensor) -> tuple[Tensor, Tensor]:
         """The deviation's gradient from the affine's."""
@@ -91,8 +91,9 @@ class _NormAct(Function):
         plain: Plain,
     ) -> Tensor:
         ctx.save_for_backward(x, more, bias)
-        ctx.fixed, ctx.bounds, ctx.plain = fixed, bounds, plain
-        return native.norm_act(x, fixed.under(_pair(more, bias)), bounds)
+        affine = fixed.under(None if more is None or bias is None else (more, bias))
+        ctx.fixed, ctx.affine, ctx.bounds, ctx.plain = fixed, affine, bounds, plain
+        return native.norm_act(x, affine, bounds)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
@@ -100,7 +101,7 @@ class _NormAct(Function):
         if torch.is_grad_enabled() or transformed():
             return *_again(ctx, (x, more, bias), grad), None, None, None
         grad = grad.contiguous(memory_format=torch.channels_last)
-        of_x, sums = native.norm_act_gradient(grad, x, ctx.fixed.under(_pair(more, bias)), ctx.bounds)
+        of_x, sums = native.norm_act_gradient(grad, x, ctx.affine, ctx.bounds)
         found = (None, None) if more is None else ctx.fixed.back(*sums)
         return of_x, *found, None, None, None
 
@@ -109,10 +110,15 @@ class _InvertedResidual(Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, *arguments: Any) -> Tensor:
         flat, (fixed, shape, weights, plain) = arguments[:6], arguments[6:]
-        affines = _affines(fixed, flat)
+        tasks = max((len(value) for value in flat if value is not None), default=1)
+        pairs = [None if flat[i] is None else (flat[i], flat[i + 1]) for i in (0, 2, 4)]
+        affines = [
+            None if norm is None else native.filled(norm.under(pair), tasks)
+            for norm, pair in zip(fixed, pairs, strict=True)
+        ]
         out, last = native.block(x, shape, weights, affines)
         ctx.save_for_backward(x, *flat, last)
-        ctx.fixed, ctx.shape, ctx.weights, ctx.plain = fixed, shape, weights, plain
+        ctx.fixed, ctx.affines, ctx.shape, ctx.weights, ctx.plain = fixed, affines, shape, weights, plain
         return out
 
     @staticmethod
@@ -121,26 +127,11 @@ class _InvertedResidual(Function):
         if torch.is_grad_enabled() or transformed():
             return *_again(ctx, (x, *flat), grad), None, None, None, None
         grad = grad.contiguous(memory_format=torch.channels_last)
-        affines = _affines(ctx.fixed, flat)
-        of_x, sums = native.block_gradient(grad, x, last, ctx.shape, ctx.weights, affines)
+        of_x, sums = native.block_gradient(grad, x, last, ctx.shape, ctx.weights, ctx.affines)
         found: list[Tensor | None] = []
         for fixed, pair, more in zip(ctx.fixed, sums, flat[::2], strict=True):
-            found += (None, None) if more is None or fixed is None else fixed.back(*pair)
+            found += (None, None) if more is None or fixed is None or pair is None else fixed.back(*pair)
         return of_x, *found, None, None, None, None
-
-
-def _pair(more: Tensor | None, bias: Tensor | None) -> Deviation:
-    return None if more is None or bias is None else (more, bias)
-
-
-def _affines(fixed: tuple[Fixed | None, ...], flat: Any) -> list[Affine]:
-    """The norms under their deviations, all of as many tasks."""
-    tasks = max((len(value) for value in flat if value is not None), default=1)
-    found: list[Affine] = []
-    for norm, more, bias in zip(fixed, flat[::2], flat[1::2], strict=True):
-        pair = (torch.zeros(1, 1), torch.zeros(1, 1)) if norm is None else norm.under(_pair(more, bias))
-        found.append((pair[0].expand(tasks, -1), pair[1].expand(tasks, -1)))
-    return found
 
 
 def _again(ctx: Any, inputs: tuple[Tensor | None, ...], grad: Tensor) -> tuple[Tensor | None, ...]:

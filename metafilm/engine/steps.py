@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 OPTIMISERS = ("sgd", "adam")
@@ -17,22 +18,18 @@ class Adam:
 
     def __init__(self) -> None:
         self.step = 0
-        self.means: Sequence[Tensor | float] = ()
-        self.squares: Sequence[Tensor | float] = ()
+        self.mean: Tensor | float = 0.0
+        self.square: Tensor | float = 0.0
 
     def __call__(self, gradients: Sequence[Tensor]) -> list[Tensor]:
         first, second = self.DECAYS
         self.step += 1
-        self.means = [
-            first * mean + (1 - first) * gradient
-            for mean, gradient in zip(self.means or [0.0] * len(gradients), gradients, strict=True)
-        ]
-        self.squares = [
-            second * square + (1 - second) * gradient.square()
-            for square, gradient in zip(self.squares or [0.0] * len(gradients), gradients, strict=True)
-        ]
-        return [
-            # ε under the root: outside of it, as published, the root's own derivative at 0 is infinite
-            (mean / (1 - first**self.step)) / (square / (1 - second**self.step) + self.EPSILON**2).sqrt()
-            for mean, square in zip(self.means, self.squares, strict=True)
-        ]
+        # all in one vector: deviations are many and small, and an operation costs more than its arithmetic
+        gradient = torch.cat([value.flatten() for value in gradients])
+        self.mean = first * self.mean + (1 - first) * gradient
+        self.square = second * self.square + (1 - second) * gradient.square()
+        mean, square = self.mean / (1 - first**self.step), self.square / (1 - second**self.step)
+        # ε under the root: outside of it, as published, the root's own derivative at 0 is infinite
+        moves = mean / (square + self.EPSILON**2).sqrt()
+        parts = moves.split([value.numel() for value in gradients])
+        return [part.view_as(value) for part, value in zip(parts, gradients, strict=True)]

@@ -12,7 +12,7 @@ from torch.func import functional_call
 
 from metafilm.errors import MetafilmError
 from metafilm.film.insertion import sites
-from metafilm.film.layer import BIAS, GAIN, FilmDict
+from metafilm.film.layer import BIAS, GAIN, FiLM, FilmDict
 
 DEVIATIONS = (f"film.{GAIN}", f"film.{BIAS}")  # how the name of every deviation ends
 
@@ -39,8 +39,7 @@ def call(
     Raises:
         MetafilmError: a name is not one of the network's deviations or norms; rows that don't fit.
     """
-    own = {name for name, _ in network.named_parameters() if name.endswith(DEVIATIONS)}
-    if unknown := film.keys() - own:
+    if unknown := [name for name in film if not _is_deviation(network, name)]:
         known = ", ".join(sites(network)) or "none"
         raise MetafilmError(f"this network has no deviations {min(unknown)!r}; its FiLM sites: {known}")
     given = _given(network, statistics or {})
@@ -50,12 +49,24 @@ def call(
         film, given = ({name: value[rows] for name, value in part.items()} for part in (film, given))
     # a single task needs no task axis: the plain kernels run, and norms take δ into their own affine
     single = {
-        name: value[0] if value.dim() == 2 and value.shape[0] == 1 else value for name, value in film.items()
+        name: value.squeeze(0) if value.dim() == 2 and value.shape[0] == 1 else value
+        for name, value in film.items()
     }
+    # no two names mean one deviation, and looking for that takes longer than a small network
     if torch.compiler.is_compiling():  # it knows no locks, and traces in one thread
-        return functional_call(network, {**single, **given}, (x,))
+        return functional_call(network, {**single, **given}, (x,), tie_weights=False)
     with exclusive(network):
-        return functional_call(network, {**single, **given}, (x,))
+        return functional_call(network, {**single, **given}, (x,), tie_weights=False)
+
+
+def _is_deviation(network: nn.Module, name: str) -> bool:
+    """Whether a network has a deviation of this name; :func:`parameters` lists them all, more slowly."""
+    if not name.endswith(DEVIATIONS):
+        return False
+    try:
+        return isinstance(network.get_submodule(name.rpartition(".")[0]), FiLM)
+    except AttributeError:
+        return False
 
 
 _locks: WeakKeyDictionary[nn.Module, threading.RLock] = WeakKeyDictionary()

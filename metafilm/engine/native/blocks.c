@@ -105,13 +105,13 @@ ALWAYS_INLINE float clamp(float value, float low, float high) {
     return value > high ? high : value;
 }
 
-ALWAYS_INLINE vector select(mask which, vector yes, vector no) {
+ALWAYS_INLINE vector either(mask which, vector yes, vector no) {
     return (vector)((which & (mask)yes) | (~which & (mask)no));
 }
 
 ALWAYS_INLINE vector clamped(vector value, vector low, vector high) {
-    value = select(value < low, low, value);
-    return select(value > high, high, value);
+    value = either(value < low, low, value);
+    return either(value > high, high, value);
 }
 
 /* What a sweep does with the sums of its windows: it clamps their affine; takes them for y of a clamped affine whose
@@ -137,7 +137,7 @@ ALWAYS_INLINE void finish(vector found, const ending *e, line *now, long at, lon
         vector other = *(const vector *)(e->other + at);
         vector y = mode == VALUES ? found : other, g = mode == VALUES ? other : found;
         vector z = now->k * y + now->d;
-        g = select((z <= now->low) | (z >= now->high), (vector){0}, g);
+        g = either((z <= now->low) | (z >= now->high), (vector){0}, g);
         now->s += g;
         now->q += g * y;
         found = now->k * g;

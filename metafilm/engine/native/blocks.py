@@ -16,9 +16,7 @@ from metafilm.engine.native.functions import at, function, room, split, zeros
 from metafilm.engine.native.library import library
 
 WIDE = 3  # vectors to a panel, as in blocks.c
-AT_ONCE = (
-    2**20
-)  # bytes of the maps that are inside a block together: they should stay in a second-level cache
+AT_ONCE = 2**20  # bytes of the maps inside a block together: they should stay in a second-level cache
 
 Affine = tuple[Tensor, Tensor]
 """Gain and shift, ``[T, C]`` float32 each."""
@@ -128,27 +126,35 @@ def _structure(shape: Shape, each: int, back: bool) -> tuple[_Shape, int]:
     return structure, found.block_scratch(ctypes.byref(structure), each, AT_ONCE, back)
 
 
-def block(x: Tensor, shape: Shape, weights: Weights, affines: list[Affine]) -> tuple[Tensor, Tensor]:
+def filled(affine: Affine, tasks: int) -> Affine:
+    """An affine ``[T, C]`` or ``[1, C]`` of T tasks, as the block's kernels read it: whole vectors."""
+    gain, shift = affine
+    if len(gain) != tasks:
+        gain, shift = gain.expand(tasks, -1), shift.expand(tasks, -1)
+    return _padded(gain), _padded(shift)
+
+
+def block(x: Tensor, shape: Shape, weights: Weights, affines: list[Affine | None]) -> tuple[Tensor, Tensor]:
     """The block's output and its last convolution's ``[B, O, h, w]``, of channels-last ``x``.
 
     Args:
-        affines: three; the first is not read without ``expand``.
+        affines: three, :func:`filled`; the first is None without ``expand``.
     """
-    batch, tasks = len(x), len(affines[-1][0])
+    batch, tasks = len(x), _tasks(affines)
     each = batch // tasks
     like = torch.empty(batch, shape.height, shape.width, shape.outputs, dtype=x.dtype)
     out, last = like.permute(0, 3, 1, 2), torch.empty_like(like).permute(0, 3, 1, 2)
     pixels, small = shape.rows * shape.columns, shape.height * shape.width
     structure, inside = _structure(shape, each, False)
-    found = [tuple(_padded(value) for value in pair) for pair in affines]
+    first_one, second, third = map(_pointers, affines)
     run = function("block", x.dtype)
 
     def part(first: int, last_row: int) -> None:
         scratch = room(inside)
         run(
             ctypes.addressof(structure), at(x, first * pixels * shape.channels), _optional(weights.expand),
-            *map(at, found[0]), at(weights.depthwise), *map(at, found[1]), at(weights.project),
-            *map(at, found[2]), first, last_row - first, each, at(scratch),
+            *first_one, at(weights.depthwise), *second, at(weights.project), *third,
+            first, last_row - first, each, at(scratch),
             at(last, first * small * shape.outputs), at(out, first * small * shape.outputs),
         )  # fmt: skip
 
@@ -157,37 +163,53 @@ def block(x: Tensor, shape: Shape, weights: Weights, affines: list[Affine]) -> t
 
 
 def block_gradient(
-    grad: Tensor, x: Tensor, last: Tensor, shape: Shape, weights: Weights, affines: list[Affine]
-) -> tuple[Tensor, list[Affine]]:
+    grad: Tensor, x: Tensor, last: Tensor, shape: Shape, weights: Weights, affines: list[Affine | None]
+) -> tuple[Tensor, list[Affine | None]]:
     """The gradients of :func:`block` in ``x`` and in the affines; ``last`` is what it gave."""
-    batch, tasks = len(x), len(affines[-1][0])
+    batch, tasks = len(x), _tasks(affines)
     each = batch // tasks
     of_x = torch.empty_like(x)
     pixels, small = shape.rows * shape.columns, shape.height * shape.width
     structure, inside = _structure(shape, each, True)
-    found = [tuple(_padded(value) for value in pair) for pair in affines]
+    first_one, second, (third, _) = map(_pointers, affines)
+    # all sums in one piece: gain's, then shift's, of each affine
+    sizes = [0 if pair is None else pair[0].numel() for pair in affines]
+    offsets = [sum(sizes[:i]) * 2 + j * size for i, size in enumerate(sizes) for j in (0, 1)]
     run = function("block_gradient", x.dtype)
-    parts: list[tuple[int, list[Tensor]]] = []
+    parts: list[tuple[int, Tensor]] = []
 
     def part(first: int, last_row: int) -> None:
-        scratch = room(inside)
-        sums = [zeros(2, *pair[0].shape) for pair in found]
+        scratch, sums = room(inside), zeros(2 * sum(sizes))
         run(
             ctypes.addressof(structure), at(grad, first * small * shape.outputs),
             at(x, first * pixels * shape.channels), at(last, first * small * shape.outputs),
-            _optional(weights.expand), _optional(weights.expand_back), *map(at, found[0]),
-            at(weights.depthwise), at(weights.depthwise_back), *map(at, found[1]), at(weights.project_back),
-            at(found[2][0]), first, last_row - first, each, at(scratch),
-            at(of_x, first * pixels * shape.channels),
-            *(at(value) for pair in sums for value in pair),
+            _optional(weights.expand), _optional(weights.expand_back), *first_one, at(weights.depthwise),
+            at(weights.depthwise_back), *second, at(weights.project_back), third,
+            first, last_row - first, each, at(scratch), at(of_x, first * pixels * shape.channels),
+            *(at(sums, offset) for offset in offsets),
         )  # fmt: skip
         parts.append((first, sums))
 
     split(part, batch, batch * shape.inside * pixels)
     ordered = [sums for _, sums in sorted(parts, key=lambda found: found[0])]
-    totals = [torch.stack(column).sum(0).float() for column in zip(*ordered, strict=True)]
-    sizes = [pair[0].shape[1] for pair in affines]
-    return of_x, [(total[0, :, :size], total[1, :, :size]) for total, size in zip(totals, sizes, strict=True)]
+    total = (ordered[0] if len(ordered) == 1 else torch.stack(ordered).sum(0)).float()
+    channels = (shape.inside, shape.inside, shape.outputs)
+    pieces = total.split([2 * size for size in sizes])
+    found: list[Affine | None] = []
+    for pair, piece, count in zip(affines, pieces, channels, strict=True):
+        halves = piece.view(2, tasks, -1)[:, :, :count] if pair is not None else None
+        found.append(None if halves is None else (halves[0], halves[1]))
+    return of_x, found
+
+
+def _tasks(affines: list[Affine | None]) -> int:
+    last = affines[-1]
+    assert last is not None
+    return len(last[0])
+
+
+def _pointers(affine: Affine | None) -> tuple[int, int]:
+    return (0, 0) if affine is None else (at(affine[0]), at(affine[1]))
 
 
 def norm_act(x: Tensor, affine: Affine, bounds: tuple[float, float]) -> Tensor:
