@@ -6,6 +6,7 @@
     python scripts/benchmark.py serving               # serve-1000, serve-1000-sorted, state
     python scripts/benchmark.py memory                # peak resident memory, import time
     python scripts/benchmark.py scaling               # two processes against one
+    python scripts/benchmark.py adaptation            # a pre-trained network on one task: time and memory
     python scripts/benchmark.py page                  # the tables of results/benchmark into docs/engine.md
 
 The peers: pip install --no-deps -r scripts/benchmarks/requirements.txt. One that is not there is left out,
@@ -40,6 +41,7 @@ WORKS = {
     "serving": ("serve-1000", "serve-1000-sorted", "state"),
     "memory": ("memory", "import"),
     "scaling": ("scale-2",),
+    "adaptation": ("adapt-lite0-96", "adapt-lite0-96-memory"),
 }
 
 
@@ -109,6 +111,12 @@ def one(run: Run, work: str, arguments: argparse.Namespace) -> list[Record]:
         from scripts.benchmarks.memory import memory
 
         return memory(run, rounds, only)
+    if work.startswith("adapt-"):
+        from scripts.benchmarks import adaptation
+
+        return (
+            adaptation.memory(run, rounds) if work.endswith("-memory") else adaptation.adaptation(run, rounds)
+        )
     if work == "import":
         from scripts.benchmarks.processes import importing
 

