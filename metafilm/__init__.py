@@ -1,7 +1,7 @@
 """metafilm: few-shot learning where a task is a small set of FiLM deviations."""
 
 from metafilm import backbones, film, heads, norms
-from metafilm.conditioning.task_encoder import TaskEncoder
+from metafilm.conditioning import ConstantEncoder, TaskEncoder
 from metafilm.config import Config, load_config
 from metafilm.errors import CheckpointError, ConfigError, MetafilmError, RunError
 from metafilm.evaluation import evaluate
@@ -16,6 +16,7 @@ __all__ = [
     "CheckpointError",
     "Config",
     "ConfigError",
+    "ConstantEncoder",
     "InnerLoop",
     "MetaFiLM",
     "MetafilmError",

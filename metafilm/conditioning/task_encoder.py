@@ -37,6 +37,8 @@ class TaskEncoder(nn.Module):
         MetafilmError: no sites, or an unknown decoder, pooling or scale.
     """
 
+    reads_support = True
+
     def __init__(
         self,
         in_features: int,

@@ -12,7 +12,7 @@ from torch import nn
 from metafilm import film, heads, norms
 from metafilm.backbones import BACKBONES, LITE0, MLP, Pretrained
 from metafilm.backbones.pretrained import LIBRARIES
-from metafilm.conditioning.task_encoder import TaskEncoder
+from metafilm.conditioning import ConstantEncoder, TaskEncoder
 from metafilm.config.config import Config
 from metafilm.errors import CheckpointError, MetafilmError
 from metafilm.learner import parts
@@ -69,7 +69,9 @@ def build_learner(
         head = heads.build(config.head.name, features, ways, config.head.scale)
         regression = head.regression
         encoder = None
-        if config.encoder.enabled:
+        if config.encoder.enabled and config.encoder.kind == "constant":
+            encoder = ConstantEncoder(sites)
+        elif config.encoder.enabled:
             encoder = TaskEncoder(
                 shape[0] + 1 if regression else features,
                 sites,

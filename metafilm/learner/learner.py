@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from episodes import Episode
 from metafilm import film, heads
 from metafilm.backbones import Pretrained
-from metafilm.conditioning import TaskEncoder
+from metafilm.conditioning import ConstantEncoder, TaskEncoder
 from metafilm.errors import MetafilmError
 from metafilm.film import FilmDict
 from metafilm.heads import Head, prototypes
@@ -31,7 +31,7 @@ class MetaFiLM(SharedNetwork):
 
     Args:
         backbone, head, image_shape, mean, std: see :class:`metafilm.learner.network.SharedNetwork`.
-        encoder: predicts δ⁰ from the support set; None: δ⁰ = 0.
+        encoder: predicts δ⁰ from the support set, or has one for all tasks; None: δ⁰ = 0.
         inner: the inner loop; None: no steps.
         steps: inner steps in training.
         evaluation_steps: inner steps otherwise; None: the same.
@@ -48,7 +48,7 @@ class MetaFiLM(SharedNetwork):
         self,
         backbone: nn.Module,
         head: Head,
-        encoder: TaskEncoder | None = None,
+        encoder: TaskEncoder | ConstantEncoder | None = None,
         inner: InnerLoop | None = None,
         *,
         image_shape: tuple[int, ...],
@@ -180,6 +180,8 @@ class MetaFiLM(SharedNetwork):
 
     def _encoded(self, episode: Episode) -> tuple[FilmDict, Tensor | None]:
         """δ⁰ of each task, and the features that it was read from where they are of use to somebody else."""
+        if isinstance(self.encoder, ConstantEncoder):
+            return self.encoder(episode.tasks), None
         images, tasks = self.prepare(episode.support_images), episode.tasks
         if self.regression:
             x = images.unflatten(0, (tasks, -1))
@@ -198,6 +200,8 @@ class MetaFiLM(SharedNetwork):
         """
         if self.encoder is None:
             return {}
+        if isinstance(self.encoder, ConstantEncoder):
+            return self.encoder(labels.shape[0])
         members = torch.cat((features, labels), -1) if self.regression else prototypes(features, labels, ways)
         return self.encoder(members)
 

@@ -15,7 +15,7 @@ from torch import nn
 
 from metafilm import film
 from metafilm.backbones import BACKBONES, Pretrained
-from metafilm.conditioning import TaskEncoder
+from metafilm.conditioning import ENCODERS
 from metafilm.errors import CheckpointError, MetafilmError
 from metafilm.heads import HEADS
 from metafilm.learner.inner_loop import InnerLoop
@@ -24,7 +24,8 @@ from metafilm.storage.models import FORMAT, save_model
 
 VERSION = "2"
 OWN: dict[str, type[nn.Module]] = {
-    kind.__name__: kind for kind in (*BACKBONES.values(), Pretrained, *HEADS.values(), TaskEncoder, InnerLoop)
+    kind.__name__: kind
+    for kind in (*BACKBONES.values(), Pretrained, *HEADS.values(), *ENCODERS.values(), InnerLoop)
 }
 PLAIN = ("steps", "evaluation_steps", "first_order", "views", "view_augment", "detach_encoder")
 

@@ -90,7 +90,7 @@ class CompiledGradient:
         own = None
         films = {name: torch.zeros_like(value) for name, value in film.parameters(learner.backbone).items()}
         if learner.encoder is not None:
-            if learner.regression:
+            if learner.regression or not learner.encoder.reads_support:
                 films = _single(learner.encode(support.unsqueeze(0), labels, ways))
             else:
                 own = learner.features(support.detach(), {}, 1)

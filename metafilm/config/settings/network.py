@@ -6,7 +6,7 @@ from pydantic import AfterValidator
 
 from metafilm import backbones, heads, norms
 from metafilm.backbones.mlp import ACTIVATIONS
-from metafilm.conditioning import DECODERS, POOLINGS
+from metafilm.conditioning import DECODERS, ENCODERS, POOLINGS
 from metafilm.config.settings.checks import Number, OneOf, Switch, Text, Whole, above, at_least
 from metafilm.config.strict import section
 
@@ -60,6 +60,9 @@ class Encoder:
 
     enabled: Switch = True
     """Predict deviations from the support set; false: start from zero."""
+    kind: Annotated[Text, OneOf(ENCODERS)] = "support"
+    """support: from each task's support set; constant: one learned set of deviations for all tasks, the
+    baseline that conditioning is held against (the encoder's other settings then say nothing)."""
     decoder: Annotated[Text, OneOf(DECODERS)] = "linear"
     """From the task vector to a site's deviations."""
     width: Annotated[Whole, at_least(1)] = 64

@@ -11,7 +11,7 @@ from episodes.transforms import augment, styles
 from metafilm import backbones, heads, norms
 from metafilm.backbones.mlp import ACTIVATIONS
 from metafilm.cli.commands import parse
-from metafilm.conditioning import DECODERS, POOLINGS
+from metafilm.conditioning import DECODERS, ENCODERS, POOLINGS
 from metafilm.config import Config, config_names, load_config, resume_differences
 from metafilm.config.settings import Outer
 from metafilm.config.strict import leaves
@@ -140,6 +140,7 @@ def test_settings_that_contradict_each_other(settings, expected):
         ("backbone", "norm", norms.MODES),
         ("backbone", "activation", ACTIVATIONS),
         ("head", "name", heads.HEADS),
+        ("encoder", "kind", ENCODERS),
         ("encoder", "decoder", DECODERS),
         ("encoder", "pooling", POOLINGS),
         ("episodes", "augment", augment.BY_NAME),

@@ -20,6 +20,7 @@ CASES = {
     },
     "first order": {"inner": {"steps": 2, "first_order": True}},
     "detached encoder": {"encoder": {"detach": True}},
+    "constant": {"encoder": {"kind": "constant"}, "inner": {"steps": 1}},
     "group": {"backbone": {"norm": "group"}, "inner": {"steps": 1}},
     "resnet12": {"backbone": {"name": "resnet12"}, "inner": {"steps": 1}},
 }

@@ -33,6 +33,8 @@ CASES = {
         "head": {"name": "linear"},
         "inner": {"steps": 2, "views": 0},
     },
+    "constant": {"encoder": {"kind": "constant"}},
+    "constant, 2 steps": {"encoder": {"kind": "constant"}, "inner": {"steps": 2}},
     "neither": {"encoder": {"enabled": False}},
     "no sites": {"encoder": {"enabled": False}, "film": {"sites": "none"}},
     "last site": {"inner": {"steps": 2}, "film": {"sites": "last"}},
