@@ -32,6 +32,8 @@ class TaskEncoder(nn.Module):
         scale: one post-multiplier per ``site`` and kind (TADAM) or per ``feature`` (CNAPs).
         depth: layers that embed a prototype or pair before pooling (a deep set: Zaheer et al., NeurIPS 2017).
         normalise: layer normalisation of what comes in; off for (x, y) pairs, whose size means something.
+        spread: read also how far features vary between and within classes
+            (:func:`metafilm.conditioning.class_spread`), which tells what the labels follow.
 
     Raises:
         MetafilmError: no sites, or an unknown decoder, pooling or scale.
@@ -49,6 +51,7 @@ class TaskEncoder(nn.Module):
         scale: str = "site",
         depth: int = 1,
         normalise: bool = True,
+        spread: bool = False,
     ) -> None:
         super().__init__()
         if not sites:
@@ -73,6 +76,7 @@ class TaskEncoder(nn.Module):
             "scale": scale,
             "depth": depth,
             "normalise": normalise,
+            "spread": spread,
         }
         self.names = [name for site in sites for name in film.names(site)]
         self.sizes = [size for size in sites.values() for _ in range(2)]
@@ -82,25 +86,35 @@ class TaskEncoder(nn.Module):
         for i in range(depth):
             layers += [nn.Linear(in_features if i == 0 else width, width), nn.ReLU()]
         self.embed = nn.Sequential(*layers)
-        self.join = nn.Linear(width * (2 if pooling == "mean-std" else 1), width)
+        self.join = nn.Linear(width * ((2 if pooling == "mean-std" else 1) + spread), width)
         self.decoder = DECODERS[decoder](width, self.sizes)
         self.scale = scale
         self.multiplier = nn.Parameter(torch.zeros(len(self.sizes) if scale == "site" else sum(self.sizes)))
+        self.spread = nn.Linear(2 * in_features, width) if spread else None
         self.register_buffer("owner", torch.repeat_interleave(torch.tensor(self.sizes)), persistent=False)
 
     owner: Tensor
 
-    def encode(self, members: Tensor) -> Tensor:
-        """``[T, M, in_features]``, in any order of the M members -> c ``[T, width]``."""
+    def encode(self, members: Tensor, spread: Tensor | None = None) -> Tensor:
+        """``[T, M, in_features]``, in any order of the M members, and with ``spread`` also ``[T,
+        2·in_features]`` -> c ``[T, width]``."""
         h = self.embed(self.norm(members))
         pooled = h.mean(1)
         if self.pooling == "mean-std":
             # the small constant keeps the square root's gradient finite when all members agree
             pooled = torch.cat((pooled, (h.var(1, correction=0) + 1e-6).sqrt()), -1)
+        if self.spread is not None:
+            if spread is None:
+                raise MetafilmError("this task encoder reads the classes' spread too; give it")
+            pooled = torch.cat((pooled, torch.relu(self.spread(spread))), -1)
         return torch.relu(self.join(pooled))
 
-    def forward(self, members: Tensor) -> FilmDict:
+    def forward(self, members: Tensor, spread: Tensor | None = None) -> FilmDict:
         """``[T, M, in_features]`` prototypes or pairs -> deviations, ``[T, C]`` each."""
-        raw = self.decoder(self.encode(members))
+        return self.decode(self.encode(members, spread))
+
+    def decode(self, code: Tensor) -> FilmDict:
+        """c ``[T, width]`` -> deviations, ``[T, C]`` each."""
+        raw = self.decoder(code)
         multiplier = self.multiplier[self.owner] if self.scale == "site" else self.multiplier
         return dict(zip(self.names, (raw * multiplier).split(self.sizes, -1), strict=True))

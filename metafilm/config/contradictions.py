@@ -30,6 +30,15 @@ def of_film(film: Film, encoder: Encoder, inner: Inner) -> Iterator[Problem]:
         yield "film.sites", "none leaves the inner loop nothing to adapt; add --inner.steps 0"
 
 
+def of_encoder(encoder: Encoder, data: Data) -> Iterator[Problem]:
+    if not encoder.spread:
+        return
+    if not encoder.enabled or encoder.kind == "constant":
+        yield "encoder.spread", "needs a task encoder that reads the support; add --encoder.kind support"
+    if data.name in REGRESSION_DATA:
+        yield "encoder.spread", "must be false for functions, which have no classes"
+
+
 def of_backbone(backbone: Backbone, outer: Outer) -> Iterator[Problem]:
     library = backbone.name.partition(":")[0] in LIBRARIES
     if backbone.weights is not None and not library:

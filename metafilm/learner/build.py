@@ -81,6 +81,7 @@ def build_learner(
                 config.encoder.scale,
                 config.encoder.depth,
                 normalise=not regression,
+                spread=config.encoder.spread,
             )
         inner = None
         steps = max(config.inner.steps, config.inner.evaluation_steps or 0)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from episodes import Episode
 from metafilm import film, heads
 from metafilm.backbones import Pretrained
-from metafilm.conditioning import ConstantEncoder, TaskEncoder
+from metafilm.conditioning import ConstantEncoder, TaskEncoder, class_spread
 from metafilm.errors import MetafilmError
 from metafilm.film import FilmDict
 from metafilm.heads import Head, prototypes
@@ -202,8 +202,11 @@ class MetaFiLM(SharedNetwork):
             return {}
         if isinstance(self.encoder, ConstantEncoder):
             return self.encoder(labels.shape[0])
-        members = torch.cat((features, labels), -1) if self.regression else prototypes(features, labels, ways)
-        return self.encoder(members)
+        if self.regression:
+            return self.encoder(torch.cat((features, labels), -1))
+        members = prototypes(features, labels, ways)
+        reads_spread = self.encoder.spread is not None
+        return self.encoder(members, class_spread(features, labels, members) if reads_spread else None)
 
     def _inner_steps(self, found: Adaptation, episode: Episode, steps: int) -> Iterator[FilmDict]:
         """δ¹ ... δᴷ from the last stage's deviations; the losses go into ``found``."""

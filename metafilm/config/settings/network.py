@@ -69,6 +69,9 @@ class Encoder:
     """Size of the task vector and of the decoder's hidden layers."""
     pooling: Annotated[Text, OneOf(POOLINGS)] = "mean-std"
     """How class prototypes are pooled into one vector."""
+    spread: Switch = False
+    """Give it also how far each feature varies between classes and within them: from two shots on that tells
+    which criterion the labels follow."""
     depth: Annotated[Whole, at_least(1)] = 1
     """Layers that embed a class prototype (or an (x, y) pair) before pooling."""
     scale: Literal["site", "feature"] = "feature"

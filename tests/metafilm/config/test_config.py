@@ -121,6 +121,12 @@ def test_impossible_values_name_their_flag(section, name, value, expected):
             {"film": {"sites": "none"}, "encoder": {"enabled": False}, "inner": {"steps": 1}},
             "--film.sites none leaves the inner loop nothing",
         ),
+        ({"encoder": {"spread": True, "kind": "constant"}}, "--encoder.spread needs a task encoder"),
+        ({"encoder": {"spread": True, "enabled": False}}, "--encoder.spread needs a task encoder"),
+        (
+            {"encoder": {"spread": True}, "data": {"name": "sinusoids"}, "head": {"name": "regression"}},
+            "--encoder.spread must be false for functions",
+        ),
         ({"head": {"name": "regression"}}, "--head.name regression does not fit --data.name omniglot"),
         ({"data": {"name": "sinusoids"}}, "--head.name prototype does not fit --data.name sinusoids"),
         (

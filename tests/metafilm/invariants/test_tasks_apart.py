@@ -18,7 +18,7 @@ SECTIONS = {
     "linear": {"head": {"name": "linear"}, "inner": {"steps": 2}},
     "ridge": {"head": {"name": "ridge"}, "inner": {"steps": 1}},
     "first-order": {"inner": {"steps": 2, "first_order": True}},
-    "encoder-only": {"encoder": {"decoder": "mlp"}},
+    "encoder-only": {"encoder": {"decoder": "mlp", "spread": True}},
     "resnet12-feature": {
         "backbone": {"name": "resnet12", "width": 2},
         "inner": {"steps": 1, "granularity": "feature"},

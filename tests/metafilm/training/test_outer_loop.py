@@ -33,6 +33,7 @@ CASES = {
         "head": {"name": "linear"},
         "inner": {"steps": 2, "views": 0},
     },
+    "spread, 1 step": {"encoder": {"spread": True}, "inner": {"steps": 1}},
     "constant": {"encoder": {"kind": "constant"}},
     "constant, 2 steps": {"encoder": {"kind": "constant"}, "inner": {"steps": 2}},
     "neither": {"encoder": {"enabled": False}},
