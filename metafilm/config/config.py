@@ -108,6 +108,7 @@ class Config:
             *contradictions.of_film(self.film, self.encoder, self.inner),
             *contradictions.of_encoder(self.encoder, self.data),
             *contradictions.of_head(self.head, self.data, self.episodes, self.outer),
+            *contradictions.of_mixture(self.data, self.episodes, self.outer),
             *contradictions.of_outer(self.outer, self.episodes, self.inner),
             *contradictions.of_backbone(self.backbone, self.outer),
         ]

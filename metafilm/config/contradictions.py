@@ -60,6 +60,17 @@ def of_head(head: Head, data: Data, episodes: Episodes, outer: Outer) -> Iterato
         yield "episodes.ways", f"must be one number for the {head.name} head, whose outputs are fixed"
 
 
+def of_mixture(data: Data, episodes: Episodes, outer: Outer) -> Iterator[Problem]:
+    count = len(data.names)
+    given = {"data.weights": data.weights}
+    given |= {f"episodes.{name}": getattr(episodes, name) for name in ("within_group", "augment", "style")}
+    for name, value in given.items():
+        if isinstance(value, tuple) and len(value) != count:
+            yield name, f"needs a value for each of {count} data sets, has {len(value)}"
+    if outer.one_domain and count == 1:
+        yield "outer.one_domain", f"needs several data sets in {flag('data.name')}"
+
+
 def of_outer(outer: Outer, episodes: Episodes, inner: Inner) -> Iterator[Problem]:
     for name in ("task_chunk", "query_chunk"):
         value, most = getattr(outer, name), outer.meta_batch

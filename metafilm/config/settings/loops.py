@@ -64,6 +64,8 @@ class Outer:
     """Optimiser steps."""
     meta_batch: Annotated[Whole, at_least(1)] = 4
     """Tasks per optimiser step."""
+    one_domain: Switch = False
+    """Draw all tasks of a meta-batch from one data set of a mixture."""
     task_chunk: Annotated[Whole | None, at_least(1)] = None
     """Tasks whose support sets go through the inner loop together; gradients add up over the chunks of a
     meta-batch. Empty: measured at the start of the run."""

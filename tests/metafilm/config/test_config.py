@@ -101,6 +101,9 @@ def test_all_problems_at_once(tmp_path):
         ("inner", "evaluation_steps", -1, "must be at least 0, is -1"),
         ("data", "name", "omniglt", "did you mean omniglot?"),
         ("data", "name", ["omniglot", "sinusoids"], "can't mix images and functions"),
+        ("data", "weights", [1, 0], "must be above 0, is 1.0 0.0"),
+        ("data", "weights", 2, "must be a list, each a finite number or empty"),
+        ("episodes", "style", ["none", "cubism"], "cubism is unknown"),
         ("data", "image_size", 2, "must be at least 16, is 2"),
         ("film", "sites", [], "is an empty list"),
         ("head", "name", "svm", "svm is unknown; there are prototype, cosine, linear"),
@@ -127,6 +130,14 @@ def test_impossible_values_name_their_flag(section, name, value, expected):
             {"encoder": {"spread": True}, "data": {"name": "sinusoids"}, "head": {"name": "regression"}},
             "--encoder.spread must be false for functions",
         ),
+        ({"data": {"weights": [1, 2]}}, "--data.weights needs a value for each of 1 data sets, has 2"),
+        (
+            {"data": {"name": ["omniglot", "strokes"]}, "episodes": {"style": ["none"] * 3}},
+            "--episodes.style needs a value for each of 2 data sets, has 3",
+        ),
+        ({"episodes": {"within_group": []}}, "--episodes.within-group needs a value for each of 1 data sets"),
+        ({"episodes": {"augment": ["shift", "none"]}}, "--episodes.augment needs a value for each"),
+        ({"outer": {"one_domain": True}}, "--outer.one-domain needs several data sets in --data.name"),
         ({"head": {"name": "regression"}}, "--head.name regression does not fit --data.name omniglot"),
         ({"data": {"name": "sinusoids"}}, "--head.name prototype does not fit --data.name sinusoids"),
         (
@@ -259,6 +270,16 @@ def test_command_line_overrides_the_file():
     assert settings.outer.meta_batch == file.outer.meta_batch and settings.data == replace(
         file.data, image_size=20
     )
+
+
+def test_a_mixture_on_the_command_line():
+    words = "--data.name strokes omniglot --data.weights 2 1 --episodes.style known-strokes none"
+    more = "--episodes.within-group false true --episodes.augment none shift --outer.one-domain true"
+    settings = parse(["train", "demo", *words.split(), *more.split()]).settings
+    assert (settings.data.names, settings.data.weights) == (("strokes", "omniglot"), (2.0, 1.0))
+    assert settings.episodes.style == ("known-strokes", "none") and settings.outer.one_domain
+    assert settings.episodes.within_group == (False, True) and settings.episodes.augment == ("none", "shift")
+    assert parse("train demo --episodes.within-group true".split()).settings.episodes.within_group is True
 
 
 @pytest.mark.parametrize("value", ["inf", "-inf", "nan"])
