@@ -1,5 +1,6 @@
 """Sections that say how a learner is trained: the two loops, validation, and where metrics go."""
 
+from dataclasses import field
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator
@@ -56,6 +57,20 @@ class Inner:
     """Fraction of the outer iterations after which the inner loop is switched on."""
 
 
+@section("outer.rates")
+class Rates:
+    """A factor on the learning rate of each part; a part that keeps its weights stands in outer.freeze."""
+
+    backbone: Annotated[Number, above(0)] = 1.0
+    """Factor for the shared network; a tenth is usual for a pre-trained one."""
+    encoder: Annotated[Number, above(0)] = 1.0
+    """Factor for the task encoder, on outer.encoder_learning_rate where that is set."""
+    head: Annotated[Number, above(0)] = 1.0
+    """Factor for the head's scales and weights."""
+    inner: Annotated[Number, above(0)] = 1.0
+    """Factor for the inner loop's step sizes."""
+
+
 @section("outer")
 class Outer:
     """The outer loop: everything learns."""
@@ -76,6 +91,7 @@ class Outer:
     """Parts that keep their weights, for example a pre-trained backbone; they cost no gradient."""
     learning_rate: Annotated[Number, above(0)] = 1e-3
     """Peak learning rate."""
+    rates: Rates = field(default_factory=Rates)
     weight_decay: Annotated[Number, at_least(0)] = 5e-4
     """Weight decay of backbone and head."""
     encoder_learning_rate: Annotated[Number | None, above(0)] = None

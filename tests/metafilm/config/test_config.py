@@ -13,7 +13,7 @@ from metafilm.backbones.mlp import ACTIVATIONS
 from metafilm.cli.commands import parse
 from metafilm.conditioning import DECODERS, ENCODERS, POOLINGS
 from metafilm.config import Config, config_names, load_config, resume_differences
-from metafilm.config.settings import Outer
+from metafilm.config.settings import Outer, Rates
 from metafilm.config.strict import leaves
 from metafilm.errors import ConfigError, MetafilmError
 
@@ -270,6 +270,20 @@ def test_command_line_overrides_the_file():
     assert settings.outer.meta_batch == file.outer.meta_batch and settings.data == replace(
         file.data, image_size=20
     )
+
+
+def test_rates_by_part():
+    settings = parse("train demo --outer.rates.backbone 0.1".split()).settings
+    assert settings.outer.rates == Rates(backbone=0.1) and settings.outer.rates.head == 1.0
+    assert Config.from_dict(settings.to_dict()) == settings
+    text = problems_of({"outer": {"rates": {"bakbone": 0.1, "encoder": 0}}})
+    assert "--outer.rates.bakbone is unknown; did you mean --outer.rates.backbone?" in text
+    assert "--outer.rates.encoder must be above 0, is 0" in text
+    assert "--outer.rates must be a mapping of settings, is 3" in problems_of({"outer": {"rates": 3}})
+    with pytest.raises(ConfigError, match=r"--outer.rates.head must be above 0"):
+        Rates(head=0)
+    changed = replace(settings, outer=replace(settings.outer, rates=Rates()))
+    assert resume_differences(settings, changed) == ["--outer.rates.backbone is 1.0, was 0.1"]
 
 
 def test_a_mixture_on_the_command_line():
