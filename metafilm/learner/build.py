@@ -82,6 +82,7 @@ def build_learner(
                 config.encoder.depth,
                 normalise=not regression,
                 spread=config.encoder.spread,
+                codes=config.encoder.codes,
             )
         inner = None
         steps = max(config.inner.steps, config.inner.evaluation_steps or 0)
