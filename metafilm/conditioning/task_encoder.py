@@ -35,6 +35,8 @@ class TaskEncoder(nn.Module):
         spread: read also how far features vary between and within classes
             (:func:`metafilm.conditioning.class_spread`), which tells what the labels follow.
         codes: how many sets of deviations the codebook mixes.
+        domains: of how many domains c is to tell which one a task is of, by a linear classifier ``domain``
+            that is trained with the rest (``outer.domain``) and read by nobody else; 0: none.
 
     Raises:
         MetafilmError: no sites, no codes, or an unknown decoder, pooling or scale.
@@ -54,6 +56,7 @@ class TaskEncoder(nn.Module):
         normalise: bool = True,
         spread: bool = False,
         codes: int = 8,
+        domains: int = 0,
     ) -> None:
         super().__init__()
         if not sites:
@@ -80,6 +83,7 @@ class TaskEncoder(nn.Module):
             "normalise": normalise,
             "spread": spread,
             "codes": codes,
+            "domains": domains,
         }
         self.names = [name for site in sites for name in film.names(site)]
         self.sizes = [size for size in sites.values() for _ in range(2)]
@@ -95,6 +99,7 @@ class TaskEncoder(nn.Module):
         self.scale = scale
         self.multiplier = nn.Parameter(torch.zeros(len(self.sizes) if scale == "site" else sum(self.sizes)))
         self.spread = nn.Linear(2 * in_features, width) if spread else None
+        self.domain = nn.Linear(width, domains) if domains else None
         self.register_buffer("owner", torch.repeat_interleave(torch.tensor(self.sizes)), persistent=False)
 
     owner: Tensor

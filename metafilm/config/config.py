@@ -106,7 +106,7 @@ class Config:
         """Settings that contradict each other, one line each, naming the flag."""
         found = [
             *contradictions.of_film(self.film, self.encoder, self.inner),
-            *contradictions.of_encoder(self.encoder, self.data),
+            *contradictions.of_encoder(self.encoder, self.data, self.outer),
             *contradictions.of_head(self.head, self.data, self.episodes, self.outer),
             *contradictions.of_mixture(self.data, self.episodes, self.outer),
             *contradictions.of_outer(self.outer, self.episodes, self.inner),

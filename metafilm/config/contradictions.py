@@ -30,12 +30,11 @@ def of_film(film: Film, encoder: Encoder, inner: Inner) -> Iterator[Problem]:
         yield "film.sites", "none leaves the inner loop nothing to adapt; add --inner.steps 0"
 
 
-def of_encoder(encoder: Encoder, data: Data) -> Iterator[Problem]:
-    if not encoder.spread:
-        return
-    if not encoder.enabled or encoder.kind == "constant":
-        yield "encoder.spread", "needs a task encoder that reads the support; add --encoder.kind support"
-    if data.name in REGRESSION_DATA:
+def of_encoder(encoder: Encoder, data: Data, outer: Outer) -> Iterator[Problem]:
+    for name, wanted in (("encoder.spread", encoder.spread), ("outer.domain", outer.domain)):
+        if wanted and (not encoder.enabled or encoder.kind == "constant"):
+            yield name, f"needs a task encoder that reads the support; add {flag('encoder.kind')} support"
+    if encoder.spread and data.name in REGRESSION_DATA:
         yield "encoder.spread", "must be false for functions, which have no classes"
 
 
@@ -69,6 +68,8 @@ def of_mixture(data: Data, episodes: Episodes, outer: Outer) -> Iterator[Problem
             yield name, f"needs a value for each of {count} data sets, has {len(value)}"
     if outer.one_domain and count == 1:
         yield "outer.one_domain", f"needs several data sets in {flag('data.name')}"
+    if outer.domain and count == 1:
+        yield "outer.domain", f"needs several data sets in {flag('data.name')} to tell apart"
 
 
 def of_outer(outer: Outer, episodes: Episodes, inner: Inner) -> Iterator[Problem]:
@@ -81,6 +82,8 @@ def of_outer(outer: Outer, episodes: Episodes, inner: Inner) -> Iterator[Problem
             "outer.compile",
             "traces plain inner steps alone; use --inner.optimiser sgd, --inner.proximal 0",
         )
+    if outer.compile and outer.domain:
+        yield "outer.compile", f"does not know {flag('outer.domain')}; set that to 0"
     for name in ("ways", "shots"):
         if outer.compile and isinstance(getattr(episodes, name), tuple):
             yield f"episodes.{name}", "must be one number with --outer.compile: each shape compiles anew"

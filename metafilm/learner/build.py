@@ -83,6 +83,7 @@ def build_learner(
                 normalise=not regression,
                 spread=config.encoder.spread,
                 codes=config.encoder.codes,
+                domains=len(config.data.names) if config.outer.domain else 0,
             )
         inner = None
         steps = max(config.inner.steps, config.inner.evaluation_steps or 0)

@@ -44,10 +44,11 @@ def accumulate(
     """Add to the parameters' gradients that of ``share`` × the outer loss of T tasks.
 
     The outer loss is the mean over tasks of query loss + ``outer.penalty`` × mean δ² + ``outer.auxiliary`` ×
-    cross entropy over all training classes. Support sets go through the inner loop all T together; then each
-    ``query_chunk`` tasks' queries go forward and backward to the deviations, and their graph is freed; last
-    the deviations' gradients go back through the inner loop and the task encoder. That is the chain rule, cut
-    at the deviations: memory holds the queries of one part at a time.
+    cross entropy over all training classes + ``outer.domain`` × that over a mixture's domains. Support sets
+    go through the inner loop all T together; then each ``query_chunk`` tasks' queries go forward and backward
+    to the deviations, and their graph is freed; last the deviations' gradients go back through the inner loop
+    and the task encoder. That is the chain rule, cut at the deviations: memory holds the queries of one part
+    at a time.
 
     Args:
         steps: inner steps; None: the learner's.
@@ -88,6 +89,10 @@ def accumulate(
         if auxiliary is not None:
             rest = rest + config.outer.auxiliary * auxiliary
             report["auxiliary"] = float(auxiliary.detach())
+    domain = _domain(learner, found.code, episode) if config.outer.domain else None
+    if domain is not None:
+        rest = rest + config.outer.domain * domain
+        report["domain"] = float(domain.detach())
     roots = [(value, ends[name].grad) for name, value in films.items() if ends[name].grad is not None]
     if isinstance(rest, Tensor) and rest.requires_grad:
         roots.append((finite(rest) * share, None))
@@ -120,6 +125,14 @@ def _auxiliary(learner: MetaFiLM, features: Tensor, episode: Episode, labels: Te
     if learner.auxiliary is None or episode.class_ids is None:
         return None
     return auxiliary_loss(learner.auxiliary, features, episode.class_ids, labels)
+
+
+def _domain(learner: MetaFiLM, code: Tensor | None, episode: Episode) -> Tensor | None:
+    """Cross entropy of the task encoder's guess which domain each task is of, where it makes one."""
+    guess = getattr(learner.encoder, "domain", None)
+    if code is None or guess is None or episode.pool_ids is None:
+        return None
+    return F.cross_entropy(guess(code), episode.pool_ids)
 
 
 def auxiliary_loss(classifier: nn.Module, features: Tensor, class_ids: Tensor, labels: Tensor) -> Tensor:

@@ -108,6 +108,9 @@ class Outer:
     """Weight of the mean squared deviation (over tasks and features) in the outer loss."""
     auxiliary: Annotated[Number, at_least(0)] = 0.0
     """Weight of the cross entropy over all training classes."""
+    domain: Annotated[Number, at_least(0)] = 0.0
+    """Weight of the cross entropy of a linear classifier that tells from the task vector which data set of a
+    mixture a task is of."""
     average: Annotated[Number, from_up_to(0, 1)] = 0.0
     """Decay of the moving average of the weights; 0: none."""
     compile: Switch = False

@@ -137,6 +137,15 @@ def test_impossible_values_name_their_flag(section, name, value, expected):
         ),
         ({"episodes": {"within_group": []}}, "--episodes.within-group needs a value for each of 1 data sets"),
         ({"episodes": {"augment": ["shift", "none"]}}, "--episodes.augment needs a value for each"),
+        ({"outer": {"domain": 0.1}}, "--outer.domain needs several data sets in --data.name"),
+        (
+            {"outer": {"domain": 0.1, "compile": True}, "data": {"name": ["omniglot", "strokes"]}},
+            "--outer.compile does not know --outer.domain",
+        ),
+        (
+            {"outer": {"domain": 0.1}, "encoder": {"kind": "constant"}},
+            "--outer.domain needs a task encoder that reads the support",
+        ),
         ({"outer": {"one_domain": True}}, "--outer.one-domain needs several data sets in --data.name"),
         ({"head": {"name": "regression"}}, "--head.name regression does not fit --data.name omniglot"),
         ({"data": {"name": "sinusoids"}}, "--head.name prototype does not fit --data.name sinusoids"),
