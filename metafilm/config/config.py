@@ -105,7 +105,7 @@ class Config:
     def problems(self) -> list[str]:
         """Settings that contradict each other, one line each, naming the flag."""
         found = [
-            *contradictions.of_film(self.film, self.encoder, self.inner),
+            *contradictions.of_film(self.film, self.encoder, self.inner, self.outer),
             *contradictions.of_encoder(self.encoder, self.data, self.outer),
             *contradictions.of_head(self.head, self.data, self.episodes, self.outer),
             *contradictions.of_mixture(self.data, self.episodes, self.outer),

@@ -21,13 +21,15 @@ Problem = tuple[str, str]
 """A setting's name and what is wrong with it, e.g. ("film.sites", "none leaves ...")."""
 
 
-def of_film(film: Film, encoder: Encoder, inner: Inner) -> Iterator[Problem]:
+def of_film(film: Film, encoder: Encoder, inner: Inner, outer: Outer) -> Iterator[Problem]:
     if film.sites != "none":
         return
     if encoder.enabled:
         yield "film.sites", "none leaves the task encoder nothing to predict; add --encoder.enabled False"
     if inner.steps or inner.evaluation_steps:
         yield "film.sites", "none leaves the inner loop nothing to adapt; add --inner.steps 0"
+    if outer.film_noise:
+        yield "film.sites", "none leaves no place for noise; add --outer.film-noise 0"
 
 
 def of_encoder(encoder: Encoder, data: Data, outer: Outer) -> Iterator[Problem]:
@@ -82,8 +84,9 @@ def of_outer(outer: Outer, episodes: Episodes, inner: Inner) -> Iterator[Problem
             "outer.compile",
             "traces plain inner steps alone; use --inner.optimiser sgd, --inner.proximal 0",
         )
-    if outer.compile and outer.domain:
-        yield "outer.compile", f"does not know {flag('outer.domain')}; set that to 0"
+    for name in ("domain", "film_noise"):
+        if outer.compile and getattr(outer, name):
+            yield "outer.compile", f"does not know {flag('outer', name)}; set that to 0"
     for name in ("ways", "shots"):
         if outer.compile and isinstance(getattr(episodes, name), tuple):
             yield f"episodes.{name}", "must be one number with --outer.compile: each shape compiles anew"

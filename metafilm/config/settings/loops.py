@@ -108,6 +108,9 @@ class Outer:
     """Weight of the mean squared deviation (over tasks and features) in the outer loss."""
     auxiliary: Annotated[Number, at_least(0)] = 0.0
     """Weight of the cross entropy over all training classes."""
+    film_noise: Annotated[Number, at_least(0)] = 0.0
+    """Strength of random gains and shifts at the film sites in training, one draw a task: standard deviations
+    of 0.3 and 0.5 at 1; they make what is learned hold for more domains."""
     domain: Annotated[Number, at_least(0)] = 0.0
     """Weight of the cross entropy of a linear classifier that tells from the task vector which data set of a
     mixture a task is of."""

@@ -146,6 +146,11 @@ def test_impossible_values_name_their_flag(section, name, value, expected):
             {"outer": {"domain": 0.1}, "encoder": {"kind": "constant"}},
             "--outer.domain needs a task encoder that reads the support",
         ),
+        ({"outer": {"film_noise": 0.1, "compile": True}}, "--outer.compile does not know --outer.film-noise"),
+        (
+            {"outer": {"film_noise": 0.1}, "film": {"sites": "none"}, "encoder": {"enabled": False}},
+            "--film.sites none leaves no place for noise",
+        ),
         ({"outer": {"one_domain": True}}, "--outer.one-domain needs several data sets in --data.name"),
         ({"head": {"name": "regression"}}, "--head.name regression does not fit --data.name omniglot"),
         ({"data": {"name": "sinusoids"}}, "--head.name prototype does not fit --data.name sinusoids"),
