@@ -59,7 +59,15 @@ def record(
         raise MetafilmError(f"--dataset {dataset} does not fit a learner with head {config.head.name}")
     config = test_config(config, learner, dataset, scheme, within_group)
     source = evaluation_source(
-        config, split, data_root, ways=ways, shots=shots, queries=queries, seed=seed, style_name=style
+        config,
+        split,
+        data_root,
+        ways=ways,
+        shots=shots,
+        queries=queries,
+        seed=seed,
+        style_name=style,
+        channels=None if learner.regression else learner.image_shape[0],
     )
     found = evaluate(
         learner,

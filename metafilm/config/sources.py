@@ -82,8 +82,11 @@ def _positive(stds: Tensor) -> list[float]:
     return [value if value > 0 else 1.0 for value in stds.tolist()]
 
 
-def load_pools(config: Config, split: str, root: str | Path | None = None) -> tuple[ClassPool, ...]:
-    """The pools of a split, one per data set named (one named twice is loaded once); none for functions."""
+def load_pools(
+    config: Config, split: str, root: str | Path | None = None, channels: int | None = None
+) -> tuple[ClassPool, ...]:
+    """The pools of a split, one per data set named (one named twice is loaded once), all of so many channels
+    (None: the most that one of them has); none for functions."""
     if config.data.name in REGRESSION_DATA:
         return ()
     names = config.data.names
@@ -100,7 +103,7 @@ def load_pools(config: Config, split: str, root: str | Path | None = None) -> tu
         )
         for name in dict.fromkeys(names)
     }
-    channels = max(pool.image_shape[0] for pool in pools.values())
+    channels = channels or max(pool.image_shape[0] for pool in pools.values())
     pools = {name: pool.with_channels(channels) for name, pool in pools.items()}
     if config.data.rotated_classes:
         pools = {name: pool.rotated_classes() for name, pool in pools.items()}
@@ -148,11 +151,13 @@ def evaluation_source(
     seed: int = 0,
     style_name: str | None = None,
     pools: tuple[ClassPool, ...] | None = None,
+    channels: int | None = None,
 ) -> Source:
     """Plain episodes of a split: no augmentation, no rotation; the style named, else the configuration's.
     Of a mixture each data set is drawn as often as the others.
 
-    ``pools``: the split's, where they are loaded already.
+    ``pools``: the split's, where they are loaded already. ``channels``: of the images, where a learner asks
+    for so many, as one trained on a mixture with colours does of grey pictures too.
 
     None for ways, shots and queries takes the configuration's evaluation setting, else its training one (of a
     range the low end).
@@ -160,7 +165,7 @@ def evaluation_source(
     ways = ways or config.evaluation.ways or _low(config.episodes.ways)
     shots = shots or config.evaluation.shots or _low(config.episodes.shots)
     queries = queries or config.evaluation.queries or config.episodes.queries
-    pools = load_pools(config, split, root) if pools is None else pools
+    pools = load_pools(config, split, root, channels) if pools is None else pools
     if not pools:
         # the splits of a family of functions differ by seed alone
         offset = {"train": 0, "val": 1, "test": 2}.get(split, 3)
