@@ -1,8 +1,9 @@
 """EpisodeSampler: episode i of a pool is a pure function of (seed, i)."""
 
 import itertools
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Literal, TypeVar
 
 import numpy as np
 import torch
@@ -24,11 +25,13 @@ from episodes.sampling.drawing import (
     labels,
     the_one_shape,
 )
-from episodes.sampling.feasibility import Range, as_range, check_pools
+from episodes.sampling.feasibility import Range, as_range, check_pools, per_pool
 from episodes.sampling.prefetch import BaseSampler
 from episodes.transforms.drawn import augmented, draws, support_views
 from episodes.transforms.pixels import empty, gather
 from episodes.transforms.protocols import Augment, Transform
+
+Change = TypeVar("Change", bound=Augment | Transform)
 
 
 class EpisodeSampler(BaseSampler):
@@ -38,11 +41,13 @@ class EpisodeSampler(BaseSampler):
     drawn per episode. queries: query images per class. within_group: draw an episode's classes from one group
     (an alphabet, a superclass), chosen in proportion to its number of classes among groups with enough of
     them; one value, or one per pool. rotation: "per-class" turns each class of each episode by 0, 90, 180 or
-    270 degrees, all its images alike. transform: one draw per episode, for all its images. augment: one draw
-    per image of support and query. views: V copies of each support image through view_augment, made after
-    transform and augment. weights: how often each pool of a mixture is drawn, equally by default. dtype:
-    torch.float32 for images in [0, 1], or torch.uint8 for the pixels as they are: a quarter of the memory, to
-    be divided by 255 where they are used (metafilm's learners do so), but then nothing may change an image.
+    270 degrees, all its images alike. transform: one draw per episode, for all its images; one for all pools,
+    or a list with one or None per pool. augment: one draw per image of support and query; one, or a list per
+    pool. views: V copies of each support image through view_augment, made after transform and augment.
+    weights: how often each pool of a mixture is drawn, equally by default. pool_run: so many episodes in a
+    row come from one pool, 0 to pool_run - 1 first. dtype: torch.float32 for images in [0, 1], or torch.uint8
+    for the pixels as they are: a quarter of the memory, to be divided by 255 where they are used (metafilm's
+    learners do so), but then nothing may change an image.
 
     The order is rows, rotation, transform, augment, views. Episode i depends on (seed, i) and these settings
     alone: not on the batch it is in, nor on who asked before. Its classes and images don't depend on how many
@@ -61,19 +66,21 @@ class EpisodeSampler(BaseSampler):
         *,
         within_group: bool | Sequence[bool] = False,
         rotation: Literal["none", "per-class"] = "none",
-        augment: Augment | None = None,
+        augment: Augment | Sequence[Augment | None] | None = None,
         views: int = 0,
         view_augment: Augment | None = None,
-        transform: Transform | None = None,
+        transform: Transform | Sequence[Transform | None] | None = None,
         weights: Sequence[float] | None = None,
+        pool_run: int = 1,
         dtype: torch.dtype = torch.float32,
     ) -> None:
         self.pools = (pools,) if isinstance(pools, ClassPool) else tuple(pools)
         self.ways, self.shots, self.queries, self.seed = ways, shots, int(queries), int(seed)
-        self.within_group = (
-            (within_group,) * len(self.pools) if isinstance(within_group, bool) else tuple(within_group)
-        )
-        self.rotation, self.augment, self.transform = rotation, augment, transform
+        count = len(self.pools)
+        self.within_group = per_pool("within_group", within_group, count)
+        self.augment = per_pool("augment", augment, count)
+        self.transform = per_pool("transform", transform, count)
+        self.rotation, self.pool_run = rotation, int(pool_run)
         self.views, self.view_augment = int(views), view_augment
         self._ways, self._shots = as_range("ways", ways), as_range("shots", shots)
         if self.rotation not in ("none", "per-class"):
@@ -83,9 +90,12 @@ class EpisodeSampler(BaseSampler):
                 f"views={self.views} and view_augment={self.view_augment!r}: give both (views >= 1) or "
                 "neither"
             )
+        if self.pool_run < 1:
+            raise EpisodesError(f"pool_run={pool_run}: it must be at least 1")
         if dtype not in (torch.float32, torch.uint8):
             raise EpisodesError(f"dtype is {dtype}: choose torch.float32 or torch.uint8")
-        if dtype == torch.uint8 and (transform is not None or augment is not None or self.views):
+        changes = [*self.transform, *self.augment]
+        if dtype == torch.uint8 and (self.views or any(change is not None for change in changes)):
             raise EpisodesError(
                 "dtype torch.uint8 with a transform, augment or views: these need torch.float32"
             )
@@ -100,6 +110,15 @@ class EpisodeSampler(BaseSampler):
     def image_shape(self) -> tuple[int, int, int]:
         """(C, H, W) of every image."""
         return self.pools[0].image_shape
+
+    @property
+    def domains(self) -> tuple[str, ...]:
+        """The pools' names, made distinct: what an episode's `pool_ids` count."""
+        names = [pool.name or f"pool {p}" for p, pool in enumerate(self.pools)]
+        return tuple(
+            f"{name} ({names[: p + 1].count(name)})" if names.count(name) > 1 else name
+            for p, name in enumerate(names)
+        )
 
     def __repr__(self) -> str:
         pools = ", ".join(map(repr, self.pools))
@@ -117,7 +136,7 @@ class EpisodeSampler(BaseSampler):
         """
         numbers = episode_numbers(indices)
         ways, shots = the_one_shape(self.shapes(numbers))
-        which = draw_which(self.seed, numbers, Stream.POOL, self._shares)
+        which = draw_which(self.seed, numbers // self.pool_run, Stream.POOL, self._shares)
         classes = np.empty((len(numbers), ways), np.int64)
         rows = np.empty((len(numbers), ways, shots + self.queries), np.int64)
         for p, table in enumerate(self._tables):
@@ -156,17 +175,36 @@ class EpisodeSampler(BaseSampler):
         turns = None
         if self.rotation == "per-class":
             turns = integers(self.seed, numbers, Stream.ROTATION, 4, (ways,))
-        if self.transform is None:
+        if all(transform is None for transform in self.transform):
             support, query = (self._gather(which, rows, turns) for rows in (support_ids, query_ids))
         else:
             # In one piece, so that what a transform measures on a task's images it measures once.
             joined = torch.cat([self._gather(which, rows, turns) for rows in (support_ids, query_ids)], 1)
-            joined = self.transform(joined, draws(self.seed, numbers, Stream.TRANSFORM, self.transform))
+            joined = self._changed(numbers, which, self.transform, self._transformed, joined)
             sizes = [support_ids.shape[1], query_ids.shape[1]]
             support, query = (part.contiguous() for part in joined.split(sizes, 1))
-        support = augmented(support, self.augment, self.seed, numbers, Stream.AUGMENT_SUPPORT)
-        query = augmented(query, self.augment, self.seed, numbers, Stream.AUGMENT_QUERY)
+        for_support = partial(self._augmented, stream=Stream.AUGMENT_SUPPORT)
+        for_query = partial(self._augmented, stream=Stream.AUGMENT_QUERY)
+        support = self._changed(numbers, which, self.augment, for_support, support)
+        query = self._changed(numbers, which, self.augment, for_query, query)
         return support, query
+
+    @staticmethod
+    def _changed(
+        numbers: NDArray[np.int64],
+        which: NDArray[np.int64],
+        changes: Sequence[Change | None],
+        apply: Callable[[NDArray[np.int64], Change, Tensor], Tensor],
+        images: Tensor,
+    ) -> Tensor:
+        """Images [T, n, C, H, W], each task's through what changes its pool's; may write on them."""
+        for p in np.unique(which):
+            change, rows = changes[p], np.flatnonzero(which == p)
+            if change is not None and len(rows) == len(which):  # often: no copies then
+                return apply(numbers, change, images)
+            if change is not None:
+                images[rows] = apply(numbers[rows], change, images[rows])
+        return images
 
     def _gather(
         self, which: NDArray[np.int64], rows: NDArray[np.int64], turns: NDArray[np.int64] | None
@@ -185,3 +223,11 @@ class EpisodeSampler(BaseSampler):
                 None if quarters is None else quarters[first:last].reshape(-1),
             )
         return torch.from_numpy(images)
+
+    def _transformed(self, numbers: NDArray[np.int64], transform: Transform, images: Tensor) -> Tensor:
+        return transform(images, draws(self.seed, numbers, Stream.TRANSFORM, transform))
+
+    def _augmented(
+        self, numbers: NDArray[np.int64], augment: Augment, images: Tensor, stream: Stream
+    ) -> Tensor:
+        return augmented(images, augment, self.seed, numbers, stream)

@@ -1,6 +1,7 @@
 """Whether pools can serve the episodes asked of them, said before the first one is drawn."""
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -10,6 +11,7 @@ from episodes.errors import EpisodesError
 from episodes.pool import ClassPool
 
 Range = int | tuple[int, int]
+Value = TypeVar("Value")
 
 
 def as_range(name: str, value: Range) -> tuple[int, int]:
@@ -20,6 +22,15 @@ def as_range(name: str, value: Range) -> tuple[int, int]:
             f"{name}={value!r}: give a number of at least 1, or a range (low, high) with low <= high"
         )
     return int(pair[0]), int(pair[1])
+
+
+def per_pool(name: str, value: Value | Sequence[Value], pools: int) -> tuple[Value, ...]:
+    """One value for all pools, or one for each, as one for each. Raises EpisodesError for another number."""
+    if not isinstance(value, list | tuple):
+        return (value,) * pools  # type: ignore[return-value]
+    if len(value) != pools:
+        raise EpisodesError(f"{name} has {len(value)} values for {pools} pools: give one, or one per pool")
+    return tuple(value)
 
 
 def check_pools(
@@ -44,8 +55,6 @@ def check_pools(
             f"pools of a mixture must have one image shape (C, H, W), got {listed}: "
             "load them with one image_size, and use .with_channels()"
         )
-    if len(within_group) != len(pools):
-        raise EpisodesError(f"within_group has {len(within_group)} values for {len(pools)} pools")
     _check_weights(weights, len(pools), "pools")
     for pool, grouped in zip(pools, within_group, strict=True):
         _check_pool(pool, ways, shots, queries, grouped)

@@ -73,7 +73,9 @@ class StrokeStyle:
 
     def __call__(self, images: Tensor, uniforms: Tensor | NDArray) -> Tensor:
         """Draw T tasks: images [T, n, 1, H, H] float32 in [0, 1], uniforms [T, num_uniforms] -> [T, n, 1,
-        H, H]."""
+        H, H]; or all of it in three channels, each the same, as beside colour images in a mixture."""
+        if images.dim() == 5 and images.shape[2] == 3 and bool((images == images[:, :, :1]).all()):
+            return self(images[:, :, :1], uniforms).expand_as(images).contiguous()
         uniforms = torch.as_tensor(uniforms, device=images.device)
         if images.dim() != 5 or images.shape[2] != 1 or uniforms.shape != (len(images), self.num_uniforms):
             raise EpisodesError(

@@ -12,7 +12,7 @@ from metafilm.cli.output import to_standard_output
 from metafilm.config import Config
 from metafilm.config.classes import Classes, classes_again, classes_of
 from metafilm.config.settings import REGRESSION_DATA
-from metafilm.config.sources import evaluation_source
+from metafilm.config.sources import evaluation_source, on_data
 from metafilm.engine.memory import keep_freed_memory
 from metafilm.errors import MetafilmError
 from metafilm.evaluation import evaluate
@@ -59,7 +59,15 @@ def record(
         raise MetafilmError(f"--dataset {dataset} does not fit a learner with head {config.head.name}")
     config = test_config(config, learner, dataset, scheme, within_group)
     source = evaluation_source(
-        config, split, data_root, ways=ways, shots=shots, queries=queries, seed=seed, style_name=style
+        config,
+        split,
+        data_root,
+        ways=ways,
+        shots=shots,
+        queries=queries,
+        seed=seed,
+        style_name=style,
+        channels=None if learner.regression else learner.image_shape[0],
     )
     found = evaluate(
         learner,
@@ -126,14 +134,12 @@ def test_config(
     config: Config, learner: MetaFiLM, dataset: str | None, scheme: str | None, within_group: bool
 ) -> Config:
     """The learner's configuration with the data that it is to be tested on."""
-    data = config.data
-    if dataset is not None and dataset != data.name:
+    if dataset is not None and dataset != config.data.name:
         find_data_set(dataset)  # its error speaks of the data set, not of a setting that nobody gave
         size = None if dataset in REGRESSION_DATA else learner.image_shape[-1]
-        data = replace(data, name=dataset, scheme=None, image_size=size)
-    if scheme is not None:
-        data = replace(data, scheme=scheme)
-    episodes = replace(config.episodes, within_group=config.episodes.within_group or within_group)
+        config = on_data(config, dataset, size)
+    data = config.data if scheme is None else replace(config.data, scheme=scheme)
+    episodes = replace(config.episodes, within_group=within_group or config.episodes.within_group)
     return replace(config, data=data, episodes=episodes)
 
 

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from metafilm.errors import MetafilmError
+
 
 class LinearDecoder(nn.Module):
     """One linear map per site and kind; they read the same c, so they are one matrix. ``[T, E]`` ->
@@ -59,5 +61,27 @@ class GRUDecoder(nn.Module):
         return torch.cat(outputs, -1)
 
 
-DECODERS: dict[str, type[nn.Module]] = {"linear": LinearDecoder, "mlp": MLPDecoder, "gru": GRUDecoder}
+class CodebookDecoder(nn.Module):
+    """M learned sets of deviations, mixed by a soft-max of c: FLUTE's blender (Triantafillou et al., ICML
+    2021, arXiv:2105.07029, section 3), whose sets are templates of the domains. What it gives lies between
+    the M sets, so it can't go far astray in a domain that it never saw.
+    """
+
+    def __init__(self, width: int, sizes: list[int], codes: int = 8) -> None:
+        super().__init__()
+        if codes < 1:
+            raise MetafilmError(f"a codebook of {codes} codes; it needs at least 1")
+        self.blend = nn.Linear(width, codes)
+        self.codes = nn.Parameter(torch.randn(codes, sum(sizes)))
+
+    def forward(self, code: Tensor) -> Tensor:
+        return self.blend(code).softmax(-1) @ self.codes
+
+
+DECODERS: dict[str, type[nn.Module]] = {
+    "linear": LinearDecoder,
+    "mlp": MLPDecoder,
+    "gru": GRUDecoder,
+    "codebook": CodebookDecoder,
+}
 """The decoders by name: command line, configuration and docs read this mapping and no other."""

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from metafilm import film
-from metafilm.conditioning.decoders import DECODERS
+from metafilm.conditioning.decoders import DECODERS, CodebookDecoder
 from metafilm.errors import MetafilmError
 from metafilm.film import FilmDict
 
@@ -27,16 +27,19 @@ class TaskEncoder(nn.Module):
         in_features: size of a prototype (classification) or of a joined (x, y) pair (regression).
         sites: site name -> features C (:func:`metafilm.film.sites`).
         width: size of the task vector c.
-        decoder: ``linear``, ``mlp`` or ``gru``.
+        decoder: ``linear``, ``mlp``, ``gru`` or ``codebook``.
         pooling: over classes or pairs: ``mean``, or ``mean-std``, which also tells how far they are apart.
         scale: one post-multiplier per ``site`` and kind (TADAM) or per ``feature`` (CNAPs).
         depth: layers that embed a prototype or pair before pooling (a deep set: Zaheer et al., NeurIPS 2017).
         normalise: layer normalisation of what comes in; off for (x, y) pairs, whose size means something.
         spread: read also how far features vary between and within classes
             (:func:`metafilm.conditioning.class_spread`), which tells what the labels follow.
+        codes: how many sets of deviations the codebook mixes.
+        domains: of how many domains c is to tell which one a task is of, by a linear classifier ``domain``
+            that is trained with the rest (``outer.domain``) and read by nobody else; 0: none.
 
     Raises:
-        MetafilmError: no sites, or an unknown decoder, pooling or scale.
+        MetafilmError: no sites, no codes, or an unknown decoder, pooling or scale.
     """
 
     reads_support = True
@@ -52,6 +55,8 @@ class TaskEncoder(nn.Module):
         depth: int = 1,
         normalise: bool = True,
         spread: bool = False,
+        codes: int = 8,
+        domains: int = 0,
     ) -> None:
         super().__init__()
         if not sites:
@@ -77,6 +82,8 @@ class TaskEncoder(nn.Module):
             "depth": depth,
             "normalise": normalise,
             "spread": spread,
+            "codes": codes,
+            "domains": domains,
         }
         self.names = [name for site in sites for name in film.names(site)]
         self.sizes = [size for size in sites.values() for _ in range(2)]
@@ -87,10 +94,12 @@ class TaskEncoder(nn.Module):
             layers += [nn.Linear(in_features if i == 0 else width, width), nn.ReLU()]
         self.embed = nn.Sequential(*layers)
         self.join = nn.Linear(width * ((2 if pooling == "mean-std" else 1) + spread), width)
-        self.decoder = DECODERS[decoder](width, self.sizes)
+        more = {"codes": codes} if DECODERS[decoder] is CodebookDecoder else {}
+        self.decoder = DECODERS[decoder](width, self.sizes, **more)
         self.scale = scale
         self.multiplier = nn.Parameter(torch.zeros(len(self.sizes) if scale == "site" else sum(self.sizes)))
         self.spread = nn.Linear(2 * in_features, width) if spread else None
+        self.domain = nn.Linear(width, domains) if domains else None
         self.register_buffer("owner", torch.repeat_interleave(torch.tensor(self.sizes)), persistent=False)
 
     owner: Tensor

@@ -105,10 +105,11 @@ class Config:
     def problems(self) -> list[str]:
         """Settings that contradict each other, one line each, naming the flag."""
         found = [
-            *contradictions.of_film(self.film, self.encoder, self.inner),
-            *contradictions.of_encoder(self.encoder, self.data),
+            *contradictions.of_film(self.film, self.encoder, self.inner, self.outer),
+            *contradictions.of_encoder(self.encoder, self.data, self.outer),
             *contradictions.of_head(self.head, self.data, self.episodes, self.outer),
             *contradictions.of_criteria(self.data, self.episodes, self.outer),
+            *contradictions.of_mixture(self.data, self.episodes, self.outer),
             *contradictions.of_outer(self.outer, self.episodes, self.inner),
             *contradictions.of_backbone(self.backbone, self.outer),
         ]

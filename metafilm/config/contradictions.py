@@ -21,21 +21,22 @@ Problem = tuple[str, str]
 """A setting's name and what is wrong with it, e.g. ("film.sites", "none leaves ...")."""
 
 
-def of_film(film: Film, encoder: Encoder, inner: Inner) -> Iterator[Problem]:
+def of_film(film: Film, encoder: Encoder, inner: Inner, outer: Outer) -> Iterator[Problem]:
     if film.sites != "none":
         return
     if encoder.enabled:
         yield "film.sites", "none leaves the task encoder nothing to predict; add --encoder.enabled False"
     if inner.steps or inner.evaluation_steps:
         yield "film.sites", "none leaves the inner loop nothing to adapt; add --inner.steps 0"
+    if outer.film_noise:
+        yield "film.sites", "none leaves no place for noise; add --outer.film-noise 0"
 
 
-def of_encoder(encoder: Encoder, data: Data) -> Iterator[Problem]:
-    if not encoder.spread:
-        return
-    if not encoder.enabled or encoder.kind == "constant":
-        yield "encoder.spread", "needs a task encoder that reads the support; add --encoder.kind support"
-    if data.name in REGRESSION_DATA:
+def of_encoder(encoder: Encoder, data: Data, outer: Outer) -> Iterator[Problem]:
+    for name, wanted in (("encoder.spread", encoder.spread), ("outer.domain", outer.domain)):
+        if wanted and (not encoder.enabled or encoder.kind == "constant"):
+            yield name, f"needs a task encoder that reads the support; add {flag('encoder.kind')} support"
+    if encoder.spread and data.name in REGRESSION_DATA:
         yield "encoder.spread", "must be false for functions, which have no classes"
 
 
@@ -80,6 +81,19 @@ def of_criteria(data: Data, episodes: Episodes, outer: Outer) -> Iterator[Proble
             )
 
 
+def of_mixture(data: Data, episodes: Episodes, outer: Outer) -> Iterator[Problem]:
+    count = len(data.names)
+    given = {"data.weights": data.weights}
+    given |= {f"episodes.{name}": getattr(episodes, name) for name in ("within_group", "augment", "style")}
+    for name, value in given.items():
+        if isinstance(value, tuple) and len(value) != count:
+            yield name, f"needs a value for each of {count} data sets, has {len(value)}"
+    if outer.one_domain and count == 1:
+        yield "outer.one_domain", f"needs several data sets in {flag('data.name')}"
+    if outer.domain and count == 1:
+        yield "outer.domain", f"needs several data sets in {flag('data.name')} to tell apart"
+
+
 def of_outer(outer: Outer, episodes: Episodes, inner: Inner) -> Iterator[Problem]:
     for name in ("task_chunk", "query_chunk"):
         value, most = getattr(outer, name), outer.meta_batch
@@ -90,6 +104,9 @@ def of_outer(outer: Outer, episodes: Episodes, inner: Inner) -> Iterator[Problem
             "outer.compile",
             "traces plain inner steps alone; use --inner.optimiser sgd, --inner.proximal 0",
         )
+    for name in ("domain", "film_noise"):
+        if outer.compile and getattr(outer, name):
+            yield "outer.compile", f"does not know {flag('outer', name)}; set that to 0"
     for name in ("ways", "shots"):
         if outer.compile and isinstance(getattr(episodes, name), tuple):
             yield f"episodes.{name}", "must be one number with --outer.compile: each shape compiles anew"

@@ -32,7 +32,9 @@ def criterion_sampler(
     criteria = None if config.episodes.criteria == "all" else drawn(config, pool)
     inner = config.inner
     views = inner.views if HEADS[config.head.name].held_out_views else 0
-    augmentation = config.episodes.augment if training else "none"
+    named = config.episodes.augment
+    named = named if isinstance(named, str) else named[0]  # of one data set there is one
+    augmentation = named if training else "none"
     adapts = inner.steps or inner.evaluation_steps
     used = {"episodes.augment": augmentation, "inner.view_augment": inner.view_augment if adapts else "none"}
     if not views:

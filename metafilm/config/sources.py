@@ -10,8 +10,10 @@ from torch import Tensor
 
 import episodes
 from episodes import ClassPool, Episode, EpisodeSampler
+from episodes.sampling import per_pool
 from episodes.sampling.prefetch import Sampler
 from episodes.transforms import augment
+from episodes.transforms.protocols import Transform
 from metafilm.config.config import Config
 from metafilm.config.criteria import criterion_sampler
 from metafilm.config.settings import REGRESSION_DATA
@@ -30,8 +32,12 @@ class Source:
 
     @property
     def classes(self) -> int:
-        """Classes of all pools together."""
-        return sum(pool.num_classes for pool in self.pools)
+        """Classes of all pools together; those of a pool that is listed twice count once."""
+        return sum(pool.num_classes for pool in self._distinct)
+
+    @property
+    def _distinct(self) -> list[ClassPool]:
+        return list({id(pool): pool for pool in self.pools}.values())
 
     @property
     def build(self) -> dict[str, object]:
@@ -50,8 +56,11 @@ class Source:
         """The episode with class ids counted through all pools of a mixture."""
         if len(self.pools) < 2 or episode.pool_ids is None or episode.class_ids is None:
             return episode
-        device = episode.class_ids.device
-        counts = torch.tensor([0] + [pool.num_classes for pool in self.pools[:-1]], device=device).cumsum(0)
+        before, count = {}, 0
+        for pool in self._distinct:
+            before[id(pool)] = count
+            count += pool.num_classes
+        counts = torch.tensor([before[id(pool)] for pool in self.pools], device=episode.class_ids.device)
         return replace(episode, class_ids=episode.class_ids + counts[episode.pool_ids].unsqueeze(1))
 
 
@@ -74,13 +83,16 @@ def _positive(stds: Tensor) -> list[float]:
     return [value if value > 0 else 1.0 for value in stds.tolist()]
 
 
-def load_pools(config: Config, split: str, root: str | Path | None = None) -> tuple[ClassPool, ...]:
-    """The pools of a split, one per data set named; none for functions."""
+def load_pools(
+    config: Config, split: str, root: str | Path | None = None, channels: int | None = None
+) -> tuple[ClassPool, ...]:
+    """The pools of a split, one per data set named (one named twice is loaded once), all of so many channels
+    (None: the most that one of them has); none for functions."""
     if config.data.name in REGRESSION_DATA:
         return ()
-    names = (config.data.name,) if isinstance(config.data.name, str) else config.data.name
-    pools = tuple(
-        episodes.load(
+    names = config.data.names
+    pools = {
+        name: episodes.load(
             name,
             split,
             root=root,
@@ -90,12 +102,13 @@ def load_pools(config: Config, split: str, root: str | Path | None = None) -> tu
             download=config.data.download,
             in_memory=config.data.in_memory,
         )
-        for name in names
-    )
-    channels = {pool.image_shape[0] for pool in pools}
-    if len(channels) > 1:
-        pools = tuple(pool.with_channels(max(channels)) for pool in pools)
-    return tuple(pool.rotated_classes() for pool in pools) if config.data.rotated_classes else pools
+        for name in dict.fromkeys(names)
+    }
+    channels = channels or max(pool.image_shape[0] for pool in pools.values())
+    pools = {name: pool.with_channels(channels) for name, pool in pools.items()}
+    if config.data.rotated_classes:
+        pools = {name: pool.rotated_classes() for name, pool in pools.items()}
+    return tuple(pools[name] for name in names)
 
 
 def _schemes(name: str) -> tuple[str, ...]:
@@ -121,8 +134,10 @@ def training_source(config: Config, root: str | Path | None = None) -> Source:
         config.seed,
         within_group=settings.within_group,
         rotation=settings.rotation,
-        augment=augment.by_name(settings.augment),
-        transform=style(settings.style),
+        augment=[augment.by_name(name) for name in per_pool("augment", settings.augment, len(pools))],
+        transform=_styles(settings.style, len(pools)),
+        weights=config.data.weights,
+        pool_run=config.outer.meta_batch if config.outer.one_domain else 1,
         views=views,
         view_augment=augment.by_name(config.inner.view_augment) if views else None,
     )
@@ -140,10 +155,13 @@ def evaluation_source(
     seed: int = 0,
     style_name: str | None = None,
     pools: tuple[ClassPool, ...] | None = None,
+    channels: int | None = None,
 ) -> Source:
     """Plain episodes of a split: no augmentation, no rotation; the style named, else the configuration's.
+    Of a mixture each data set is drawn as often as the others.
 
-    ``pools``: the split's, where they are loaded already.
+    ``pools``: the split's, where they are loaded already. ``channels``: of the images, where a learner asks
+    for so many, as one trained on a mixture with colours does of grey pictures too.
 
     None for ways, shots and queries takes the configuration's evaluation setting, else its training one (of a
     range the low end).
@@ -151,7 +169,7 @@ def evaluation_source(
     ways = ways or config.evaluation.ways or _low(config.episodes.ways)
     shots = shots or config.evaluation.shots or _low(config.episodes.shots)
     queries = queries or config.evaluation.queries or config.episodes.queries
-    pools = load_pools(config, split, root) if pools is None else pools
+    pools = load_pools(config, split, root, channels) if pools is None else pools
     if not pools:
         # the splits of a family of functions differ by seed alone
         offset = {"train": 0, "val": 1, "test": 2}.get(split, 3)
@@ -166,7 +184,7 @@ def evaluation_source(
         queries,
         seed,
         within_group=config.episodes.within_group,
-        transform=style(style_name or config.episodes.style),
+        transform=_styles(style_name or config.episodes.style, len(pools)),
     )
     return Source(sampler, pools)
 
@@ -178,6 +196,32 @@ def style(name: str):
     from episodes.transforms import styles
 
     return styles.by_name(name)
+
+
+def _styles(names: str | tuple[str, ...], pools: int) -> list[Transform | None]:
+    return [style(name) for name in per_pool("style", names, pools)]
+
+
+def on_data(config: Config, name: str, image_size: int | None) -> Config:
+    """The configuration with one data set in the place of its own. What is set for each data set of a mixture
+    goes on as set for that one, where it is one of them (the first, where it is listed twice); else as the
+    default, unless all have the same."""
+    default = Config().episodes
+
+    def of_one(setting: str) -> object:
+        value = getattr(config.episodes, setting)
+        if not isinstance(value, tuple):
+            return value
+        if name in config.data.names:
+            return value[config.data.names.index(name)]
+        return value[0] if len(set(value)) == 1 else getattr(default, setting)
+
+    changed = {setting: of_one(setting) for setting in ("within_group", "augment", "style")}
+    return replace(
+        config,
+        data=replace(config.data, name=name, scheme=None, image_size=image_size, weights=None),
+        episodes=replace(config.episodes, **changed),  # type: ignore[arg-type]
+    )
 
 
 def _functions(config: Config, queries: int, seed: int, shots: int | None = None) -> Sampler:

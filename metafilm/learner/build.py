@@ -82,6 +82,8 @@ def build_learner(
                 config.encoder.depth,
                 normalise=not regression,
                 spread=config.encoder.spread,
+                codes=config.encoder.codes,
+                domains=len(config.data.names) if config.outer.domain else 0,
             )
         inner = None
         steps = max(config.inner.steps, config.inner.evaluation_steps or 0)

@@ -171,25 +171,27 @@ class MetaFiLM(SharedNetwork):
             )
         found = Adaptation(["identity"], [{}])
         if self.encoder is not None and use_encoder:
-            start, found.features = self._encoded(encoder_episode or episode)
+            start, found.features, found.code = self._encoded(encoder_episode or episode)
             found.add("encoder", start)
         if steps:
             for k, deviations in enumerate(self._inner_steps(found, episode, steps)):
                 found.add(f"step {k + 1}", deviations)
         return found
 
-    def _encoded(self, episode: Episode) -> tuple[FilmDict, Tensor | None]:
-        """δ⁰ of each task, and the features that it was read from where they are of use to somebody else."""
-        if isinstance(self.encoder, ConstantEncoder):
-            return self.encoder(episode.tasks), None
+    def _encoded(self, episode: Episode) -> tuple[FilmDict, Tensor | None, Tensor | None]:
+        """δ⁰ of each task, the features that it was read from where they are of use to somebody else, and the
+        task vector c where there is one."""
+        if not isinstance(self.encoder, TaskEncoder):
+            return {} if self.encoder is None else self.encoder(episode.tasks), None, None
         images, tasks = self.prepare(episode.support_images), episode.tasks
         if self.regression:
             x = images.unflatten(0, (tasks, -1))
-            return self.encode(x, episode.support_labels, episode.ways), None
+            code = self.code(x, episode.support_labels, episode.ways)
+            return self.encoder.decode(code), None, code
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.detach_encoder):
             features = self.features(images, {}, tasks)
-        found = self.encode(features, episode.support_labels, episode.ways)
-        return found, None if self.detach_encoder else features
+        code = self.code(features, episode.support_labels, episode.ways)
+        return self.encoder.decode(code), None if self.detach_encoder else features, code
 
     def encode(self, features: Tensor, labels: Tensor, ways: int) -> FilmDict:
         """δ⁰ from support features at δ = 0.
@@ -202,11 +204,16 @@ class MetaFiLM(SharedNetwork):
             return {}
         if isinstance(self.encoder, ConstantEncoder):
             return self.encoder(labels.shape[0])
+        return self.encoder.decode(self.code(features, labels, ways))
+
+    def code(self, features: Tensor, labels: Tensor, ways: int) -> Tensor:
+        """The task vector c, ``[T, width]``, of which :meth:`encode` makes δ⁰; arguments as there."""
+        assert isinstance(self.encoder, TaskEncoder)
         if self.regression:
-            return self.encoder(torch.cat((features, labels), -1))
+            return self.encoder.encode(torch.cat((features, labels), -1))
         members = prototypes(features, labels, ways)
         reads_spread = self.encoder.spread is not None
-        return self.encoder(members, class_spread(features, labels, members) if reads_spread else None)
+        return self.encoder.encode(members, class_spread(features, labels, members) if reads_spread else None)
 
     def _inner_steps(self, found: Adaptation, episode: Episode, steps: int) -> Iterator[FilmDict]:
         """δ¹ ... δᴷ from the last stage's deviations; the losses go into ``found``."""

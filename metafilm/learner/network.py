@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Self
 
@@ -55,6 +55,8 @@ class SharedNetwork(nn.Module):
         shape = (-1, *[1] * (len(image_shape) - 1))
         self.register_buffer("mean", torch.tensor(mean if mean is not None else [0.0] * channels).view(shape))
         self.register_buffer("std", torch.tensor(std if std is not None else [1.0] * channels).view(shape))
+        # what the outer loop lays under the deviations of the tasks at hand, while it trains with noise
+        self.underlay: Callable[[FilmDict], FilmDict] | None = None
         self.config: Any = None  # the config it was built from, where there is one; goes with the weights
         self.source: str | None = None
         self.trained_on: Any = None
@@ -188,7 +190,7 @@ class SharedNetwork(nn.Module):
             ``[T, n, D]``, in the weights' precision.
         """
         with norms.layout(tasks, support, record), self._precision(self.mean):
-            features = film.call(self.backbone, deviations, x)
+            features = film.call(self.backbone, self.underlay(deviations) if self.underlay else deviations, x)
         return features.to(self.mean.dtype).unflatten(0, (tasks, -1))
 
     def _precision(self, x: Tensor) -> torch.autocast:

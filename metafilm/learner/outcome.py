@@ -15,12 +15,15 @@ class Adaptation:
 
     ``stages`` and ``films``: the names of the stages gone through and their deviations ``[T, C]`` (``{}``: δ
     = 0). ``features``: the support features at δ = 0 that the task encoder read, with a graph, where the
-    auxiliary classification may use them. ``inner_losses``: ``[T]`` for each inner step, before it.
+    auxiliary classification may use them. ``code``: the task vector c ``[T, width]`` that the encoder's
+    deviations were decoded from, where there is one. ``inner_losses``: ``[T]`` for each inner step, before
+    it.
     """
 
     stages: list[str]
     films: list[FilmDict]
     features: Tensor | None = None
+    code: Tensor | None = None
     inner_losses: list[Tensor] = field(default_factory=list)
 
     def add(self, stage: str, deviations: FilmDict) -> None:

@@ -18,35 +18,27 @@ def build(learner: MetaFiLM, settings: Outer) -> torch.optim.AdamW:
     """AdamW over everything but the deviations.
 
     Matrices and kernels decay; norms' affines, biases, scales and step sizes don't. The task encoder is a
-    group of its own: under the backbone's decay an output that starts at zero can stay there.
+    group of its own: under the backbone's decay an output that starts at zero can stay there. Parts whose
+    ``outer.rates`` differ are groups apart.
     """
-    groups: dict[str, list[nn.Parameter]] = {
-        "shared": [],
-        "encoder": [],
-        "undecayed": [],
-        "encoder_undecayed": [],
-    }
+    kinds = ("shared", "encoder", "undecayed", "encoder_undecayed")
+    groups: dict[str, dict[float, list[nn.Parameter]]] = {kind: {} for kind in kinds}
     for name, parameter in learner.outer_parameters().items():
-        encoder = name.startswith("encoder.")
-        decays = parameter.dim() > 1 and not name.startswith("inner.")
-        kind = (
-            ("encoder" if encoder else "shared")
-            if decays
-            else ("encoder_undecayed" if encoder else "undecayed")
-        )
-        groups[kind].append(parameter)
-    encoder_rate = settings.encoder_learning_rate or settings.learning_rate
-    rates = {"encoder": encoder_rate, "encoder_undecayed": encoder_rate}
-    decays = {"shared": settings.weight_decay, "encoder": settings.encoder_weight_decay}
+        part = name.partition(".")[0]
+        decays = parameter.dim() > 1 and part != "inner"
+        if part == "encoder":
+            kind, rate = "encoder", settings.encoder_learning_rate or settings.learning_rate
+        else:
+            kind, rate = "shared", settings.learning_rate
+        kind = kind if decays else {"encoder": "encoder_undecayed", "shared": "undecayed"}[kind]
+        # the auxiliary classifier is no part that anybody keeps
+        rate *= getattr(settings.rates, part, 1.0)
+        groups[kind].setdefault(rate, []).append(parameter)
+    decay = {"shared": settings.weight_decay, "encoder": settings.encoder_weight_decay}
     listed = [
-        {
-            "params": parameters,
-            "lr": rates.get(kind, settings.learning_rate),
-            "peak": rates.get(kind, settings.learning_rate),
-            "weight_decay": decays.get(kind, 0.0),
-        }
-        for kind, parameters in groups.items()
-        if parameters
+        {"params": parameters, "lr": rate, "peak": rate, "weight_decay": decay.get(kind, 0.0)}
+        for kind, by_rate in groups.items()
+        for rate, parameters in by_rate.items()
     ]
     return torch.optim.AdamW(listed)
 

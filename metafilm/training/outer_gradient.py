@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from metafilm.config.config import Config
 from metafilm.errors import MetafilmError
 from metafilm.film import FilmDict
 from metafilm.learner.learner import MetaFiLM
+from metafilm.training.noise import FilmNoise
 
 
 class Diverged(MetafilmError):
@@ -40,18 +42,21 @@ def accumulate(
     steps: int | None = None,
     share: float = 1.0,
     query_chunk: int | None = None,
+    noise: FilmNoise | None = None,
 ) -> dict[str, Any]:
     """Add to the parameters' gradients that of ``share`` × the outer loss of T tasks.
 
     The outer loss is the mean over tasks of query loss + ``outer.penalty`` × mean δ² + ``outer.auxiliary`` ×
-    cross entropy over all training classes. Support sets go through the inner loop all T together; then each
-    ``query_chunk`` tasks' queries go forward and backward to the deviations, and their graph is freed; last
-    the deviations' gradients go back through the inner loop and the task encoder. That is the chain rule, cut
-    at the deviations: memory holds the queries of one part at a time.
+    cross entropy over all training classes + ``outer.domain`` × that over a mixture's domains. Support sets
+    go through the inner loop all T together; then each ``query_chunk`` tasks' queries go forward and backward
+    to the deviations, and their graph is freed; last the deviations' gradients go back through the inner loop
+    and the task encoder. That is the chain rule, cut at the deviations: memory holds the queries of one part
+    at a time.
 
     Args:
         steps: inner steps; None: the learner's.
         query_chunk: tasks whose queries go together; None: all T.
+        noise: laid under the deviations in every pass; the penalty is of the deviations alone.
 
     Returns:
         What to report of the tasks, means over them: ``loss``, ``penalty``, ``accuracy``, ``sizes`` ...
@@ -59,7 +64,8 @@ def accumulate(
     Raises:
         Diverged: a loss is not finite.
     """
-    found = learner.adaptation(episode, steps=steps)
+    with _under(noise, learner, episode):
+        found = learner.adaptation(episode, steps=steps)
     films = found.films[-1]
     # the auxiliary loss is of the encoder's unadapted features where it made some, else of the queries'
     own_features = found.features is not None
@@ -72,7 +78,8 @@ def accumulate(
         part = episode if whole else episode.select(slice(first, first + size))
         # slices of the ends, not copies: each part's gradient adds to its own rows
         mine = ends if whole else {name: value[first : first + size] for name, value in ends.items()}
-        loss, report = _query_loss(learner, part, mine, 0.0 if own_features else config.outer.auxiliary)
+        with _under(noise, learner, part):
+            loss, report = _query_loss(learner, part, mine, 0.0 if own_features else config.outer.auxiliary)
         # the last part may be smaller, and each loss is a mean over its part
         weight = part.tasks / episode.tasks
         (finite(loss) * (weight * share)).backward()
@@ -88,6 +95,10 @@ def accumulate(
         if auxiliary is not None:
             rest = rest + config.outer.auxiliary * auxiliary
             report["auxiliary"] = float(auxiliary.detach())
+    domain = _domain(learner, found.code, episode) if config.outer.domain else None
+    if domain is not None:
+        rest = rest + config.outer.domain * domain
+        report["domain"] = float(domain.detach())
     roots = [(value, ends[name].grad) for name, value in films.items() if ends[name].grad is not None]
     if isinstance(rest, Tensor) and rest.requires_grad:
         roots.append((finite(rest) * share, None))
@@ -95,6 +106,10 @@ def accumulate(
         # one call for all roots: the inner loop's graph is walked once, then freed
         torch.autograd.backward([root for root, _ in roots], [gradient for _, gradient in roots])
     return report
+
+
+def _under(noise: FilmNoise | None, learner: MetaFiLM, episode: Episode) -> AbstractContextManager[None]:
+    return nullcontext() if noise is None else noise.under(learner, episode)
 
 
 def _query_loss(
@@ -120,6 +135,14 @@ def _auxiliary(learner: MetaFiLM, features: Tensor, episode: Episode, labels: Te
     if learner.auxiliary is None or episode.class_ids is None:
         return None
     return auxiliary_loss(learner.auxiliary, features, episode.class_ids, labels)
+
+
+def _domain(learner: MetaFiLM, code: Tensor | None, episode: Episode) -> Tensor | None:
+    """Cross entropy of the task encoder's guess which domain each task is of, where it makes one."""
+    guess = getattr(learner.encoder, "domain", None)
+    if code is None or guess is None or episode.pool_ids is None:
+        return None
+    return F.cross_entropy(guess(code), episode.pool_ids)
 
 
 def auxiliary_loss(classifier: nn.Module, features: Tensor, class_ids: Tensor, labels: Tensor) -> Tensor:

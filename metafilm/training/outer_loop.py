@@ -21,6 +21,7 @@ from metafilm.storage.models import load_state
 from metafilm.training import optimiser
 from metafilm.training.chunks import Chunks
 from metafilm.training.compiled import CompiledGradient
+from metafilm.training.noise import FilmNoise
 from metafilm.training.outer_gradient import Diverged, accumulate, merge
 
 
@@ -55,6 +56,8 @@ class OuterLoop:
         self.best_iteration = 0
         self.seconds = 0.0
         self.chunks = Chunks.of(config.outer)
+        strength = config.outer.film_noise
+        self.noise = FilmNoise(strength, config.seed) if strength else None
         self.compiled = CompiledGradient(learner, config) if config.outer.compile else None
 
     def indices(self, iteration: int) -> list[int]:
@@ -131,6 +134,7 @@ class OuterLoop:
                         steps=steps,
                         share=share,
                         query_chunk=query_chunk or self.chunks.queries,
+                        noise=self.noise,
                     )
                 reports.append((share, report))
         except Diverged as error:

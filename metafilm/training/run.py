@@ -214,7 +214,7 @@ def _validate(
     config: Config,
 ) -> dict[str, Any]:
     """Score the (averaged) weights on validation classes, and on training classes to see the gap; keep the
-    best.
+    best, of a mixture by the mean over its domains.
     """
     with loop.averaged() as learner:
         count = config.evaluation.episodes
@@ -222,18 +222,18 @@ def _validate(
         found = evaluate(learner, validation.sampler, count, **shared)
         known = evaluate(learner, seen.sampler, max(count // 4, 2), by_stage=False, **shared)
         measure = learner.head.metric
-        value = found[measure]
+        value, known_value = (_mean_over_domains(result, measure) for result in (found, known))
         better = loop.best is None or (value < loop.best if learner.regression else value > loop.best)
         if better:
             loop.best, loop.best_iteration = value, loop.iteration
             if loop.group.leads:
                 classes = classes_of(config, config.data.train_split, seen.pools)
                 save_model(run.model_file, learner.state_dict(), config, build, classes)
-    gap = known[measure] - value
+    gap = known_value - value
     # beyond what the two intervals explain, so that few validation tasks give no false alarm
     if not learner.regression and gap - found["ci95"] - known["ci95"] > GAP_WARNING:
         warnings.warn(
-            f"iteration {loop.iteration}: training classes score {known[measure]:.1f} %, validation classes "
+            f"iteration {loop.iteration}: training classes score {known_value:.1f} %, validation classes "
             f"{value:.1f} %: the learner overfits its training classes; raise --outer.penalty or "
             "--outer.weight-decay, or augment",
             stacklevel=2,
@@ -243,8 +243,25 @@ def _validate(
         "validation_ci95": found["ci95"],
         f"validation_{measure}_by_step": found[f"{measure}_by_step"],
         "validation_stages": found["stages"],
-        f"training_classes_{measure}": known[measure],
+        f"training_classes_{measure}": known_value,
         "gap": gap,
+        **_by_domain(found, measure),
+    }
+
+
+def _mean_over_domains(found: dict[str, Any], measure: str) -> float:
+    """The score; of a mixture the mean over its domains, each as heavy as the others however many of the
+    tasks are of it."""
+    scores = [domain[measure] for domain in found.get("by_domain", {}).values()]
+    return sum(scores) / len(scores) if scores else found[measure]
+
+
+def _by_domain(found: dict[str, Any], measure: str) -> dict[str, Any]:
+    """Of a mixture, what to report of each domain by itself."""
+    domains = found.get("by_domain", {})
+    return {
+        f"validation_{name}_by_domain": {domain: scores[name] for domain, scores in domains.items()}
+        for name in ((measure, "ci95", f"{measure}_by_step") if domains else ())
     }
 
 

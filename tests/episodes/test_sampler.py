@@ -229,6 +229,42 @@ def test_mixture_with_groups_in_one_pool_only():
     assert len(groups) > 5 and (groups == groups[:, :1]).all()
 
 
+MIXTURE = [POOL, make_pool([9] * 5, mark=1), make_pool([9] * 4, mark=2)]
+
+
+def test_a_mixture_s_pools_have_their_own_transform_and_augmentation():
+    changes = {"transform": [None, Noise(), None], "augment": [Noise(), None, Noise()]}
+    plain, found = (
+        EpisodeSampler(MIXTURE, 2, 2, 3, seed=4, **more).batch(range(30)) for more in ({}, changes)
+    )
+    assert set(found.pool_ids.tolist()) == {0, 1, 2}
+    for t, p in enumerate(found.pool_ids.tolist()):
+        one = {name: values[p] for name, values in changes.items()}
+        alone = EpisodeSampler(MIXTURE, 2, 2, 3, seed=4, **one)[t]
+        for part in ("support_images", "query_images"):
+            assert torch.equal(getattr(alone, part)[0], getattr(found, part)[t])
+            assert not torch.equal(getattr(plain, part)[t], getattr(found, part)[t])
+    single = EpisodeSampler(MIXTURE, 2, 2, 3, seed=4, transform=[None, Noise(), None])
+    assert torch.equal(single[0].query_images, single.batch(range(30)).query_images[:1])
+
+
+def test_episodes_in_a_row_may_come_from_one_pool():
+    sampler = EpisodeSampler(MIXTURE, 2, 1, 1, seed=3, pool_run=4, weights=[1, 2, 1])
+    runs = sampler.batch(range(1200)).pool_ids.view(-1, 4)
+    assert (runs == runs[:, :1]).all()
+    assert torch.bincount(runs[:, 0]).numpy() == pytest.approx([75, 150, 75], rel=0.25)
+    each = EpisodeSampler(MIXTURE, 2, 1, 1, seed=3, weights=[1, 2, 1]).batch(range(300)).pool_ids
+    assert torch.equal(runs[:, 0], each), "a run's pool is that of its number"
+    assert sampler[5].pool_ids.tolist() == runs[1, :1].tolist()
+
+
+def test_domains_are_the_pools_names_made_distinct():
+    other = make_pool([9] * 4, name="")
+    assert EpisodeSampler([POOL, other], 2, 1, 1).domains == ("toy", "pool 1")
+    assert EpisodeSampler([POOL, other, POOL], 2, 1, 1).domains == ("toy (1)", "pool 1", "toy (2)")
+    assert EpisodeSampler(POOL, 2, 1, 1).domains == ("toy",)
+
+
 def test_rotation_turns_a_class_as_a_whole():
     pool = ClassPool.from_arrays(
         torch.arange(16, dtype=torch.uint8).view(4, 1, 2, 2).repeat(3, 1, 1, 1), [0] * 6 + [1] * 6
@@ -278,6 +314,9 @@ SMALL = make_pool([5, 3, 5], ["x", "x", "y"])
 @pytest.mark.parametrize(
     ("arguments", "options", "says"),
     [
+        (([SMALL, POOL], 2, 1, 1), {"augment": [Shift()] * 3}, "augment has 3 values for 2 pools"),
+        ((SMALL, 2, 1, 1), {"transform": []}, "transform has 0 values for 1 pools"),
+        ((SMALL, 2, 1, 1), {"pool_run": 0}, "pool_run=0"),
         ((SMALL, 2, 1, 3), {}, "class '1' of toy train has 3 images, but 1 shots \\+ 3 queries need 4"),
         ((SMALL, 2, (1, 3), 1), {}, "need 4"),
         ((SMALL, 4, 1, 1), {}, "has 3 classes, but 4 ways"),

@@ -3,7 +3,7 @@
 """
 
 from metafilm.config.settings.data import REGRESSION_DATA, Data, Episodes
-from metafilm.config.settings.loops import Evaluation, Inner, Outer, Tracking
+from metafilm.config.settings.loops import Evaluation, Inner, Outer, Rates, Tracking
 from metafilm.config.settings.network import Backbone, Encoder, Film, Head
 
 __all__ = [
@@ -17,5 +17,6 @@ __all__ = [
     "Head",
     "Inner",
     "Outer",
+    "Rates",
     "Tracking",
 ]

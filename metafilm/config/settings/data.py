@@ -8,7 +8,7 @@ import episodes
 from episodes.transforms import augment as augmentations
 from episodes.transforms import styles
 from metafilm.config.messages import shown
-from metafilm.config.settings.checks import OneOf, Rising, Switch, Text, Whole, at_least
+from metafilm.config.settings.checks import Number, OneOf, Rising, Switch, Text, Whole, above, at_least
 from metafilm.config.strict import free, section
 
 REGRESSION_DATA = tuple(name for name, entry in episodes.DATASETS.items() if entry.functions)
@@ -37,7 +37,11 @@ class Data:
     name: Annotated[
         Text | tuple[Text, ...], AfterValidator(data_sets), OneOf(episodes.DATASETS, ("folder:",))
     ] = "omniglot"
-    """Data set: a name from `metafilm data list`, or folder:PATH; several make a mixture."""
+    """Data set: a name from `metafilm data list`, or folder:PATH; several make a mixture, grey ones then in
+    three channels where others have colours."""
+    weights: Annotated[tuple[Number, ...] | None, above(0)] = None
+    """How often each data set of a mixture is drawn in training, in proportion; empty, and in validation:
+    all alike."""
     scheme: Text | None = None
     """Class split, where a data set has several (omniglot: vinyals, lake, random); empty: its default."""
     image_size: Annotated[Whole | None, at_least(16)] = None
@@ -56,10 +60,17 @@ class Data:
     in_memory: Switch = free(True)
     """Hold images in memory; false: map them from the cache file."""
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The data sets, one or several."""
+        return (self.name,) if isinstance(self.name, str) else self.name
+
 
 @section("episodes")
 class Episodes:
-    """The shape of a training task. A range (two numbers, low and high) is drawn anew for each task."""
+    """The shape of a training task. A range (two numbers, low and high) is drawn anew for each task. What
+    may differ between the data sets of a mixture takes one value, or one for each in the order of data.name.
+    """
 
     ways: Annotated[Whole | tuple[Whole, Whole], at_least(2), Rising] = 5
     """Classes in a task, or a range."""
@@ -67,14 +78,14 @@ class Episodes:
     """Support images per class, or a range."""
     queries: Annotated[Whole, at_least(1)] = 15
     """Query images per class."""
-    within_group: Switch = False
-    """Draw a task's classes from one group (an alphabet, a superclass)."""
+    within_group: Switch | tuple[Switch, ...] = False
+    """Draw a task's classes from one group (an alphabet, a superclass); one, or one per data set."""
     criteria: Annotated[Literal["none", "all"] | tuple[Text, ...], AfterValidator(some_criteria)] = "none"
     """Attributes by which tasks sort their images, one drawn for each task, where a data set's images have
     several (criteria, omniglot-criteria): all, or a list of their names; none: by class."""
     rotation: Literal["none", "per-class"] = "none"
     """per-class: each class of a training task is turned by 0, 90, 180 or 270 degrees at random."""
-    augment: Annotated[Text, OneOf(augmentations.BY_NAME)] = "none"
-    """Augmentation of every training image."""
-    style: Annotated[Text, OneOf(styles.BY_NAME)] = "none"
-    """Transform drawn once per task and applied to all its images."""
+    augment: Annotated[Text | tuple[Text, ...], OneOf(augmentations.BY_NAME)] = "none"
+    """Augmentation of every training image; one, or one per data set."""
+    style: Annotated[Text | tuple[Text, ...], OneOf(styles.BY_NAME)] = "none"
+    """Transform drawn once per task and applied to all its images; one, or one per data set."""

@@ -1,5 +1,6 @@
 """Sections that say how a learner is trained: the two loops, validation, and where metrics go."""
 
+from dataclasses import field
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator
@@ -56,6 +57,20 @@ class Inner:
     """Fraction of the outer iterations after which the inner loop is switched on."""
 
 
+@section("outer.rates")
+class Rates:
+    """A factor on the learning rate of each part; a part that keeps its weights stands in outer.freeze."""
+
+    backbone: Annotated[Number, above(0)] = 1.0
+    """Factor for the shared network; a tenth is usual for a pre-trained one."""
+    encoder: Annotated[Number, above(0)] = 1.0
+    """Factor for the task encoder, on outer.encoder_learning_rate where that is set."""
+    head: Annotated[Number, above(0)] = 1.0
+    """Factor for the head's scales and weights."""
+    inner: Annotated[Number, above(0)] = 1.0
+    """Factor for the inner loop's step sizes."""
+
+
 @section("outer")
 class Outer:
     """The outer loop: everything learns."""
@@ -64,6 +79,8 @@ class Outer:
     """Optimiser steps."""
     meta_batch: Annotated[Whole, at_least(1)] = 4
     """Tasks per optimiser step."""
+    one_domain: Switch = False
+    """Draw all tasks of a meta-batch from one data set of a mixture."""
     task_chunk: Annotated[Whole | None, at_least(1)] = None
     """Tasks whose support sets go through the inner loop together; gradients add up over the chunks of a
     meta-batch. Empty: measured at the start of the run."""
@@ -74,6 +91,7 @@ class Outer:
     """Parts that keep their weights, for example a pre-trained backbone; they cost no gradient."""
     learning_rate: Annotated[Number, above(0)] = 1e-3
     """Peak learning rate."""
+    rates: Rates = field(default_factory=Rates)
     weight_decay: Annotated[Number, at_least(0)] = 5e-4
     """Weight decay of backbone and head."""
     encoder_learning_rate: Annotated[Number | None, above(0)] = None
@@ -90,6 +108,12 @@ class Outer:
     """Weight of the mean squared deviation (over tasks and features) in the outer loss."""
     auxiliary: Annotated[Number, at_least(0)] = 0.0
     """Weight of the cross entropy over all training classes."""
+    film_noise: Annotated[Number, at_least(0)] = 0.0
+    """Strength of random gains and shifts at the film sites in training, one draw a task: standard deviations
+    of 0.3 and 0.5 at 1; they make what is learned hold for more domains."""
+    domain: Annotated[Number, at_least(0)] = 0.0
+    """Weight of the cross entropy of a linear classifier that tells from the task vector which data set of a
+    mixture a task is of."""
     average: Annotated[Number, from_up_to(0, 1)] = 0.0
     """Decay of the moving average of the weights; 0: none."""
     compile: Switch = False

@@ -64,7 +64,9 @@ class Encoder:
     """support: from each task's support set; constant: one learned set of deviations for all tasks, the
     baseline that conditioning is held against (the encoder's other settings then say nothing)."""
     decoder: Annotated[Text, OneOf(DECODERS)] = "linear"
-    """From the task vector to a site's deviations."""
+    """From the task vector to a site's deviations; codebook: a soft-max of it mixes a few learned sets."""
+    codes: Annotated[Whole, at_least(1)] = 8
+    """Sets of deviations in the codebook."""
     width: Annotated[Whole, at_least(1)] = 64
     """Size of the task vector and of the decoder's hidden layers."""
     pooling: Annotated[Text, OneOf(POOLINGS)] = "mean-std"

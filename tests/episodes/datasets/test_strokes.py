@@ -196,4 +196,12 @@ def test_errors_say_what_was_expected():
     with pytest.raises(EpisodesError, match="known, unseen, plain"):
         StrokeStyle("new")
     with pytest.raises(EpisodesError, match=r"\[1, 2, 3, 28, 28\]"):
-        StrokeStyle()(torch.zeros(1, 2, 3, 28, 28), torch.zeros(1, StrokeStyle().num_uniforms))
+        StrokeStyle()(torch.rand(1, 2, 3, 28, 28), torch.zeros(1, StrokeStyle().num_uniforms))
+
+
+def test_pens_draw_in_three_channels_what_they_draw_in_one() -> None:
+    style = StrokeStyle("known")
+    uniforms = torch.rand(3, style.num_uniforms, generator=torch.Generator().manual_seed(0)).double()
+    images = (load_strokes("val").images[:6].float() / 255).view(3, 2, 1, 28, 28)
+    coloured = style(images.repeat(1, 1, 3, 1, 1), uniforms)
+    assert torch.equal(coloured, style(images, uniforms).repeat(1, 1, 3, 1, 1))

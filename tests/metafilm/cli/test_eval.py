@@ -12,6 +12,8 @@ from metafilm import MetaFiLM, film, heads
 from metafilm.backbones import Conv4
 from metafilm.cli import main
 from metafilm.cli.eval import print_table
+from metafilm.config import Config
+from metafilm.learner import build_learner
 from metafilm.storage import atomic
 from metafilm.storage.models import read_classes
 
@@ -55,6 +57,25 @@ def test_a_learner_saved_without_settings_needs_a_data_set(tmp_path, capsys):
     assert main(["eval", str(file), "--episodes", "2", "--dataset", "strokes", "--json", str(record)]) == 0
     found = json.loads(record.read_text())
     assert (found["training_classes_in_test"], found["test_classes"]) == (None, 200)
+
+
+def test_one_grey_data_set_of_a_mixture_with_colours(tmp_path, capsys):
+    """It is drawn as it was in the mixture: in three channels and in its own style."""
+    settings = {
+        "data": {"name": ["folder:elsewhere", "strokes"], "image_size": 28, "weights": [1, 2]},
+        "episodes": {
+            "ways": 2,
+            "queries": 1,
+            "style": ["none", "known-strokes"],
+            "within_group": [True, False],
+        },
+        "backbone": {"width": 2},
+    }
+    file, out = tmp_path / "mine.safetensors", tmp_path / "record.json"
+    build_learner(Config.from_dict(settings), (3, 28, 28)).save(file)
+    assert main(["eval", str(file), "--dataset", "strokes", "--episodes", "2", "--json", str(out)]) == 0
+    found = json.loads(out.read_text())
+    assert (found["dataset"], found["style"], found["within_group"]) == ("strokes", "known-strokes", False)
 
 
 def test_record_on_standard_output(place, common, tmp_path, monkeypatch, capsys):

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from metafilm import MetafilmError, TaskEncoder
+from metafilm.conditioning import DECODERS
 
 SITES = {"a": 3, "b.c": 5}
 NAMES = ["a.film.delta_gamma", "a.film.delta_beta", "b.c.film.delta_gamma", "b.c.film.delta_beta"]
@@ -19,7 +20,7 @@ def encoder(awake: bool = True, **settings) -> TaskEncoder:
     return made
 
 
-@pytest.mark.parametrize("decoder", ["linear", "mlp", "gru"])
+@pytest.mark.parametrize("decoder", DECODERS)
 @pytest.mark.parametrize("pooling", ["mean", "mean-std"])
 @pytest.mark.parametrize("scale", ["site", "feature"])
 def test_what_it_gives(decoder, pooling, scale) -> None:
@@ -49,6 +50,34 @@ def test_the_post_multiplier_scales_its_own_site_and_kind() -> None:
         raw = made.decoder(made.encode(MEMBERS))
         expected = raw * made.multiplier[torch.tensor(owner)]
         torch.testing.assert_close(torch.cat(list(made(MEMBERS).values()), -1), expected)
+
+
+def test_a_codebook_mixes_its_sets() -> None:
+    made = encoder(decoder="codebook", codes=3, scale="feature")
+    code = made.encode(MEMBERS)
+    scores = code @ made.decoder.blend.weight.T + made.decoder.blend.bias
+    shares = scores.exp() / scores.exp().sum(1, keepdim=True)
+    mixed = sum(shares[:, m, None] * made.decoder.codes[m] for m in range(3)) * made.multiplier
+    torch.testing.assert_close(torch.cat(list(made(MEMBERS).values()), -1), mixed)
+    assert encoder(decoder="codebook").decoder.codes.shape == (8, sum(SIZES))
+    with pytest.raises(MetafilmError, match="a codebook of 0 codes"):
+        encoder(decoder="codebook", codes=0)
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_it_wakes_from_the_identity(decoder) -> None:
+    """Zero at the start, and after two steps of plain descent every parameter has a gradient."""
+    made = encoder(awake=False, decoder=decoder, scale="feature")
+    target = torch.randn(2, sum(SIZES), generator=torch.Generator().manual_seed(1))
+    for step in range(3):
+        found = torch.cat(list(made(MEMBERS).values()), -1)
+        assert found.abs().max() > 0 or step == 0
+        made.zero_grad()
+        (found - target).square().mean().backward()
+        with torch.no_grad():
+            for parameter in made.parameters():
+                parameter -= 0.1 * parameter.grad
+    assert all(parameter.grad.any() for parameter in made.parameters())
 
 
 def test_equal_members_have_a_finite_gradient() -> None:

@@ -13,7 +13,7 @@ from metafilm.backbones.mlp import ACTIVATIONS
 from metafilm.cli.commands import parse
 from metafilm.conditioning import DECODERS, ENCODERS, POOLINGS
 from metafilm.config import Config, config_names, load_config, resume_differences
-from metafilm.config.settings import Outer
+from metafilm.config.settings import Outer, Rates
 from metafilm.config.strict import leaves
 from metafilm.errors import ConfigError, MetafilmError
 
@@ -101,6 +101,9 @@ def test_all_problems_at_once(tmp_path):
         ("inner", "evaluation_steps", -1, "must be at least 0, is -1"),
         ("data", "name", "omniglt", "did you mean omniglot?"),
         ("data", "name", ["omniglot", "sinusoids"], "can't mix images and functions"),
+        ("data", "weights", [1, 0], "must be above 0, is 1.0 0.0"),
+        ("data", "weights", 2, "must be a list, each a finite number or empty"),
+        ("episodes", "style", ["none", "cubism"], "cubism is unknown"),
         ("data", "image_size", 2, "must be at least 16, is 2"),
         ("film", "sites", [], "is an empty list"),
         ("head", "name", "svm", "svm is unknown; there are prototype, cosine, linear"),
@@ -127,6 +130,28 @@ def test_impossible_values_name_their_flag(section, name, value, expected):
             {"encoder": {"spread": True}, "data": {"name": "sinusoids"}, "head": {"name": "regression"}},
             "--encoder.spread must be false for functions",
         ),
+        ({"data": {"weights": [1, 2]}}, "--data.weights needs a value for each of 1 data sets, has 2"),
+        (
+            {"data": {"name": ["omniglot", "strokes"]}, "episodes": {"style": ["none"] * 3}},
+            "--episodes.style needs a value for each of 2 data sets, has 3",
+        ),
+        ({"episodes": {"within_group": []}}, "--episodes.within-group needs a value for each of 1 data sets"),
+        ({"episodes": {"augment": ["shift", "none"]}}, "--episodes.augment needs a value for each"),
+        ({"outer": {"domain": 0.1}}, "--outer.domain needs several data sets in --data.name"),
+        (
+            {"outer": {"domain": 0.1, "compile": True}, "data": {"name": ["omniglot", "strokes"]}},
+            "--outer.compile does not know --outer.domain",
+        ),
+        (
+            {"outer": {"domain": 0.1}, "encoder": {"kind": "constant"}},
+            "--outer.domain needs a task encoder that reads the support",
+        ),
+        ({"outer": {"film_noise": 0.1, "compile": True}}, "--outer.compile does not know --outer.film-noise"),
+        (
+            {"outer": {"film_noise": 0.1}, "film": {"sites": "none"}, "encoder": {"enabled": False}},
+            "--film.sites none leaves no place for noise",
+        ),
+        ({"outer": {"one_domain": True}}, "--outer.one-domain needs several data sets in --data.name"),
         ({"head": {"name": "regression"}}, "--head.name regression does not fit --data.name omniglot"),
         ({"data": {"name": "sinusoids"}}, "--head.name prototype does not fit --data.name sinusoids"),
         (
@@ -259,6 +284,30 @@ def test_command_line_overrides_the_file():
     assert settings.outer.meta_batch == file.outer.meta_batch and settings.data == replace(
         file.data, image_size=20
     )
+
+
+def test_rates_by_part():
+    settings = parse("train demo --outer.rates.backbone 0.1".split()).settings
+    assert settings.outer.rates == Rates(backbone=0.1) and settings.outer.rates.head == 1.0
+    assert Config.from_dict(settings.to_dict()) == settings
+    text = problems_of({"outer": {"rates": {"bakbone": 0.1, "encoder": 0}}})
+    assert "--outer.rates.bakbone is unknown; did you mean --outer.rates.backbone?" in text
+    assert "--outer.rates.encoder must be above 0, is 0" in text
+    assert "--outer.rates must be a mapping of settings, is 3" in problems_of({"outer": {"rates": 3}})
+    with pytest.raises(ConfigError, match=r"--outer.rates.head must be above 0"):
+        Rates(head=0)
+    changed = replace(settings, outer=replace(settings.outer, rates=Rates()))
+    assert resume_differences(settings, changed) == ["--outer.rates.backbone is 1.0, was 0.1"]
+
+
+def test_a_mixture_on_the_command_line():
+    words = "--data.name strokes omniglot --data.weights 2 1 --episodes.style known-strokes none"
+    more = "--episodes.within-group false true --episodes.augment none shift --outer.one-domain true"
+    settings = parse(["train", "demo", *words.split(), *more.split()]).settings
+    assert (settings.data.names, settings.data.weights) == (("strokes", "omniglot"), (2.0, 1.0))
+    assert settings.episodes.style == ("known-strokes", "none") and settings.outer.one_domain
+    assert settings.episodes.within_group == (False, True) and settings.episodes.augment == ("none", "shift")
+    assert parse("train demo --episodes.within-group true".split()).settings.episodes.within_group is True
 
 
 @pytest.mark.parametrize("value", ["inf", "-inf", "nan"])

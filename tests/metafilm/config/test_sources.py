@@ -5,12 +5,15 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import episodes
 from episodes import ClassPool, EpisodeSampler
+from episodes.datasets import omniglot
 from metafilm.config import sources as data
 from metafilm.config.config import Config
 
@@ -95,6 +98,104 @@ def test_classes_of_a_mixture_are_counted_through(config) -> None:
     assert alone.global_classes(episode) is episode
 
 
+def test_a_data_set_listed_twice_has_its_classes_once(config, monkeypatch) -> None:
+    """Drawn in two ways, within an alphabet and across."""
+    changed = replace(config, data=replace(config.data, name=("omniglot", "strokes", "omniglot")))
+    source = data.training_source(changed)
+    assert source.pools[0] is source.pools[2] and source.classes == 10
+    episode = next(source.sampler.batches(range(60), None))
+    found = source.global_classes(episode)
+    for pool_id, local, counted in zip(episode.pool_ids, episode.class_ids, found.class_ids, strict=True):
+        assert torch.equal(counted, local + (7 if pool_id == 1 else 0))
+
+
+def mixture(**sections) -> Config:
+    settings = {
+        "data": {"name": ["omniglot", "strokes"], "weights": [1, 3]},
+        "episodes": {"ways": 2, "queries": 2, "augment": ["shift", "none"], "style": ["negative", "none"]},
+        "outer": {"one_domain": True, "meta_batch": 3},
+    }
+    return Config.from_dict(settings | sections)
+
+
+def test_each_data_set_of_a_mixture_in_its_own_way(config, pool) -> None:
+    source = data.training_source(mixture())
+    episode = source.sampler.batch(range(600))
+    runs = episode.pool_ids.view(-1, 3)
+    assert (runs == runs[:, :1]).all(), "a meta-batch is one domain's"
+    assert runs[:, 0].double().mean().item() == pytest.approx(0.75, abs=0.08)
+    for t, p in enumerate(episode.pool_ids.tolist()):
+        plain = torch.stack([source.pools[p].images[row] for row in episode.query_ids[t].tolist()]) / 255
+        assert torch.equal(plain, episode.query_images[t]) == (p == 1)
+
+
+def test_validation_draws_the_data_sets_alike_and_without_augmentation(config) -> None:
+    sampler = data.evaluation_source(mixture(), "val").sampler
+    episode = sampler.batch(range(600))
+    assert episode.pool_ids.double().mean().item() == pytest.approx(0.5, abs=0.07)
+    assert not (episode.pool_ids.view(-1, 3) == episode.pool_ids.view(-1, 3)[:, :1]).all()
+    for t, p in enumerate(episode.pool_ids.tolist()):
+        pixels = torch.stack([sampler.pools[p].images[row] for row in episode.query_ids[t].tolist()]) / 255
+        expected = pixels if p == 1 else 1 - pixels
+        torch.testing.assert_close(episode.query_images[t], expected)
+
+
+def test_one_data_set_in_the_place_of_a_mixture(config) -> None:
+    for name, style, augment in (("omniglot", "negative", "shift"), ("strokes", "none", "none")):
+        found = data.on_data(mixture(), name, 16)
+        assert (found.data.names, found.data.weights, found.data.image_size) == ((name,), None, 16)
+        assert (found.episodes.style, found.episodes.augment) == (style, augment)
+    other = data.on_data(mixture(), "miniimagenet", None)
+    assert (other.episodes.style, other.episodes.augment) == ("none", "none"), "they differ: the default"
+    same = data.on_data(mixture(episodes={"style": ["edges", "edges"]}), "miniimagenet", None)
+    assert same.episodes.style == "edges"
+    assert data.on_data(config, "strokes", None).episodes.augment == "shift", "one for all stays"
+
+
+def test_grey_and_coloured_pictures_of_any_size_in_one_mixture(tmp_path, monkeypatch) -> None:
+    """Omniglot's layout, generated strokes and a folder of photographs."""
+    generator = np.random.default_rng(0)
+    layout = {"images_background": ["character01", "character02"], "images_evaluation": ["character03"]}
+    for part, characters in layout.items():
+        for character in characters:
+            folder = tmp_path / "omniglot" / part / "Greek" / character
+            folder.mkdir(parents=True)
+            for drawing in range(20):
+                ink = Image.fromarray(generator.integers(0, 2, (105, 105), np.uint8) * 255).convert("1")
+                ink.save(folder / f"00{character[-2:]}_{drawing + 1:02d}.png")
+    monkeypatch.setattr(omniglot, "CHARACTERS", {part: len(names) for part, names in layout.items()})
+    monkeypatch.setattr(
+        omniglot, "published_split", lambda name: {"train": ("Greek/character01", "Greek/character02")}
+    )
+    for c in range(4):
+        folder = tmp_path / "photographs/train" / f"class{c}"
+        folder.mkdir(parents=True)
+        for i in range(5):
+            Image.fromarray(generator.integers(0, 255, (40, 50, 3), np.uint8)).save(folder / f"{i}.png")
+    config = Config.from_dict(
+        {
+            "data": {"name": ["omniglot", "strokes", f"folder:{tmp_path}/photographs"], "image_size": 32},
+            "episodes": {
+                "ways": 2,
+                "shots": [1, 2],
+                "queries": 3,
+                "within_group": [True, False, False],
+                "style": ["none", "known-strokes", "none"],
+            },
+        }
+    )
+    source = data.training_source(config, tmp_path)
+    assert source.sampler.domains == ("omniglot", "strokes", "photographs")
+    assert source.build["image_shape"] == [3, 32, 32]
+    seen = set()
+    for episode in source.sampler.batches(range(40)):
+        for images, p in zip(episode.query_images, episode.pool_ids.tolist(), strict=True):
+            assert images.shape == (6, 3, 32, 32)
+            assert bool((images == images[:, :1]).all()) == (p != 2), "grey is grey in three channels"
+            seen.add((p, episode.shots))
+    assert seen == {(p, shots) for p in range(3) for shots in (1, 2)}
+
+
 def test_functions() -> None:
     config = Config.from_dict(
         {"data": {"name": "sinusoids"}, "head": {"name": "regression"}, "episodes": {"shots": 10}}
@@ -124,7 +225,8 @@ def test_styles() -> None:
 
 
 def test_classes_of_a_mixture_are_counted_where_the_episode_lies(pool) -> None:
-    source = data.Source(EpisodeSampler((pool, pool), 2, 1, 1, 0), (pool, pool))
+    pools = (pool, replace(pool))
+    source = data.Source(EpisodeSampler(pools, 2, 1, 1, 0), pools)
     episode = source.sampler.batch(range(8))
     assert episode.pool_ids is not None and episode.class_ids is not None
     expected = [

@@ -83,6 +83,7 @@ def settings(data: Path) -> dict:
             "learning_rate": 0.01,
             "warmup": 3,
             "auxiliary": 0.5,
+            "film_noise": 0.2,
             "average": 0.9,
         },
         "evaluation": {"every": 5, "episodes": 4, "checkpoint_every_seconds": 0.0},

@@ -89,6 +89,16 @@ def test_one_outer_step_moves_everything_else(learner, make_episode) -> None:
     assert buffers == {f"backbone.blocks.{i}.norm.{name}" for i in range(4) for name in averages}
 
 
+def test_frozen_parts_cost_no_gradient(make_learner, make_episode) -> None:
+    """Neither their own, nor a graph of the pass that the encoder reads."""
+    learner = make_learner(outer={"freeze": ["backbone", "head"]}, encoder={"spread": True}).train()
+    episode = make_episode()
+    assert not learner.adaptation(episode).features.requires_grad
+    accumulate(learner, episode, learner.config)
+    reached = {name for name, value in learner.named_parameters() if value.grad is not None}
+    assert reached == ENCODER | {"encoder.spread.weight", "encoder.spread.bias"}
+
+
 def test_running_averages_follow_the_predicting_pass_alone(learner, make_episode) -> None:
     """Not the encoder's pass at δ = 0 nor those of the inner loop, whose images are augmented."""
     learner.train()(make_episode(tasks=3))

@@ -10,7 +10,7 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from metafilm import film
-from metafilm.config.settings import Outer
+from metafilm.config.settings import Outer, Rates
 from metafilm.training import optimiser
 
 SETTINGS = Outer(learning_rate=0.1, encoder_learning_rate=0.02, weight_decay=0.3, encoder_weight_decay=0.05)
@@ -38,6 +38,22 @@ def test_groups(make_learner) -> None:
     assert found["inner.step_sizes.0"] == (0.1, 0.0)
     assert found["encoder.multiplier"] == (0.02, 0.0)
     assert found["encoder.decoder.linear.weight"] == (0.02, 0.05)
+
+
+def test_a_rate_for_each_part(make_learner) -> None:
+    learner = make_learner(train_classes=7, inner={"steps": 1}, outer={"auxiliary": 1.0})
+    rates = {"backbone": 0.1, "encoder": 2.0, "head": 0.5, "inner": 3.0}
+    made = optimiser.build(learner, replace(SETTINGS, rates=Rates(**rates)))
+    found = {id(parameter): group for group in made.param_groups for parameter in group["params"]}
+    assert len(found) == sum(len(group["params"]) for group in made.param_groups)
+    for name, parameter in learner.outer_parameters().items():
+        part = name.partition(".")[0]
+        expected = (0.02 if part == "encoder" else 0.1) * rates.get(part, 1.0)
+        assert found[id(parameter)]["lr"] == found[id(parameter)]["peak"] == pytest.approx(expected), name
+    optimiser.set_rate(made, 0.5)
+    assert found[id(learner.head.log_scale)]["lr"] == pytest.approx(0.1 * 0.5 * 0.5)
+    plain = optimiser.build(learner, SETTINGS)
+    assert len(plain.param_groups) == 4, "one group for all that learns and decays alike"
 
 
 def test_the_encoder_s_rate_is_the_same_unless_given(make_learner) -> None:

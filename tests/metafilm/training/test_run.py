@@ -42,6 +42,38 @@ def run(config, folder):
         return results, directory
 
 
+def test_a_mixture_is_judged_by_the_mean_over_its_domains(
+    in_memory, tiny_config, tmp_path, monkeypatch
+) -> None:
+    """However many of the validation's tasks are of the easy domain."""
+    scores = iter([(90.0, 20.0), (60.0, 60.0), (80.0, 30.0)])
+
+    def found(learner, sampler, episodes, *, by_stage=True, **_):
+        easy, hard = next(scores) if by_stage else (50.0, 40.0)
+        domains = {
+            name: {"accuracy": value, "ci95": 1.0, "accuracy_by_step": [value - 5, value]}
+            for name, value in (("easy", easy), ("hard", hard))
+        }
+        mean = 0.9 * easy + 0.1 * hard
+        return {
+            "accuracy": mean,
+            "accuracy_by_step": [mean, mean],
+            "ci95": 1.0,
+            "stages": ["identity", "encoder"],
+            "by_domain": domains,
+        }
+
+    monkeypatch.setattr(training, "evaluate", found)
+    results, directory = run(tiny_config(outer={"iterations": 6}), tmp_path / "run")
+    assert (results["best_validation"], results["best_iteration"]) == (60.0, 4)
+    record = directory.read_metrics()[1]
+    assert record["validation_accuracy"] == 55.0
+    assert record["validation_accuracy_by_domain"] == {"easy": 90.0, "hard": 20.0}
+    assert record["validation_accuracy_by_step_by_domain"] == {"easy": [85.0, 90.0], "hard": [15.0, 20.0]}
+    assert record["validation_ci95_by_domain"] == {"easy": 1.0, "hard": 1.0}
+    assert record["training_classes_accuracy"] == 45.0 and record["gap"] == -10.0
+
+
 def test_training_learns_and_keeps_the_best(in_memory, tiny_config, tmp_path) -> None:
     config = tiny_config(
         outer={"iterations": 30, "warmup": 2, "learning_rate": 0.02}, evaluation={"every": 10, "episodes": 20}
