@@ -44,14 +44,9 @@ int lanes(void) { return LANES; }
 
 static long padded(long channels) { return (channels + LANES - 1) / LANES * LANES; }
 
-/* c [rows, vecs] (+)= a [rows, K] b [K, vecs], with constant rows, vecs and more. */
-ALWAYS_INLINE void tile(const float *a, long lda, const float *b, long K, float *c, long ldc, int rows, int vecs,
-                        int more) {
-    vector sum[ROWS][WIDE];
-#pragma GCC unroll 8
-    for (int i = 0; i < rows; i++)
-#pragma GCC unroll 3
-        for (int j = 0; j < vecs; j++) sum[i][j] = more ? *(const vector *)(c + i * ldc + j * LANES) : (vector){0};
+/* sum (+)= a [rows, K] b [K, vecs], with constant rows and vecs. */
+ALWAYS_INLINE void accumulate(const float *a, long lda, const float *b, long K, vector sum[ROWS][WIDE], int rows,
+                              int vecs) {
     for (long k = 0; k < K; k++, b += vecs * LANES) {
         vector v[WIDE];
 #pragma GCC unroll 3
@@ -63,6 +58,17 @@ ALWAYS_INLINE void tile(const float *a, long lda, const float *b, long K, float 
             for (int j = 0; j < vecs; j++) sum[i][j] += s * v[j];
         }
     }
+}
+
+/* c [rows, vecs] (+)= a [rows, K] b [K, vecs], with constant rows, vecs and more. */
+ALWAYS_INLINE void tile(const float *a, long lda, const float *b, long K, float *c, long ldc, int rows, int vecs,
+                        int more) {
+    vector sum[ROWS][WIDE];
+#pragma GCC unroll 8
+    for (int i = 0; i < rows; i++)
+#pragma GCC unroll 3
+        for (int j = 0; j < vecs; j++) sum[i][j] = more ? *(const vector *)(c + i * ldc + j * LANES) : (vector){0};
+    accumulate(a, lda, b, K, sum, rows, vecs);
 #pragma GCC unroll 8
     for (int i = 0; i < rows; i++)
 #pragma GCC unroll 3
@@ -112,6 +118,35 @@ ALWAYS_INLINE vector either(mask which, vector yes, vector no) {
 ALWAYS_INLINE vector clamped(vector value, vector low, vector high) {
     value = either(value < low, low, value);
     return either(value > high, high, value);
+}
+
+/* A row of pixels through a panel: c [M, L] = a b where it is wanted, and its clamped affine to `to`; M in whole tiles. */
+ALWAYS_INLINE void clamped_tiles(const float *a, long K, const float *b, long M, float *c, float *to, const float *k,
+                                 const float *d, vector low, vector high, int vecs) {
+    for (long i = 0; i < M; i += ROWS) {
+        vector sum[ROWS][WIDE];
+#pragma GCC unroll 8
+        for (int r = 0; r < ROWS; r++)
+#pragma GCC unroll 3
+            for (int j = 0; j < vecs; j++) sum[r][j] = (vector){0};
+        accumulate(a + i * K, K, b, K, sum, ROWS, vecs);
+#pragma GCC unroll 8
+        for (int r = 0; r < ROWS; r++)
+#pragma GCC unroll 3
+            for (int j = 0; j < vecs; j++) {
+                long at = ((i + r) * vecs + j) * LANES;
+                if (c) *(vector *)(c + at) = sum[r][j];
+                vector z = *(const vector *)(k + j * LANES) * sum[r][j] + *(const vector *)(d + j * LANES);
+                *(vector *)(to + at) = clamped(z, low, high);
+            }
+    }
+}
+
+static void clamped_panel(const float *a, long K, const float *b, long M, long L, float *c, float *to, const float *k,
+                          const float *d, vector low, vector high) {
+    if (L == 3 * LANES) clamped_tiles(a, K, b, M, c, to, k, d, low, high, 3);
+    else if (L == 2 * LANES) clamped_tiles(a, K, b, M, c, to, k, d, low, high, 2);
+    else clamped_tiles(a, K, b, M, c, to, k, d, low, high, 1);
 }
 
 /* What a sweep does with the sums of its windows: it clamps their affine; takes them for y of a clamped affine whose
@@ -311,15 +346,27 @@ ALWAYS_INLINE const float *NAME(floats)(const T *x, long count, float *room) {
     return room;
 }
 
-/* A slab, from channel e, of the depthwise convolution's padded images [m, high, wide, L], and of y1 [m, H, W, L]. */
+/* A slab, from channel e, of the depthwise convolution's padded images [m, high, wide, L], and of y1 [m, H, W, L] if it is
+ * to be kept. */
 static void NAME(expanded)(const struct block *b, const float *x, long m, const float *w1, const float *k1,
-                           const float *d1, long e, long L, int fresh, float *y1, float *image) {
+                           const float *d1, long e, long L, int fresh, int keep, float *y1,
+                           float *image) {
     long high = reach(b->h, b->stride, b->side), wide = reach(b->w, b->stride, b->side), pixels = b->H * b->W;
-    if (b->expand) panel(x, b->C, w1 + e * b->C, m * pixels, b->C, L, y1, L);
+    int by_rows = b->expand && b->W % ROWS == 0 && b->W + b->left <= wide && b->H + b->top <= high;
+    if (b->expand && !by_rows) panel(x, b->C, w1 + e * b->C, m * pixels, b->C, L, y1, L);
     if (fresh) memset(image, 0, sizeof(float) * m * high * wide * L); /* the pixels inside are written each time */
     long rows = b->H + b->top < high ? b->H : high - b->top, columns = b->W + b->left < wide ? b->W : wide - b->left;
     long real = b->E - e < L ? b->E - e : L;
     vector low = b->low1 - (vector){0}, top = b->high1 - (vector){0};
+    if (by_rows) { /* in one pass */
+        for (long n = 0; n < m; n++)
+            for (long i = 0; i < b->H; i++) {
+                long at = (n * b->H + i) * b->W;
+                clamped_panel(x + at * b->C, b->C, w1 + e * b->C, b->W, L, keep ? y1 + at * L : 0,
+                              image + ((n * high + i + b->top) * wide + b->left) * L, k1 + e, d1 + e, low, top);
+            }
+        return;
+    }
     for (long n = 0; n < m; n++)
         for (long i = 0; i < rows; i++)
             for (long j = 0; j < columns; j++) {
@@ -354,7 +401,7 @@ int NAME(block)(const struct block *b, const T *x, const float *w1, const float 
         const float *values = NAME(floats)(from, m * pixels * C, as_floats);
         for (long e = 0; e < E; e += SLAB) {
             long L = E - e < SLAB ? E - e : SLAB;
-            NAME(expanded)(b, values, m, w1, k1 + task * E, d1 + task * E, e, L, !e || L < SLAB, y1, image);
+            NAME(expanded)(b, values, m, w1, k1 + task * E, d1 + task * E, e, L, !e || L < SLAB, 0, y1, image);
             ending end = {k2 + task * E + e, d2 + task * E + e, b->low2, b->high2, 0, 0, b->w, 0, 0};
             for (long i = 0; i < m; i++) {
                 end.out = a2 + i * small * L;
@@ -425,7 +472,7 @@ int NAME(block_gradient)(const struct block *b, const T *grad, const T *x, const
         for (long e = 0; e < E; e += SLAB) {
             long L = E - e < SLAB ? E - e : SLAB, at = task * E + e;
             int fresh = !e || L < SLAB;
-            NAME(expanded)(b, values, m, w1, k1 + task * E, d1 + task * E, e, L, fresh, y1, image);
+            NAME(expanded)(b, values, m, w1, k1 + task * E, d1 + task * E, e, L, fresh, 1, y1, image);
             if (!b->expand) memset(y1, 0, sizeof(float) * m * pixels * L); /* no values: any number will do */
             panel(g3, O, w3t + e * O, m * small, O, L, g2, L);
             if (fresh) memset(around, 0, sizeof(float) * m * whole * L);

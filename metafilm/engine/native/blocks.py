@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ctypes
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 
 import torch
 from torch import Tensor
@@ -113,8 +113,9 @@ def _padded(values: Tensor) -> Tensor:
     return (torch.nn.functional.pad(values, (0, missing)) if missing else values).contiguous()
 
 
-def _structure(shape: Shape, each: int, back: bool) -> tuple[_Shape, int]:
-    """``struct block`` and the room it takes inside, in floats."""
+@lru_cache(maxsize=1024)
+def _structure(shape: Shape, each: int, back: bool, at_once: int) -> tuple[_Shape, int]:
+    """``struct block`` and the room it takes inside, in floats; made once, since it is only read."""
     structure = _Shape(
         shape.rows, shape.columns, shape.channels, shape.inside, shape.height, shape.width, shape.outputs,
         shape.side, shape.stride, shape.top, shape.left, shape.expand, shape.skip, 0, *shape.bounds,
@@ -123,7 +124,7 @@ def _structure(shape: Shape, each: int, back: bool) -> tuple[_Shape, int]:
     assert found is not None
     found.block_scratch.restype = ctypes.c_long
     found.block_scratch.argtypes = [ctypes.c_void_p, ctypes.c_long, ctypes.c_long, ctypes.c_int]
-    return structure, found.block_scratch(ctypes.byref(structure), each, AT_ONCE, back)
+    return structure, found.block_scratch(ctypes.byref(structure), each, at_once, back)
 
 
 def filled(affine: Affine, tasks: int) -> Affine:
@@ -145,7 +146,7 @@ def block(x: Tensor, shape: Shape, weights: Weights, affines: list[Affine | None
     like = torch.empty(batch, shape.height, shape.width, shape.outputs, dtype=x.dtype)
     out, last = like.permute(0, 3, 1, 2), torch.empty_like(like).permute(0, 3, 1, 2)
     pixels, small = shape.rows * shape.columns, shape.height * shape.width
-    structure, inside = _structure(shape, each, False)
+    structure, inside = _structure(shape, each, False, AT_ONCE)
     first_one, second, third = map(_pointers, affines)
     run = function("block", x.dtype)
 
@@ -170,7 +171,7 @@ def block_gradient(
     each = batch // tasks
     of_x = torch.empty_like(x)
     pixels, small = shape.rows * shape.columns, shape.height * shape.width
-    structure, inside = _structure(shape, each, True)
+    structure, inside = _structure(shape, each, True, AT_ONCE)
     first_one, second, (third, _) = map(_pointers, affines)
     # all sums in one piece: gain's, then shift's, of each affine
     sizes = [0 if pair is None else pair[0].numel() for pair in affines]
