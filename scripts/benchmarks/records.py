@@ -21,6 +21,8 @@ ORDER = (
     "sample-84",
     "serve-1000",
     "serve-1000-sorted",
+    "adapt-lite0-96",
+    "adapt-lite0-96-memory",
     "state",
     "memory",
     "scale-2",
@@ -120,13 +122,13 @@ def _across(medians: dict[tuple[str, str], float], system: System) -> str:
 def table(records: Sequence[Record]) -> str:
     """The records as text, one line each."""
     lines = [
-        f"{'work':<18}{'precision':<10}{'system':<29}{'median':>12}{'spread':>12}{'ratio':>8}{'floor':>8}"
+        f"{'work':<23}{'precision':<10}{'system':<29}{'median':>12}{'spread':>12}{'ratio':>8}{'floor':>8}"
     ]
     for record in records:
         in_bytes = record["work"] in IN_BYTES
         ratio, floor = record["ratio_to_ours"], record["floor_fraction"]
         lines.append(
-            f"{record['work']:<18}{record['precision']:<10}{record['system']:<29}"
+            f"{record['work']:<23}{record['precision']:<10}{record['system']:<29}"
             f"{quantity(record['median'], in_bytes):>12}{quantity(record['spread'], in_bytes):>12}"
             f"{'' if ratio is None else f'{ratio:.2f}':>8}{'' if floor is None else f'{floor:.0%}':>8}"
         )
