@@ -182,6 +182,10 @@ def print_table(found: dict[str, Any]) -> None:
 
 
 def stage_in_words(stage: str) -> str:
-    """`identity`, `encoder`, `step 3` as a reader knows them."""
-    words = {"identity": "before adaptation", "encoder": "after the task encoder"}
+    """`identity`, `encoder`, `step 3`, `gate` as a reader knows them."""
+    words = {
+        "identity": "before adaptation",
+        "encoder": "after the task encoder",
+        "gate": "after the gate",
+    }
     return words.get(stage, f"after inner {stage}")

@@ -108,6 +108,7 @@ class Config:
             *contradictions.of_film(self.film, self.encoder, self.inner),
             *contradictions.of_head(self.head, self.data, self.episodes, self.outer),
             *contradictions.of_outer(self.outer, self.episodes, self.inner),
+            *contradictions.of_gate(self.head, self.encoder, self.inner),
             *contradictions.of_backbone(self.backbone, self.outer),
         ]
         return [f"{flag(name)} {what}" for name, what in found]

@@ -51,6 +51,15 @@ def of_head(head: Head, data: Data, episodes: Episodes, outer: Outer) -> Iterato
         yield "episodes.ways", f"must be one number for the {head.name} head, whose outputs are fixed"
 
 
+def of_gate(head: Head, encoder: Encoder, inner: Inner) -> Iterator[Problem]:
+    if not inner.gate:
+        return
+    if heads.HEADS[head.name].regression:
+        yield "inner.gate", f"compares classes, and the {head.name} head has none; leave it out"
+    if not (inner.steps or inner.evaluation_steps or encoder.enabled):
+        yield "inner.gate", "has nothing to choose from without steps and encoder; add --inner.steps 1"
+
+
 def of_outer(outer: Outer, episodes: Episodes, inner: Inner) -> Iterator[Problem]:
     for name in ("task_chunk", "query_chunk"):
         value, most = getattr(outer, name), outer.meta_batch

@@ -16,6 +16,7 @@ from metafilm.conditioning.task_encoder import TaskEncoder
 from metafilm.config.config import Config
 from metafilm.errors import CheckpointError, MetafilmError
 from metafilm.learner import parts
+from metafilm.learner.gate import Gate
 from metafilm.learner.inner_loop import InnerLoop
 from metafilm.learner.learner import MetaFiLM
 from metafilm.storage import tensorfile
@@ -108,6 +109,7 @@ def build_learner(
             views=config.inner.views,
             view_augment=config.inner.view_augment,
             detach_encoder=config.encoder.detach,
+            gate=Gate() if config.inner.gate else None,
             auxiliary_classes=train_classes if config.outer.auxiliary else 0,
         )
     for part in config.outer.freeze:

@@ -94,6 +94,7 @@ class InnerLoop(nn.Module):
         *,
         first_order: bool = False,
         meta_gradient: bool = True,
+        factor: float = 1.0,
     ) -> Iterator[FilmDict]:
         """Yield δ¹ ... δᴷ.
 
@@ -104,6 +105,7 @@ class InnerLoop(nn.Module):
             first_order: treat inner gradients as constants in the outer gradient (FOMAML).
             meta_gradient: keep the graph for an outer gradient. Without it every step's graph is freed at
                 once.
+            factor: on all step sizes.
         """
         now = start
         move = Adam() if self.optimiser == "adam" else None
@@ -129,6 +131,8 @@ class InnerLoop(nn.Module):
                 if move is not None:
                     gradients = move(gradients)
                 sizes = self.step_size(step)
+                if factor != 1:
+                    sizes = [factor * size for size in sizes]
                 now = {
                     name: value - size * gradient
                     for name, value, size, gradient in zip(self.names, values, sizes, gradients, strict=True)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from metafilm.film import FilmDict
+from metafilm.learner.gate.report import Report
 
 
 @dataclass
@@ -16,12 +17,14 @@ class Adaptation:
     ``stages`` and ``films``: the names of the stages gone through and their deviations ``[T, C]`` (``{}``: δ
     = 0). ``features``: the support features at δ = 0 that the task encoder read, with a graph, where the
     auxiliary classification may use them. ``inner_losses``: ``[T]`` for each inner step, before it.
+    ``reports``: what the gate saw of each task, where one was asked.
     """
 
     stages: list[str]
     films: list[FilmDict]
     features: Tensor | None = None
     inner_losses: list[Tensor] = field(default_factory=list)
+    reports: list[Report] = field(default_factory=list)
 
     def add(self, stage: str, deviations: FilmDict) -> None:
         """One stage more."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from metafilm import film, norms
 from metafilm.errors import CheckpointError, MetafilmError
+from metafilm.learner.gate import Report
 from metafilm.learner.network import SharedNetwork
 from metafilm.storage import belonging, tensorfile
 
@@ -23,6 +25,7 @@ class Contents(NamedTuple):
     statistics: dict[str, Tensor]
     classes: list[Any]
     fingerprint: str | None
+    report: Report | None = None
 
 
 def write(path: str | Path, contents: Contents, learner: SharedNetwork) -> None:
@@ -43,6 +46,8 @@ def write(path: str | Path, contents: Contents, learner: SharedNetwork) -> None:
         "classes": classes,
         "fingerprint": contents.fingerprint or "",
     }
+    if contents.report is not None:
+        metadata["gate"] = json.dumps(contents.report.to_dict())
     if learner.source is not None:
         metadata["learner"] = learner.source
     tensorfile.write(path, tensors, metadata)
@@ -90,7 +95,23 @@ def read(path: str | Path, learner: SharedNetwork) -> Contents:
     belonging.require_shapes(path, {name: tuple(value.shape) for name, value in tensors.items()}, expected)
     belonging.require_finite(path, tensors)
     belonging.require_weights(path, metadata, learner.fingerprint())
-    return Contents(parts["film"], parts["head"], parts["norm"], classes, metadata.get("fingerprint") or None)
+    return Contents(
+        parts["film"],
+        parts["head"],
+        parts["norm"],
+        classes,
+        metadata.get("fingerprint") or None,
+        _report(path, metadata),
+    )
+
+
+def _report(path: str | Path, metadata: dict[str, str]) -> Report | None:
+    try:
+        return Report.from_dict(json.loads(metadata["gate"])) if "gate" in metadata else None
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"{path} has a damaged report of the gate ({error}); adapt the task again"
+        ) from error
 
 
 def task_shapes(learner: SharedNetwork) -> dict[str, tuple[int, ...]]:

@@ -52,6 +52,9 @@ class Inner:
     """Plain gradient steps, or Adam's, equally large at every site; adam wants a step size near 0.001."""
     proximal: Annotated[Number, at_least(0)] = 0.0
     """Weight of half the squared distance from the first deviations, added to each task's inner loss."""
+    gate: Switch = False
+    """In evaluation, let held-out support images decide for each task how many steps are taken, if any, and
+    whether from the task encoder's deviations; at most three times the work."""
     start: Annotated[Number, between(0, 1)] = 0.0
     """Fraction of the outer iterations after which the inner loop is switched on."""
 
