@@ -103,6 +103,9 @@ def test_all_problems_at_once(tmp_path):
         ("data", "name", ["omniglot", "sinusoids"], "can't mix images and functions"),
         ("data", "image_size", 2, "must be at least 16, is 2"),
         ("film", "sites", [], "is an empty list"),
+        ("film", "sites", "lst", "must be all, none, last, last N (such as last 8) or a list of names"),
+        ("film", "sites", "last 0", "or a list of names, is 'last 0'"),
+        ("film", "sites", 8, "is 8"),
         ("head", "name", "svm", "svm is unknown; there are prototype, cosine, linear"),
         ("evaluation", "episodes", 1, "must be at least 2, is 1"),
         ("backbone", "hidden", [], "must be one or more sizes"),
@@ -252,6 +255,16 @@ def test_command_line_overrides_the_file():
     assert settings.outer.meta_batch == file.outer.meta_batch and settings.data == replace(
         file.data, image_size=20
     )
+
+
+@pytest.mark.parametrize("words", [["last", "8"], ["last 8"]])
+def test_the_last_so_many_sites(words):
+    settings = parse(["train", "demo", "--film.sites", *words]).settings
+    assert settings.film.sites == "last 8"
+    assert Config.from_dict(settings.to_dict()) == settings
+    assert Config.from_dict({"film": {"sites": "last 8"}}).film.sites == "last 8"
+    names = parse(["train", "demo", "--film.sites", "last", "blocks.0.norm"]).settings.film.sites
+    assert names == ("last", "blocks.0.norm")
 
 
 @pytest.mark.parametrize("value", ["inf", "-inf", "nan"])
