@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -120,10 +121,14 @@ def build_learner(
 
 
 def load_learner(
-    path_or_name: str | Path, device: str | torch.device = "cpu", *, backbone: nn.Module | None = None
+    path_or_name: str | Path | dict[str, Any],
+    device: str | torch.device = "cpu",
+    *,
+    backbone: nn.Module | None = None,
 ) -> MetaFiLM:
     """The learner of a run directory, a ``.safetensors`` file, shipped weights such as ``omniglot-conv4``,
-    or a pre-trained network: ``lite0``, ``timm:NAME``, ``torchvision:NAME`` (:meth:`MetaFiLM.from_backbone`).
+    or a pre-trained network: ``lite0``, ``timm:NAME``, ``torchvision:NAME``, or the arguments of
+    :meth:`MetaFiLM.from_backbone`.
 
     Args:
         backbone: the network, for a file whose learner had one that is not metafilm's own.
@@ -135,6 +140,8 @@ def load_learner(
         CheckpointError: missing, damaged or unfitting file.
         ConfigError: the configuration inside is not one.
     """
+    if isinstance(path_or_name, dict):
+        return MetaFiLM.from_backbone(**path_or_name).to(device)
     if str(path_or_name) == "lite0":
         return MetaFiLM.from_backbone(LITE0, weights="lite0").to(device)
     if str(path_or_name).startswith(tuple(f"{library}:" for library in LIBRARIES)):

@@ -8,6 +8,7 @@ CAVIA (Zintgraf et al., ICML 2019, arXiv:1810.03642), with learned step sizes af
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,9 @@ from metafilm import film
 from metafilm.engine.steps import OPTIMISERS, Adam
 from metafilm.errors import MetafilmError
 from metafilm.film import FilmDict
+
+watcher: ContextVar[Callable[[], object] | None] = ContextVar("watcher", default=None)
+"""Called after each step of this thread, for a progress bar."""
 
 
 class InnerLoop(nn.Module):
@@ -137,4 +141,6 @@ class InnerLoop(nn.Module):
                     name: value - size * gradient
                     for name, value, size, gradient in zip(self.names, values, sizes, gradients, strict=True)
                 }
+            if (watch := watcher.get()) is not None:
+                watch()
             yield now if meta_gradient else {name: value.detach() for name, value in now.items()}

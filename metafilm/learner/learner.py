@@ -133,6 +133,14 @@ class MetaFiLM(SharedNetwork):
             gate=(Gate() if gate else None) if isinstance(gate, bool) else gate,
             **options,
         )
+        if weights is not None:  # random ones can't be had again
+            learner.source = {
+                "name": name,
+                "image_shape": list(network.image_shape),
+                "weights": str(weights),
+                "sites": sites if isinstance(sites, str) else list(sites),
+                "head": head,
+            }
         return learner.eval()
 
     # The picture, top to bottom: forward = adaptation (encode, then inner steps), then predictions.

@@ -121,7 +121,7 @@ class Task:
 
         Args:
             learner: the learner it was made with; None: the one that the file names (a run directory, a
-                weights file, or shipped weights).
+                weights file, shipped weights, or a pre-trained network and its sites).
 
         Raises:
             CheckpointError: missing or damaged file, or a task that doesn't fit the learner.

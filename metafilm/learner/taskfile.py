@@ -48,19 +48,45 @@ def write(path: str | Path, contents: Contents, learner: SharedNetwork) -> None:
     }
     if contents.report is not None:
         metadata["gate"] = json.dumps(contents.report.to_dict())
-    if learner.source is not None:
+    if isinstance(learner.source, dict):
+        metadata["backbone"] = json.dumps(learner.source)
+    elif learner.source is not None:
         metadata["learner"] = learner.source
     tensorfile.write(path, tensors, metadata)
 
 
-def source_of(path: str | Path) -> str:
-    """Name or path of the learner that a task was made with. Raises CheckpointError: the file names none."""
+def source_of(path: str | Path) -> str | dict[str, Any]:
+    """Name or path of the learner that a task was made with, or what builds a pre-trained network's again.
+
+    Raises:
+        CheckpointError: the file names none, or is damaged.
+    """
     metadata = _read(path)[1]
+    if "backbone" in metadata:
+        return _backbone(path, metadata["backbone"])
     if "learner" not in metadata:
         raise CheckpointError(
             f"{path} does not say which learner it was made with; give it as the second argument of Task.load"
         )
     return metadata["learner"]
+
+
+def _backbone(path: str | Path, text: str) -> dict[str, Any]:
+    kinds = {"name": str, "image_shape": list, "weights": str, "sites": str | list, "head": str}
+    try:
+        found = json.loads(text)
+    except ValueError:
+        found = None
+    if (
+        isinstance(found, dict)
+        and found.keys() == kinds.keys()
+        and all(isinstance(found[name], kind) for name, kind in kinds.items())
+    ):
+        return found
+    raise CheckpointError(
+        f"{path} has a damaged description of its network; give the learner as the second argument of "
+        "Task.load"
+    )
 
 
 def _read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:

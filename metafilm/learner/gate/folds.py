@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -29,14 +30,29 @@ def folds(episode: Episode) -> list[Episode]:
         ValueError: the tasks differ in their class counts.
     """
     labels = episode.support_labels
-    found = counts(labels, episode.ways)
-    if not (found == found[0]).all():
+    if not (counts(labels, episode.ways) == counts(labels[:1], episode.ways)).all():
         raise ValueError("tasks of other class counts can't be split together")
     # [T, S]: the places of class 0's images, then of class 1's ...
     order = torch.argsort(labels, dim=1, stable=True)
+    first, second, alone = _halves(counts(labels, episode.ways)[0].tolist())
+    return [
+        _split(episode, order[:, sorted(one + alone)], order[:, other])
+        for one, other in ((first, second), (second, first))
+    ]
+
+
+def positions(episode: Episode) -> list[list[int]]:
+    """Of one task: where in its support the queries of either episode of :func:`folds` stand."""
+    order = torch.argsort(episode.support_labels[0], stable=True)
+    first, second, _ = _halves(counts(episode.support_labels, episode.ways)[0].tolist())
+    return [order[second].tolist(), order[first].tolist()]
+
+
+def _halves(sizes: Sequence[int]) -> tuple[list[int], list[int], list[int]]:
+    """Places among the images sorted by class: the first halves, the second, and those of single images."""
     first, second, alone = [], [], []
     start = odd = 0
-    for size in found[0].tolist():
+    for size in sizes:
         places = list(range(start, start + size))
         start += size
         if size == 1:
@@ -45,10 +61,7 @@ def folds(episode: Episode) -> list[Episode]:
         half = (size + 1 - odd) // 2 if size % 2 else size // 2
         odd = 1 - odd if size % 2 else odd
         first, second = first + places[:half], second + places[half:]
-    return [
-        _split(episode, order[:, sorted(one + alone)], order[:, other])
-        for one, other in ((first, second), (second, first))
-    ]
+    return first, second, alone
 
 
 def _split(episode: Episode, support: Tensor, queries: Tensor) -> Episode:

@@ -11,7 +11,7 @@ from metafilm import CheckpointError, Gate, MetaFiLM, MetafilmError, Task, film
 from metafilm.config.config import Config
 from metafilm.errors import ConfigError
 from metafilm.learner import load_learner
-from metafilm.learner.gate import Report
+from metafilm.learner.gate import Report, leave_one_out
 from metafilm.learner.gate.folds import folds
 from metafilm.learner.gate.gate import leads, paired
 from metafilm.storage import tensorfile
@@ -427,3 +427,35 @@ def test_no_adaptation_is_zero_everywhere(gated, make_episode) -> None:
     assert found.films[-1].keys() == zeros.keys()
     for name, value in zeros.items():
         assert torch.equal(found.films[-1][name], value) and not found.films[-1][name].requires_grad
+
+
+@pytest.mark.parametrize("gate", [True, False])
+def test_leave_one_out_by_hand(gated, make_episode, gate) -> None:
+    """Every image by a head without it, under deviations of the half without it."""
+    learner = gated(Gate(steps=(1, 2), margin=0.0), steps=2, step_size=0.05)
+    episode = shuffled_rows(make_episode(tasks=1, ways=3, shots=3, seed=5))
+    found = leave_one_out(learner, episode, gate=gate)
+    labels = episode.support_labels[0]
+    right = {"before": 0, "after": 0}
+    with torch.no_grad():
+        for fold in folds(episode):
+            adapted = learner.adaptation(fold, gate=gate, all_stages=False).films[-1]
+            for image, label in zip(fold.query_images[0], fold.query_labels[0], strict=True):
+                others = [n for n, one in enumerate(episode.support_images[0]) if not torch.equal(one, image)]
+                assert len(others) == 8
+                alone = dataclasses.replace(
+                    episode,
+                    support_images=episode.support_images[:, others],
+                    support_labels=labels[others].unsqueeze(0),
+                    query_images=image[None, None],
+                    query_labels=label[None, None],
+                )
+                for name, deviations in (("before", {}), ("after", adapted)):
+                    prediction = next(learner.predictions(alone, [deviations]))[0]
+                    right[name] += int(prediction.argmax() == label)
+    assert found.images == 9
+    assert (found.before, found.after) == pytest.approx((100 * right["before"] / 9, 100 * right["after"] / 9))
+
+
+def test_single_images_leave_none_out(gated, make_episode) -> None:
+    assert leave_one_out(gated(), make_episode(tasks=1, ways=3, shots=1)) is None
