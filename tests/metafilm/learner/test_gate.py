@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from episodes import Episode
-from metafilm import CheckpointError, Gate, MetaFiLM, MetafilmError, Task, film
+from metafilm import CheckpointError, Gate, MetaFiLM, MetafilmError, Task, evaluate, film
+from metafilm.cli.eval import stage_in_words
 from metafilm.config.config import Config
 from metafilm.errors import ConfigError
 from metafilm.learner import load_learner
@@ -302,6 +303,20 @@ def test_whom_it_asks_and_whom_not(gated, make_episode) -> None:
     learner.eval().gate = None
     assert learner(episode).stages == ["step 4"]
     assert learner(episode, gate=True).stages == ["gate"]
+
+
+def test_an_evaluation_shows_it_last(gated, sampler) -> None:
+    learner = gated().float()
+    found = evaluate(learner, sampler, 4, progress=False)
+    assert found["stages"] == ["identity", "encoder", *(f"step {k}" for k in range(1, 5)), "gate"]
+    with torch.no_grad():
+        alone = [learner(episode, gate=True) for episode in map(sampler.batch, ([0], [1], [2], [3]))]
+        scores = [
+            learner.head.measure(one.predictions[-1], sampler.batch([n]).query_labels)
+            for n, one in enumerate(alone)
+        ]
+    assert found["accuracy"] == pytest.approx(float(torch.cat(scores).mean()))
+    assert stage_in_words("gate") == "after the gate"
 
 
 def test_never_three_times_the_work(gated, make_episode) -> None:
