@@ -70,6 +70,8 @@ def of_outer(outer: Outer, episodes: Episodes, inner: Inner) -> Iterator[Problem
             "outer.compile",
             "traces plain inner steps alone; use --inner.optimiser sgd, --inner.proximal 0",
         )
+    if outer.compile and inner.batch is not None:
+        yield "outer.compile", "traces steps on the whole support alone; leave --inner.batch empty"
     for name in ("ways", "shots"):
         if outer.compile and isinstance(getattr(episodes, name), tuple):
             yield f"episodes.{name}", "must be one number with --outer.compile: each shape compiles anew"

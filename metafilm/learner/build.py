@@ -110,6 +110,7 @@ def build_learner(
             views=config.inner.views,
             view_augment=config.inner.view_augment,
             detach_encoder=config.encoder.detach,
+            batch=config.inner.batch,
             gate=Gate() if config.inner.gate else None,
             auxiliary_classes=train_classes if config.outer.auxiliary else 0,
         )

@@ -3,7 +3,9 @@ deviations."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,7 @@ from metafilm.learner.gate import Gate, choose
 from metafilm.learner.inner_loop import InnerLoop
 from metafilm.learner.network import SharedNetwork, join
 from metafilm.learner.outcome import Adaptation, Outcome
-from metafilm.learner.support import as_pictures, support_episode
+from metafilm.learner.support import as_pictures, balanced_part, support_episode
 from metafilm.learner.task import Task, settled
 from metafilm.learner.views import augmented_views
 
@@ -43,6 +45,8 @@ class MetaFiLM(SharedNetwork):
         auxiliary_classes: classes of the auxiliary classifier; 0: none.
         detach_encoder: the task encoder's loss gives the backbone no gradient through the support features at
             δ = 0.
+        batch: support images of each class that one inner step is taken on, the next ones with each step, so
+            that it costs no more time and memory than for so many shots; None: all.
         gate: chooses, task by task in evaluation, between no adaptation, the encoder's, and 1 ...
             ``evaluation_steps`` steps; None: all steps are taken.
     """
@@ -64,6 +68,7 @@ class MetaFiLM(SharedNetwork):
         view_augment: str = "shift",
         auxiliary_classes: int = 0,
         detach_encoder: bool = False,
+        batch: int | None = None,
         gate: Gate | None = None,
     ) -> None:
         super().__init__(backbone, head, image_shape=image_shape, mean=mean, std=std)
@@ -78,6 +83,9 @@ class MetaFiLM(SharedNetwork):
         self.first_order, self.views, self.view_augment = first_order, views, view_augment
         self.auxiliary = nn.Linear(backbone.out_features, auxiliary_classes) if auxiliary_classes else None  # type: ignore[arg-type]
         self.detach_encoder = detach_encoder
+        if batch is not None and batch < 1:
+            raise MetafilmError(f"batch {batch} must be at least 1 image of each class, or None for all")
+        self.batch = batch
         if gate is not None:
             require_classes(self)
         self.gate = gate
@@ -266,18 +274,18 @@ class MetaFiLM(SharedNetwork):
             losses: takes the inner losses ``[T]``, one before each step.
         """
         assert self.inner is not None
-        tasks, labels = episode.tasks, episode.support_labels
-        shots = labels.shape[1]
-        images = self.prepare(episode.support_images)
-        views = self.views_of(episode)
-        if views is not None:
-            # one pass: a task's support rows, then its views
-            images = join(images, self.prepare(views), tasks)
-        images = self.stem(images, tasks, support=shots)
+        tasks = episode.tasks
+        if self.batch is None:
+            whole = self._prepared(episode, self.views_of(episode))
+            parts = itertools.repeat(whole)
+        else:
+            parts = self._parts(episode, self.batch)
 
         def loss(deviations: FilmDict) -> Tensor:
+            images, labels = next(parts)
+            shots = labels.shape[1]
             features = self.features(images, deviations, tasks, support=shots)
-            held_out = features[:, shots:] if views is not None else None
+            held_out = features[:, shots:] if features.shape[1] > shots else None
             value = self.head.inner_loss(features[:, :shots], labels, episode.ways, held_out)
             if losses is not None:
                 losses.append(value.detach())
@@ -291,6 +299,33 @@ class MetaFiLM(SharedNetwork):
             meta_gradient=torch.is_grad_enabled(),
             factor=factor,
         )
+
+    def _prepared(self, episode: Episode, views: Tensor | None) -> tuple[Any, Tensor]:
+        """What a step is taken on, ready for :meth:`features`, and its labels ``[T, S]``."""
+        tasks, labels = episode.tasks, episode.support_labels
+        images = self.prepare(episode.support_images)
+        if views is not None:
+            # one pass: a task's support rows, then its views
+            images = join(images, self.prepare(views), tasks)
+        return self.stem(images, tasks, support=labels.shape[1]), labels
+
+    def _parts(self, episode: Episode, size: int) -> Iterator[tuple[Any, Tensor]]:
+        """The same of a part of the support, with each step the next one."""
+        labels, views = episode.support_labels, self.views_of(episode)
+        classes = torch.zeros_like(labels[..., 0]).long() if self.regression else labels
+        tasks = torch.arange(episode.tasks, device=labels.device).unsqueeze(1)
+        copies = None if views is None else views.unflatten(1, (-1, labels.shape[1]))
+        for step in itertools.count():
+            rows = balanced_part(classes, max(episode.ways, 1), size, step)
+            if rows is None:
+                rows = torch.arange(labels.shape[1], device=labels.device).expand(episode.tasks, -1)
+            part = replace(
+                episode,
+                support_images=episode.support_images[tasks, rows],
+                support_labels=labels[tasks, rows],
+            )
+            chosen = None if copies is None else copies.transpose(1, 2)[tasks, rows].transpose(1, 2)
+            yield self._prepared(part, None if chosen is None else chosen.flatten(1, 2))
 
     def views_of(self, episode: Episode) -> Tensor | None:
         """Augmented support copies ``[T, V·S, ...]`` where the head's inner loss wants them."""

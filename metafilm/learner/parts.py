@@ -50,6 +50,8 @@ def save(path: str | Path, learner: Any) -> None:
         "auxiliary_classes": auxiliary,
         **{name: getattr(learner, name) for name in PLAIN},
     }
+    if learner.batch is not None:
+        described["batch"] = learner.batch
     if learner.gate is not None:
         described["gate"] = learner.gate.to_dict()
     for name in ("head", "encoder", "inner"):
@@ -99,6 +101,7 @@ def rebuilt(metadata: Mapping[str, str], path: str | Path, backbone: nn.Module |
             "auxiliary_classes": described["auxiliary_classes"],
             **{part: described[part] and _built(described[part]) for part in ("head", "encoder", "inner")},
             **{name: described[name] for name in PLAIN},
+            "batch": described.get("batch"),
             "gate": Gate.from_dict(described["gate"]) if "gate" in described else None,
         }
     except (KeyError, TypeError, ValueError) as error:

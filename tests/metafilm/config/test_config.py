@@ -124,6 +124,10 @@ def test_impossible_values_name_their_flag(section, name, value, expected):
             {"film": {"sites": "none"}, "encoder": {"enabled": False}, "inner": {"steps": 1}},
             "--film.sites none leaves the inner loop nothing",
         ),
+        (
+            {"outer": {"compile": True}, "inner": {"steps": 1, "batch": 2}},
+            "--outer.compile traces steps on the whole support alone; leave --inner.batch empty",
+        ),
         ({"head": {"name": "regression"}}, "--head.name regression does not fit --data.name omniglot"),
         ({"data": {"name": "sinusoids"}}, "--head.name prototype does not fit --data.name sinusoids"),
         (
