@@ -5,6 +5,7 @@ from metafilm.conditioning import ConstantEncoder, TaskEncoder
 from metafilm.config import Config, load_config
 from metafilm.errors import CheckpointError, ConfigError, MetafilmError, RunError
 from metafilm.evaluation import evaluate
+from metafilm.learner.gate import Gate
 from metafilm.learner.inner_loop import InnerLoop
 from metafilm.learner.learner import MetaFiLM
 from metafilm.learner.task import Task
@@ -17,6 +18,7 @@ __all__ = [
     "Config",
     "ConfigError",
     "ConstantEncoder",
+    "Gate",
     "InnerLoop",
     "MetaFiLM",
     "MetafilmError",

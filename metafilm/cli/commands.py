@@ -1,4 +1,4 @@
-"""The command line: `metafilm demo | train | eval | predict | data | doctor`.
+"""The command line: `metafilm demo | train | eval | predict | adapt | data | doctor`.
 
 Here stand the commands and their options; what they do stands in the files beside this one, which are
 imported only by the command that needs them. Options are spelled with hyphens; underscores are taken too.
@@ -171,6 +171,63 @@ class Predict:
 
 
 @dataclass(frozen=True)
+class Adapt:
+    """Adapt a pre-trained network's FiLM layers to a folder of pictures per class; say what that is worth.
+
+    Leave-one-out accuracy is of pictures that had no part in what names them: the classes' other pictures
+    stand for them, under deviations that only the half of the pictures without this one adapted, the gate's
+    choice included.
+    """
+
+    backbone: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="BACKBONE")]
+    """lite0, timm:NAME, torchvision:NAME, a run directory, a .safetensors file, or shipped weights."""
+    support: Path
+    """Folder with a folder of example pictures for each class, of any size and mode."""
+    query: Path | None = None
+    """Folder of pictures to classify; in class folders, the accuracy is reported too."""
+    out: Path | None = None
+    """Keep what was learned as a small .safetensors file, for metafilm.Task.load."""
+    weights: str | None = None
+    """Of timm:NAME and torchvision:NAME: default (from the library's hub) or a file."""
+    image_size: int | None = None
+    """Side of the pictures in the network; default: what it was made for. Half is four times as fast."""
+    sites: tuple[str, ...] | None = None
+    """FiLM sites: all (default), last, last N, or names of modules; fewer make a smaller file."""
+    steps: int | None = None
+    """Inner steps, at most as the gate says; default: 20, or the run's."""
+    step_size: float | None = None
+    """Of Adam's steps; default: 0.0015."""
+    no_gate: Switch = False
+    """Take all steps, whatever held-out pictures say of them."""
+    invert: Literal["auto", "yes", "no"] = "auto"
+    """Turn dark on light into light on dark; auto: for learners of handwriting, where mostly light."""
+    json: Path | None = None
+    """Write what was found to this file; - for standard output."""
+    debug: Switch = False
+    """Show the traceback of an error."""
+
+    def run(self) -> int:
+        from metafilm.cli.adapt import adapt
+
+        require_writable(self.json)
+        require_writable(self.out)
+        return adapt(
+            self.backbone,
+            self.support,
+            self.query,
+            out=self.out,
+            weights=self.weights,
+            image_size=self.image_size,
+            sites=self.sites,
+            steps=self.steps,
+            step_size=self.step_size,
+            gate=not self.no_gate,
+            invert=self.invert,
+            json_file=self.json,
+        )
+
+
+@dataclass(frozen=True)
 class DataList:
     """List the data sets there are, and where they lie."""
 
@@ -249,7 +306,7 @@ class Doctor:
         return doctor(self.data_root)
 
 
-def parse(arguments: Sequence[str]) -> Demo | Train | Eval | Predict | DataCommand | Doctor:
+def parse(arguments: Sequence[str]) -> Demo | Train | Eval | Predict | Adapt | DataCommand | Doctor:
     """Options to a command. The settings of `train CONFIG` start from that file.
 
     Raises MetafilmError, ConfigError listing all that is wrong with the settings.
@@ -265,6 +322,7 @@ def parse(arguments: Sequence[str]) -> Demo | Train | Eval | Predict | DataComma
         | Annotated[Train, tyro.conf.subcommand("train", default=train)]
         | Annotated[Eval, tyro.conf.subcommand("eval")]
         | Annotated[Predict, tyro.conf.subcommand("predict")]
+        | Annotated[Adapt, tyro.conf.subcommand("adapt")]
         | Annotated[DataCommand, tyro.conf.subcommand("data")]
         | Annotated[Doctor, tyro.conf.subcommand("doctor")]
     )

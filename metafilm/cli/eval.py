@@ -205,6 +205,10 @@ def gain_in_words(found: dict[str, Any], position: int, first: str) -> str:
 
 
 def stage_in_words(stage: str) -> str:
-    """`identity`, `encoder`, `step 3` as a reader knows them."""
-    words = {"identity": "before adaptation", "encoder": "after the task encoder"}
+    """`identity`, `encoder`, `step 3`, `gate` as a reader knows them."""
+    words = {
+        "identity": "before adaptation",
+        "encoder": "after the task encoder",
+        "gate": "after the gate",
+    }
     return words.get(stage, f"after inner {stage}")

@@ -35,8 +35,39 @@ def predict(
     Unreadable pictures are named on standard error and skipped. Raises MetafilmError, EpisodesError.
     """
     learner = load_learner(run_or_name)
+    images, labels, invert, skipped = read_support(learner, run_or_name, support, invert)
+    pictures = Pictures(learner, query, invert)
+    tell_skipped([*skipped, *pictures.skipped])
+    task = learner.adapt(images, labels, steps=steps)
+    found: dict[str, Any] = {
+        "checkpoint": str(run_or_name),
+        "classes": task.classes,
+        **pictures.predicted(task),
+        "skipped": as_records([*skipped, *pictures.skipped]),
+    }
+    text = json.dumps(found, indent=2) + "\n"
+    if to_standard_output(json_file):
+        print(text, end="")
+    else:
+        print_table(found)
+    if task_file is not None:  # after what is printed: a full disk can't take that
+        task.save(task_file)
+    if json_file is not None and not to_standard_output(json_file):
+        atomic_write(json_file, text.encode())
+    return 0
+
+
+Skipped = list[tuple[Path, str]]
+"""Files that could not be read, and why."""
+
+
+def read_support(
+    learner: Any, name: str, support: Path, invert: str
+) -> tuple[Tensor, list[str], str, Skipped]:
+    """The support pictures as the learner wants them, their labels, `yes`, `no` or `auto` for the other
+    pictures, and what was skipped. Raises MetafilmError, EpisodesError."""
     if learner.regression or len(learner.image_shape) != 3:
-        raise MetafilmError(f"{run_or_name} learned functions, not pictures; use a run on pictures")
+        raise MetafilmError(f"{name} learned functions, not pictures; use a run on pictures")
     channels, size = learner.image_shape[0], learner.image_shape[-1]
     names = learner.config.data.name if learner.config is not None else ()
     names = (names,) if isinstance(names, str) else names
@@ -44,38 +75,44 @@ def predict(
     ink = bool(names) and all(name in DATASETS and DATASETS[name].ink for name in names)
     if invert == "auto" and not ink:
         invert = "no"
-
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the unreadable ones come back in the list too
         images, labels, classes, _, skipped = read_class_folders(support, channels, size)
-    files, pictures, more = read_pictures(query, channels, size)
-    skipped = [*skipped, *more]
+    return light_on_dark(images, invert), [classes[i] for i in labels.tolist()], invert, skipped
+
+
+class Pictures:
+    """Pictures to classify, in class folders or not."""
+
+    def __init__(self, learner: Any, folder: Path, invert: str) -> None:
+        channels, size = learner.image_shape[0], learner.image_shape[-1]
+        self.folder = folder
+        self.files, images, self.skipped = read_pictures(folder, channels, size)
+        self.images = light_on_dark(images, invert)
+
+    def predicted(self, task: Any) -> dict[str, Any]:
+        """`predictions`, a record a picture; where some lie in a class's folder, `accuracy` and how many are
+        `labelled`."""
+        probabilities = task.predict_proba(self.images)
+        rows = [
+            describe(file, self.folder, task.classes, row)
+            for file, row in zip(self.files, probabilities, strict=True)
+        ]
+        known = [row for row in rows if row["class"] is not None]
+        if not known:
+            return {"predictions": rows}
+        right = sum(row["class"] == row["prediction"] for row in known)
+        return {"predictions": rows, "accuracy": 100 * right / len(known), "labelled": len(known)}
+
+
+def tell_skipped(skipped: Skipped) -> None:
+    """Name the files on standard error."""
     for file, reason in skipped:
         print(f"skipped {printable(file)}: {reason}", file=sys.stderr)
 
-    task = learner.adapt(light_on_dark(images, invert), [classes[i] for i in labels.tolist()], steps=steps)
-    probabilities = task.predict_proba(light_on_dark(pictures, invert))
-    rows = [describe(file, query, task.classes, row) for file, row in zip(files, probabilities, strict=True)]
-    known = [row for row in rows if row.get("class") is not None]
-    found: dict[str, Any] = {
-        "checkpoint": str(run_or_name),
-        "classes": task.classes,
-        "predictions": rows,
-        "skipped": [{"file": printable(file), "reason": reason} for file, reason in skipped],
-    }
-    if known:
-        found["accuracy"] = 100 * sum(row["class"] == row["prediction"] for row in known) / len(known)
-        found["labelled"] = len(known)
-    text = json.dumps(found, indent=2) + "\n"
-    if to_standard_output(json_file):
-        print(text, end="")
-    else:
-        print_table(found, known)
-    if task_file is not None:  # after what is printed: a full disk can't take that
-        task.save(task_file)
-    if json_file is not None and not to_standard_output(json_file):
-        atomic_write(json_file, text.encode())
-    return 0
+
+def as_records(skipped: Skipped) -> list[dict[str, str]]:
+    return [{"file": printable(file), "reason": reason} for file, reason in skipped]
 
 
 def read_pictures(
@@ -127,12 +164,13 @@ def describe(file: Path, query: Path, classes: list[str], row: Tensor) -> dict[s
     }
 
 
-def print_table(found: dict[str, Any], known: list[dict[str, Any]]) -> None:
+def print_table(found: dict[str, Any]) -> None:
+    """A line a picture, and how many are right of those whose class is known."""
     width = max(len(row["file"]) for row in found["predictions"])
     names = max(len(str(name)) for name in found["classes"])
     for row in found["predictions"]:
         wrong = row["class"] is not None and row["class"] != row["prediction"]
         note = f"   (lies in {row['class']})" if wrong else ""
         print(f"{row['file']:{width}}  {row['prediction']:{names}}  {100 * row['probability']:5.1f} %{note}")
-    if known:
+    if "labelled" in found:
         print(f"{found['accuracy']:.1f} % of the {found['labelled']} pictures in a class's folder are right")

@@ -94,6 +94,15 @@ def of_mixture(data: Data, episodes: Episodes, outer: Outer) -> Iterator[Problem
         yield "outer.domain", f"needs several data sets in {flag('data.name')} to tell apart"
 
 
+def of_gate(head: Head, encoder: Encoder, inner: Inner) -> Iterator[Problem]:
+    if not inner.gate:
+        return
+    if heads.HEADS[head.name].regression:
+        yield "inner.gate", f"compares classes, and the {head.name} head has none; leave it out"
+    if not (inner.steps or inner.evaluation_steps or encoder.enabled):
+        yield "inner.gate", "has nothing to choose from without steps and encoder; add --inner.steps 1"
+
+
 def of_outer(outer: Outer, episodes: Episodes, inner: Inner) -> Iterator[Problem]:
     for name in ("task_chunk", "query_chunk"):
         value, most = getattr(outer, name), outer.meta_batch
@@ -107,6 +116,8 @@ def of_outer(outer: Outer, episodes: Episodes, inner: Inner) -> Iterator[Problem
     for name in ("domain", "film_noise"):
         if outer.compile and getattr(outer, name):
             yield "outer.compile", f"does not know {flag('outer', name)}; set that to 0"
+    if outer.compile and inner.batch is not None:
+        yield "outer.compile", "traces steps on the whole support alone; leave --inner.batch empty"
     for name in ("ways", "shots"):
         if outer.compile and isinstance(getattr(episodes, name), tuple):
             yield f"episodes.{name}", "must be one number with --outer.compile: each shape compiles anew"

@@ -11,12 +11,14 @@ task after the other, or belong to tasks by an index.
 
 from metafilm.film.calling import call, exclusive
 from metafilm.film.folding import fold, remove
-from metafilm.film.insertion import insert, names, parameters, sites, undisturbed, zeros
+from metafilm.film.insertion import LAST, SITES, insert, names, parameters, sites, undisturbed, zeros
 from metafilm.film.layer import BIAS, GAIN, FiLM, FilmDict, modulate
 
 __all__ = [
     "BIAS",
     "GAIN",
+    "LAST",
+    "SITES",
     "FiLM",
     "FilmDict",
     "call",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import cast
 
@@ -10,6 +11,11 @@ from torch.nn.parameter import UninitializedParameter
 
 from metafilm.errors import MetafilmError
 from metafilm.film.layer import BIAS, GAIN, FiLM, FilmDict
+
+SITES = ("all", "none", "last")
+"""Sites that need no names."""
+LAST = re.compile("last ([1-9][0-9]{0,5})")
+"""The last so many of the usual sites."""
 
 
 def insert(network: nn.Module, sites: str | Iterable[str] = "all") -> nn.Module:
@@ -23,14 +29,14 @@ def insert(network: nn.Module, sites: str | Iterable[str] = "all") -> nn.Module:
         network: any network of modules; its own parameter names stay as they are.
         sites: module names (as in ``named_modules``) whose output is modulated; or ``"all"`` (what the
             network lists in its ``film_sites``, else every normalisation layer, else, where it has none,
-            every convolution), ``"last"`` (the last of these), ``"none"``.
+            every convolution), ``"last"`` (the last of these), ``"last 8"`` (the last eight), ``"none"``.
 
     Returns:
         The same network.
 
     Raises:
         MetafilmError: a name is not a module of the network, has a FiLM layer already, or has no known number
-            of features; or the network has none of the usual sites.
+            of features; or the network has none of the usual sites, or fewer than the last so many.
     """
     modules = dict(network.named_modules())
     for name in _site_names(network, modules, sites):
@@ -115,7 +121,8 @@ def _site_names(
 ) -> list[str]:
     if isinstance(sites, str) and sites == "none":
         return []
-    if isinstance(sites, str) and sites in ("all", "last"):
+    last = LAST.fullmatch(sites) if isinstance(sites, str) else None
+    if last or (isinstance(sites, str) and sites in ("all", "last")):
         usual: list[str] = list(getattr(network, "film_sites", ()))
         usual = usual or [name for name, module in modules.items() if is_norm(module)]
         usual = usual or [
@@ -126,7 +133,12 @@ def _site_names(
                 f"{type(network).__name__} has neither norms nor convolutions to put FiLM layers on; name "
                 "the modules, for example some linear layers, or give it a film_sites"
             )
-        return usual[-1:] if sites == "last" else usual
+        if last and int(last[1]) > len(usual):
+            raise MetafilmError(
+                f"no {sites!r} sites in {type(network).__name__}, which has {len(usual)} usual ones; "
+                "choose fewer, or all"
+            )
+        return usual[-int(last[1]) :] if last else usual[-1:] if sites == "last" else usual
     return [sites] if isinstance(sites, str) else list(sites)
 
 

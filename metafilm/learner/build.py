@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -16,6 +17,7 @@ from metafilm.conditioning import ConstantEncoder, TaskEncoder
 from metafilm.config.config import Config
 from metafilm.errors import CheckpointError, MetafilmError
 from metafilm.learner import parts
+from metafilm.learner.gate import Gate
 from metafilm.learner.inner_loop import InnerLoop
 from metafilm.learner.learner import MetaFiLM
 from metafilm.storage import tensorfile
@@ -113,6 +115,8 @@ def build_learner(
             views=config.inner.views,
             view_augment=config.inner.view_augment,
             detach_encoder=config.encoder.detach,
+            batch=config.inner.batch,
+            gate=Gate() if config.inner.gate else None,
             auxiliary_classes=train_classes if config.outer.auxiliary else 0,
         )
     for part in config.outer.freeze:
@@ -123,10 +127,14 @@ def build_learner(
 
 
 def load_learner(
-    path_or_name: str | Path, device: str | torch.device = "cpu", *, backbone: nn.Module | None = None
+    path_or_name: str | Path | dict[str, Any],
+    device: str | torch.device = "cpu",
+    *,
+    backbone: nn.Module | None = None,
 ) -> MetaFiLM:
     """The learner of a run directory, a ``.safetensors`` file, shipped weights such as ``omniglot-conv4``,
-    or a pre-trained network: ``lite0``, ``timm:NAME``, ``torchvision:NAME`` (:meth:`MetaFiLM.from_backbone`).
+    or a pre-trained network: ``lite0``, ``timm:NAME``, ``torchvision:NAME``, or the arguments of
+    :meth:`MetaFiLM.from_backbone`.
 
     Args:
         backbone: the network, for a file whose learner had one that is not metafilm's own.
@@ -138,6 +146,8 @@ def load_learner(
         CheckpointError: missing, damaged or unfitting file.
         ConfigError: the configuration inside is not one.
     """
+    if isinstance(path_or_name, dict):
+        return MetaFiLM.from_backbone(**path_or_name).to(device)
     if str(path_or_name) == "lite0":
         return MetaFiLM.from_backbone(LITE0, weights="lite0").to(device)
     if str(path_or_name).startswith(tuple(f"{library}:" for library in LIBRARIES)):

@@ -8,6 +8,7 @@ CAVIA (Zintgraf et al., ICML 2019, arXiv:1810.03642), with learned step sizes af
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,9 @@ from metafilm import film
 from metafilm.engine.steps import OPTIMISERS, Adam
 from metafilm.errors import MetafilmError
 from metafilm.film import FilmDict
+
+watcher: ContextVar[Callable[[], object] | None] = ContextVar("watcher", default=None)
+"""Called after each step of this thread, for a progress bar."""
 
 
 class InnerLoop(nn.Module):
@@ -94,6 +98,7 @@ class InnerLoop(nn.Module):
         *,
         first_order: bool = False,
         meta_gradient: bool = True,
+        factor: float = 1.0,
     ) -> Iterator[FilmDict]:
         """Yield δ¹ ... δᴷ.
 
@@ -104,6 +109,7 @@ class InnerLoop(nn.Module):
             first_order: treat inner gradients as constants in the outer gradient (FOMAML).
             meta_gradient: keep the graph for an outer gradient. Without it every step's graph is freed at
                 once.
+            factor: on all step sizes.
         """
         now = start
         move = Adam() if self.optimiser == "adam" else None
@@ -129,8 +135,12 @@ class InnerLoop(nn.Module):
                 if move is not None:
                     gradients = move(gradients)
                 sizes = self.step_size(step)
+                if factor != 1:
+                    sizes = [factor * size for size in sizes]
                 now = {
                     name: value - size * gradient
                     for name, value, size, gradient in zip(self.names, values, sizes, gradients, strict=True)
                 }
+            if (watch := watcher.get()) is not None:
+                watch()
             yield now if meta_gradient else {name: value.detach() for name, value in now.items()}

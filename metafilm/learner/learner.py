@@ -3,7 +3,9 @@ deviations."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +20,11 @@ from metafilm.errors import MetafilmError
 from metafilm.film import FilmDict
 from metafilm.heads import Head, prototypes
 from metafilm.learner import parts
+from metafilm.learner.gate import Gate, choose
 from metafilm.learner.inner_loop import InnerLoop
 from metafilm.learner.network import SharedNetwork, join
 from metafilm.learner.outcome import Adaptation, Outcome
-from metafilm.learner.support import as_pictures, support_episode
+from metafilm.learner.support import as_pictures, balanced_part, support_episode
 from metafilm.learner.task import Task, settled
 from metafilm.learner.views import augmented_views
 
@@ -42,6 +45,10 @@ class MetaFiLM(SharedNetwork):
         auxiliary_classes: classes of the auxiliary classifier; 0: none.
         detach_encoder: the task encoder's loss gives the backbone no gradient through the support features at
             δ = 0.
+        batch: support images of each class that one inner step is taken on, the next ones with each step, so
+            that it costs no more time and memory than for so many shots; None: all.
+        gate: chooses, task by task in evaluation, between no adaptation, the encoder's, and 1 ...
+            ``evaluation_steps`` steps; None: all steps are taken.
     """
 
     def __init__(
@@ -61,6 +68,8 @@ class MetaFiLM(SharedNetwork):
         view_augment: str = "shift",
         auxiliary_classes: int = 0,
         detach_encoder: bool = False,
+        batch: int | None = None,
+        gate: Gate | None = None,
     ) -> None:
         super().__init__(backbone, head, image_shape=image_shape, mean=mean, std=std)
         self.encoder, self.inner = encoder, inner
@@ -74,6 +83,12 @@ class MetaFiLM(SharedNetwork):
         self.first_order, self.views, self.view_augment = first_order, views, view_augment
         self.auxiliary = nn.Linear(backbone.out_features, auxiliary_classes) if auxiliary_classes else None  # type: ignore[arg-type]
         self.detach_encoder = detach_encoder
+        if batch is not None and batch < 1:
+            raise MetafilmError(f"batch {batch} must be at least 1 image of each class, or None for all")
+        self.batch = batch
+        if gate is not None:
+            require_classes(self)
+        self.gate = gate
 
     @classmethod
     def from_backbone(
@@ -89,6 +104,7 @@ class MetaFiLM(SharedNetwork):
         proximal: float = 0.0,
         views: int = 1,
         view_augment: str = "affine",
+        gate: Gate | bool = True,
         **options: Any,
     ) -> MetaFiLM:
         """A network of timm or torchvision whose FiLM layers adapt to a task by Adam steps, all else frozen.
@@ -101,6 +117,7 @@ class MetaFiLM(SharedNetwork):
             head: by name; one that needs no training: ``cosine``, ``prototype`` or ``ridge``.
             steps, step_size, proximal: of the inner loop (:class:`metafilm.InnerLoop`).
             views, view_augment: held-out copies of the support; ``affine`` turns, scales and shifts.
+            gate: whether held-out images decide how many of the steps a task takes, and by which settings.
             options: further arguments of :class:`metafilm.MetaFiLM`.
 
         Returns:
@@ -121,8 +138,17 @@ class MetaFiLM(SharedNetwork):
             evaluation_steps=steps,
             views=views,
             view_augment=view_augment,
+            gate=(Gate() if gate else None) if isinstance(gate, bool) else gate,
             **options,
         )
+        if weights is not None:  # random ones can't be had again
+            learner.source = {
+                "name": name,
+                "image_shape": list(network.image_shape),
+                "weights": str(weights),
+                "sites": sites if isinstance(sites, str) else list(sites),
+                "head": head,
+            }
         return learner.eval()
 
     # The picture, top to bottom: forward = adaptation (encode, then inner steps), then predictions.
@@ -135,19 +161,27 @@ class MetaFiLM(SharedNetwork):
         all_stages: bool = False,
         encoder_episode: Episode | None = None,
         use_encoder: bool = True,
+        gate: bool | None = None,
     ) -> Outcome:
         """Adapt to each task's support set and predict its queries.
 
         Args:
             episode: T tasks.
             steps: inner steps; None: ``steps`` in training mode, else ``evaluation_steps``.
-            all_stages: predict at every stage (``identity``: δ = 0; ``encoder``: δ⁰; ``step 1`` ...), not the
-                last alone.
+            all_stages: predict at every stage (``identity``: δ = 0; ``encoder``: δ⁰; ``step 1`` ...; in
+                evaluation with a gate ``gate``: what each task chose), not the last alone.
             encoder_episode: whose support sets the task encoder reads instead of the episode's own.
             use_encoder: False starts the inner loop from δ = 0.
+            gate: False takes all steps whatever the gate would say; True asks one of the usual settings where
+                the learner has none; None: as the learner has it. In training there never is one.
         """
         found = self.adaptation(
-            episode, steps=steps, encoder_episode=encoder_episode, use_encoder=use_encoder
+            episode,
+            steps=steps,
+            encoder_episode=encoder_episode,
+            use_encoder=use_encoder,
+            gate=gate,
+            all_stages=all_stages,
         )
         first = 0 if all_stages else -1
         stages, films = found.stages[first:], found.films[first:]
@@ -161,8 +195,14 @@ class MetaFiLM(SharedNetwork):
         steps: int | None = None,
         encoder_episode: Episode | None = None,
         use_encoder: bool = True,
+        gate: bool | None = None,
+        all_stages: bool = True,
     ) -> Adaptation:
-        """The first half of :meth:`forward`: from support sets to deviations."""
+        """The first half of :meth:`forward`: from support sets to deviations.
+
+        Without ``all_stages`` the steps between are forgotten as they pass, so that memory does not grow with
+        their number where no graph is kept; and a gate that chooses no step takes none.
+        """
         steps = (self.steps if self.training else self.evaluation_steps) if steps is None else steps
         if steps and self.inner is None:
             raise MetafilmError(
@@ -171,14 +211,30 @@ class MetaFiLM(SharedNetwork):
             )
         found = Adaptation(["identity"], [{}])
         if self.encoder is not None and use_encoder:
-            start, found.features, found.code = self._encoded(encoder_episode or episode)
+            start, found.features, found.code = self.encoded(encoder_episode or episode)
             found.add("encoder", start)
-        if steps:
-            for k, deviations in enumerate(self._inner_steps(found, episode, steps)):
-                found.add(f"step {k + 1}", deviations)
+        chooser = self._gate(gate) if steps or len(found.stages) > 1 else None
+        if steps and (all_stages or chooser is None):
+            path = self.trajectory(episode, found.films[-1], steps, losses=found.inner_losses)
+            for k, deviations in enumerate(path, 1):
+                if all_stages or k == steps:
+                    found.add(f"step {k}", deviations)
+        if chooser is not None:
+            known = dict(zip(found.stages, found.films, strict=True))
+            deviations, found.reports = choose(self, chooser, episode, steps, known, encoder_episode)
+            found.add("gate", deviations)
         return found
 
-    def _encoded(self, episode: Episode) -> tuple[FilmDict, Tensor | None, Tensor | None]:
+    def _gate(self, wanted: bool | None) -> Gate | None:
+        """The gate to ask; none in training."""
+        if self.training or wanted is False:
+            return None
+        if self.gate is None and wanted:
+            require_classes(self)
+            return Gate()
+        return self.gate
+
+    def encoded(self, episode: Episode) -> tuple[FilmDict, Tensor | None, Tensor | None]:
         """δ⁰ of each task, the features that it was read from where they are of use to somebody else, and the
         task vector c where there is one."""
         if not isinstance(self.encoder, TaskEncoder):
@@ -215,32 +271,75 @@ class MetaFiLM(SharedNetwork):
         reads_spread = self.encoder.spread is not None
         return self.encoder.encode(members, class_spread(features, labels, members) if reads_spread else None)
 
-    def _inner_steps(self, found: Adaptation, episode: Episode, steps: int) -> Iterator[FilmDict]:
-        """δ¹ ... δᴷ from the last stage's deviations; the losses go into ``found``."""
+    def trajectory(
+        self,
+        episode: Episode,
+        start: FilmDict,
+        steps: int,
+        *,
+        factor: float = 1.0,
+        losses: list[Tensor] | None = None,
+    ) -> Iterator[FilmDict]:
+        """δ¹ ... δᴷ, ``[T, C]`` each, from ``start`` (``{}``: δ = 0) on each task's support.
+
+        Args:
+            steps: K.
+            factor: on the step sizes.
+            losses: takes the inner losses ``[T]``, one before each step.
+        """
         assert self.inner is not None
-        tasks, labels = episode.tasks, episode.support_labels
-        shots = labels.shape[1]
-        images = self.prepare(episode.support_images)
-        views = self.views_of(episode)
-        if views is not None:
-            # one pass: a task's support rows, then its views
-            images = join(images, self.prepare(views), tasks)
-        images = self.stem(images, tasks, support=shots)
+        tasks = episode.tasks
+        if self.batch is None:
+            whole = self._prepared(episode, self.views_of(episode))
+            parts = itertools.repeat(whole)
+        else:
+            parts = self._parts(episode, self.batch)
 
         def loss(deviations: FilmDict) -> Tensor:
+            images, labels = next(parts)
+            shots = labels.shape[1]
             features = self.features(images, deviations, tasks, support=shots)
-            held_out = features[:, shots:] if views is not None else None
+            held_out = features[:, shots:] if features.shape[1] > shots else None
             value = self.head.inner_loss(features[:, :shots], labels, episode.ways, held_out)
-            found.inner_losses.append(value.detach())
+            if losses is not None:
+                losses.append(value.detach())
             return value
 
         return self.inner(
-            found.films[-1] or film.zeros(self.backbone, tasks),
+            start or film.zeros(self.backbone, tasks),
             loss,
             steps,
             first_order=self.first_order,
             meta_gradient=torch.is_grad_enabled(),
+            factor=factor,
         )
+
+    def _prepared(self, episode: Episode, views: Tensor | None) -> tuple[Any, Tensor]:
+        """What a step is taken on, ready for :meth:`features`, and its labels ``[T, S]``."""
+        tasks, labels = episode.tasks, episode.support_labels
+        images = self.prepare(episode.support_images)
+        if views is not None:
+            # one pass: a task's support rows, then its views
+            images = join(images, self.prepare(views), tasks)
+        return self.stem(images, tasks, support=labels.shape[1]), labels
+
+    def _parts(self, episode: Episode, size: int) -> Iterator[tuple[Any, Tensor]]:
+        """The same of a part of the support, with each step the next one."""
+        labels, views = episode.support_labels, self.views_of(episode)
+        classes = torch.zeros_like(labels[..., 0]).long() if self.regression else labels
+        tasks = torch.arange(episode.tasks, device=labels.device).unsqueeze(1)
+        copies = None if views is None else views.unflatten(1, (-1, labels.shape[1]))
+        for step in itertools.count():
+            rows = balanced_part(classes, max(episode.ways, 1), size, step)
+            if rows is None:
+                rows = torch.arange(labels.shape[1], device=labels.device).expand(episode.tasks, -1)
+            part = replace(
+                episode,
+                support_images=episode.support_images[tasks, rows],
+                support_labels=labels[tasks, rows],
+            )
+            chosen = None if copies is None else copies.transpose(1, 2)[tasks, rows].transpose(1, 2)
+            yield self._prepared(part, None if chosen is None else chosen.flatten(1, 2))
 
     def views_of(self, episode: Episode) -> Tensor | None:
         """Augmented support copies ``[T, V·S, ...]`` where the head's inner loss wants them."""
@@ -270,7 +369,14 @@ class MetaFiLM(SharedNetwork):
 
     # What a user does with a trained learner.
 
-    def adapt(self, images: Any, labels: Sequence[Any] | Tensor, *, steps: int | None = None) -> Task:
+    def adapt(
+        self,
+        images: Any,
+        labels: Sequence[Any] | Tensor,
+        *,
+        steps: int | None = None,
+        gate: bool | None = None,
+    ) -> Task:
         """Learn one task from its support set. Safe to call from several threads.
 
         Args:
@@ -278,9 +384,12 @@ class MetaFiLM(SharedNetwork):
                 (:func:`metafilm.learner.support.as_pictures`); for regression x ``[S, features]``.
             labels: S labels of any hashable kind; for regression y ``[S, 1]``.
             steps: inner steps; None: the learner's ``evaluation_steps``.
+            gate: whether held-out support images decide how many of them are taken; None: as the learner has
+                it.
 
         Returns:
-            The task: its deviations (``film``), ``predict``, ``predict_proba``, ``to_module``, ``save``.
+            The task: its deviations (``film``), ``predict``, ``predict_proba``, ``to_module``, ``save``; its
+            ``report`` says what the gate saw and chose.
 
         Raises:
             MetafilmError: counts, shapes or values that don't fit, fewer than two classes.
@@ -288,9 +397,11 @@ class MetaFiLM(SharedNetwork):
         pictures = as_pictures(images, self.image_shape).to(self.mean.device, self.mean.dtype)
         episode, classes = support_episode(pictures, labels, self.regression)
         with self.evaluating(), torch.no_grad():
-            found = self.adaptation(episode, steps=steps).films[-1] or film.zeros(self.backbone, 1)
-            deviations = {name: value[0].detach() for name, value in found.items()}
-            return settled(self, deviations, episode, classes)
+            found = self.adaptation(episode, steps=steps, gate=gate, all_stages=False)
+            films = found.films[-1] or film.zeros(self.backbone, 1)
+            deviations = {name: value[0].detach() for name, value in films.items()}
+            report = found.reports[0] if found.reports else None
+            return settled(self, deviations, episode, classes, report)
 
     def embed(self, images: Any, task: Task | None = None, *, batch_size: int = 256) -> Tensor:
         """Features of images, for a classifier, a plot or a search of one's own. Safe to call from several
@@ -327,3 +438,12 @@ class MetaFiLM(SharedNetwork):
                 rebuild. (A backbone may be: :func:`metafilm.learner.load_learner` is then given it.)
         """
         parts.save(path, self)
+
+
+def require_classes(learner: SharedNetwork) -> None:
+    """Raises MetafilmError for a learner of functions, which no gate can judge."""
+    if learner.regression:
+        raise MetafilmError(
+            "a gate compares how likely the right classes are, and this learner's labels are real values; "
+            "leave it out (inner.gate False)"
+        )

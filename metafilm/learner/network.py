@@ -30,7 +30,8 @@ class SharedNetwork(nn.Module):
             plain images.
 
     Attributes:
-        source: name or path it was loaded from, where it was.
+        source: name or path it was loaded from, or the arguments of :meth:`metafilm.MetaFiLM.from_backbone`
+            that build it again; None where neither is known.
         trained_on: the classes that it was trained on (:class:`metafilm.config.classes.Classes`), where its
             file names them.
     """
@@ -58,7 +59,7 @@ class SharedNetwork(nn.Module):
         # what the outer loop lays under the deviations of the tasks at hand, while it trains with noise
         self.underlay: Callable[[FilmDict], FilmDict] | None = None
         self.config: Any = None  # the config it was built from, where there is one; goes with the weights
-        self.source: str | None = None
+        self.source: str | dict[str, Any] | None = None
         self.trained_on: Any = None
         self._evaluating = Evaluating()
         self._fingerprint: tuple[list[tuple[int, int]], str] | None = None
@@ -67,12 +68,12 @@ class SharedNetwork(nn.Module):
     std: Tensor
 
     @classmethod
-    def from_pretrained(cls, name_or_path: str) -> Any:
+    def from_pretrained(cls, name_or_path: str | dict[str, Any]) -> Any:
         """A trained learner in evaluation mode.
 
         Args:
             name_or_path: a run directory, a ``.safetensors`` file that metafilm wrote, or the name of weights
-                that ship with the package (``"omniglot-conv4"``).
+                that ship with the package (``"omniglot-conv4"``); or a learner's ``source``.
 
         Raises:
             MetafilmError: nothing there, or not a learner's weights; says what was found and expected.

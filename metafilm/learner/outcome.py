@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from metafilm.film import FilmDict
+from metafilm.learner.gate.report import Report
 
 
 @dataclass
@@ -17,7 +18,7 @@ class Adaptation:
     = 0). ``features``: the support features at δ = 0 that the task encoder read, with a graph, where the
     auxiliary classification may use them. ``code``: the task vector c ``[T, width]`` that the encoder's
     deviations were decoded from, where there is one. ``inner_losses``: ``[T]`` for each inner step, before
-    it.
+    it. ``reports``: what the gate saw of each task, where one was asked.
     """
 
     stages: list[str]
@@ -25,6 +26,7 @@ class Adaptation:
     features: Tensor | None = None
     code: Tensor | None = None
     inner_losses: list[Tensor] = field(default_factory=list)
+    reports: list[Report] = field(default_factory=list)
 
     def add(self, stage: str, deviations: FilmDict) -> None:
         """One stage more."""

@@ -18,6 +18,7 @@ from metafilm.backbones import BACKBONES, Pretrained
 from metafilm.conditioning import ENCODERS
 from metafilm.errors import CheckpointError, MetafilmError
 from metafilm.heads import HEADS
+from metafilm.learner.gate import Gate
 from metafilm.learner.inner_loop import InnerLoop
 from metafilm.storage import tensorfile
 from metafilm.storage.models import FORMAT, save_model
@@ -50,6 +51,10 @@ def save(path: str | Path, learner: Any) -> None:
         "auxiliary_classes": auxiliary,
         **{name: getattr(learner, name) for name in PLAIN},
     }
+    if learner.batch is not None:
+        described["batch"] = learner.batch
+    if learner.gate is not None:
+        described["gate"] = learner.gate.to_dict()
     for name in ("head", "encoder", "inner"):
         part = getattr(learner, name)
         described[name] = None if part is None else _described(part)
@@ -97,6 +102,8 @@ def rebuilt(metadata: Mapping[str, str], path: str | Path, backbone: nn.Module |
             "auxiliary_classes": described["auxiliary_classes"],
             **{part: described[part] and _built(described[part]) for part in ("head", "encoder", "inner")},
             **{name: described[name] for name in PLAIN},
+            "batch": described.get("batch"),
+            "gate": Gate.from_dict(described["gate"]) if "gate" in described else None,
         }
     except (KeyError, TypeError, ValueError) as error:
         if isinstance(error, CheckpointError):

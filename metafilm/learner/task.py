@@ -15,6 +15,7 @@ from metafilm import film, norms
 from metafilm.errors import MetafilmError, NotFinite
 from metafilm.learner import plain, taskfile
 from metafilm.learner.finite import not_finite, require_finite_weights
+from metafilm.learner.gate import Report
 from metafilm.learner.network import SharedNetwork
 from metafilm.learner.support import as_pictures
 
@@ -31,6 +32,7 @@ class Task:
             the support here, so that they never see each other). Empty otherwise.
         classes: label of each output; empty for regression.
         fingerprint: of the weights it was adapted with (:meth:`SharedNetwork.fingerprint`).
+        report: what the gate saw and chose; None where there was none.
     """
 
     def __init__(
@@ -41,10 +43,12 @@ class Task:
         statistics: dict[str, Tensor],
         classes: list[Any],
         fingerprint: str | None = None,
+        report: Report | None = None,
     ) -> None:
         self.learner, self.film, self.state = learner, deviations, state
         self.statistics, self.classes = statistics, classes
         self.fingerprint = fingerprint or learner.fingerprint()
+        self.report = report
         self._module: nn.Module | None = None
 
     def __repr__(self) -> str:
@@ -106,7 +110,9 @@ class Task:
         Raises:
             MetafilmError: labels that JSON has no form for.
         """
-        contents = taskfile.Contents(self.film, self.state, self.statistics, self.classes, self.fingerprint)
+        contents = taskfile.Contents(
+            self.film, self.state, self.statistics, self.classes, self.fingerprint, self.report
+        )
         taskfile.write(path, contents, self.learner)
 
     @classmethod
@@ -115,7 +121,7 @@ class Task:
 
         Args:
             learner: the learner it was made with; None: the one that the file names (a run directory, a
-                weights file, or shipped weights).
+                weights file, shipped weights, or a pre-trained network and its sites).
 
         Raises:
             CheckpointError: missing or damaged file, or a task that doesn't fit the learner.
@@ -126,7 +132,11 @@ class Task:
 
 
 def settled(
-    network: SharedNetwork, deviations: dict[str, Tensor], episode: Episode, classes: list[Any]
+    network: SharedNetwork,
+    deviations: dict[str, Tensor],
+    episode: Episode,
+    classes: list[Any],
+    report: Report | None = None,
 ) -> Task:
     """The task of these deviations: the head fitted to the support under them, and what normalised it.
 
@@ -134,6 +144,7 @@ def settled(
         network: in evaluation mode.
         deviations: ``[C]`` each.
         episode: one task.
+        report: of the gate.
     """
     x = network.prepare(episode.support_images)
     statistics: dict[str, Tensor] = {}
@@ -157,4 +168,4 @@ def settled(
             f"adapting gave values that are not finite: {bad[0]}, though the weights are; lower "
             "inner.step_size, or look for NaN in the images"
         )
-    return Task(network, deviations, state, statistics, classes)
+    return Task(network, deviations, state, statistics, classes, report=report)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from metafilm import film, norms
 from metafilm.errors import CheckpointError, MetafilmError
+from metafilm.learner.gate import Report
 from metafilm.learner.network import SharedNetwork
 from metafilm.storage import belonging, tensorfile
 
@@ -23,6 +25,7 @@ class Contents(NamedTuple):
     statistics: dict[str, Tensor]
     classes: list[Any]
     fingerprint: str | None
+    report: Report | None = None
 
 
 def write(path: str | Path, contents: Contents, learner: SharedNetwork) -> None:
@@ -43,19 +46,47 @@ def write(path: str | Path, contents: Contents, learner: SharedNetwork) -> None:
         "classes": classes,
         "fingerprint": contents.fingerprint or "",
     }
-    if learner.source is not None:
+    if contents.report is not None:
+        metadata["gate"] = json.dumps(contents.report.to_dict())
+    if isinstance(learner.source, dict):
+        metadata["backbone"] = json.dumps(learner.source)
+    elif learner.source is not None:
         metadata["learner"] = learner.source
     tensorfile.write(path, tensors, metadata)
 
 
-def source_of(path: str | Path) -> str:
-    """Name or path of the learner that a task was made with. Raises CheckpointError: the file names none."""
+def source_of(path: str | Path) -> str | dict[str, Any]:
+    """Name or path of the learner that a task was made with, or what builds a pre-trained network's again.
+
+    Raises:
+        CheckpointError: the file names none, or is damaged.
+    """
     metadata = _read(path)[1]
+    if "backbone" in metadata:
+        return _backbone(path, metadata["backbone"])
     if "learner" not in metadata:
         raise CheckpointError(
             f"{path} does not say which learner it was made with; give it as the second argument of Task.load"
         )
     return metadata["learner"]
+
+
+def _backbone(path: str | Path, text: str) -> dict[str, Any]:
+    kinds = {"name": str, "image_shape": list, "weights": str, "sites": str | list, "head": str}
+    try:
+        found = json.loads(text)
+    except ValueError:
+        found = None
+    if (
+        isinstance(found, dict)
+        and found.keys() == kinds.keys()
+        and all(isinstance(found[name], kind) for name, kind in kinds.items())
+    ):
+        return found
+    raise CheckpointError(
+        f"{path} has a damaged description of its network; give the learner as the second argument of "
+        "Task.load"
+    )
 
 
 def _read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -90,7 +121,23 @@ def read(path: str | Path, learner: SharedNetwork) -> Contents:
     belonging.require_shapes(path, {name: tuple(value.shape) for name, value in tensors.items()}, expected)
     belonging.require_finite(path, tensors)
     belonging.require_weights(path, metadata, learner.fingerprint())
-    return Contents(parts["film"], parts["head"], parts["norm"], classes, metadata.get("fingerprint") or None)
+    return Contents(
+        parts["film"],
+        parts["head"],
+        parts["norm"],
+        classes,
+        metadata.get("fingerprint") or None,
+        _report(path, metadata),
+    )
+
+
+def _report(path: str | Path, metadata: dict[str, str]) -> Report | None:
+    try:
+        return Report.from_dict(json.loads(metadata["gate"])) if "gate" in metadata else None
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"{path} has a damaged report of the gate ({error}); adapt the task again"
+        ) from error
 
 
 def task_shapes(learner: SharedNetwork) -> dict[str, tuple[int, ...]]:

@@ -9,7 +9,7 @@ from episodes import counter
 from episodes.transforms import augment
 
 
-def augmented_views(images: Tensor, views: int, name: str, index: Tensor) -> Tensor:
+def augmented_views(images: Tensor, views: int, name: str, index: Tensor, seed: int = 0) -> Tensor:
     """Copies of each task's support images, a pure function of the images and the episode numbers.
 
     Args:
@@ -17,6 +17,7 @@ def augmented_views(images: Tensor, views: int, name: str, index: Tensor) -> Ten
         views: V, copies of each image.
         name: augmentation (:func:`episodes.transforms.augment.by_name`); ``"none"`` copies them unchanged.
         index: ``[T]`` episode numbers.
+        seed: another one gives other copies.
 
     Returns:
         ``[T, V·S, C, H, W]``: all of copy 1, then all of copy 2 ...
@@ -25,5 +26,7 @@ def augmented_views(images: Tensor, views: int, name: str, index: Tensor) -> Ten
     by = augment.by_name(name)
     if by is None:
         return copies
-    draws = counter.uniforms(0, index.cpu().numpy(), counter.Stream.VIEWS, (copies.shape[1], by.num_uniforms))
+    draws = counter.uniforms(
+        seed, index.cpu().numpy(), counter.Stream.VIEWS, (copies.shape[1], by.num_uniforms)
+    )
     return by(copies.flatten(0, 1), torch.from_numpy(draws).flatten(0, 1)).unflatten(0, copies.shape[:2])

@@ -53,6 +53,12 @@ class Inner:
     """Plain gradient steps, or Adam's, equally large at every site; adam wants a step size near 0.001."""
     proximal: Annotated[Number, at_least(0)] = 0.0
     """Weight of half the squared distance from the first deviations, added to each task's inner loss."""
+    batch: Annotated[Whole | None, at_least(1)] = None
+    """Support images of each class that a step is taken on, the next ones with each step; empty: all. With
+    many shots a step then takes the time and memory of so many."""
+    gate: Switch = False
+    """In evaluation, let held-out support images decide for each task how many steps are taken, if any, and
+    whether from the task encoder's deviations; at most three times the work."""
     start: Annotated[Number, between(0, 1)] = 0.0
     """Fraction of the outer iterations after which the inner loop is switched on."""
 

@@ -4,9 +4,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator
 
-from metafilm import backbones, heads, norms
+from metafilm import backbones, film, heads, norms
 from metafilm.backbones.mlp import ACTIVATIONS
 from metafilm.conditioning import DECODERS, ENCODERS, POOLINGS
+from metafilm.config.messages import shown
 from metafilm.config.settings.checks import Number, OneOf, Switch, Text, Whole, above, at_least
 from metafilm.config.strict import section
 
@@ -19,9 +20,15 @@ def sizes(value: tuple[int, ...]) -> tuple[int, ...]:
     return value
 
 
-def not_empty(value: Any) -> Any:
+def film_sites(value: Any) -> Any:
     if value == ():
         raise ValueError("is an empty list; write none for a network without FiLM")
+    if isinstance(value, tuple) and film.LAST.fullmatch(" ".join(value)):
+        return " ".join(value)  # on the command line `last 8` is two words
+    if isinstance(value, str) and value not in film.SITES and not film.LAST.fullmatch(value):
+        raise ValueError(
+            f"must be {', '.join(film.SITES)}, last N (such as last 8) or a list of names, is {shown(value)}"
+        )
     return value
 
 
@@ -50,8 +57,11 @@ class Backbone:
 class Film:
     """Where the deviations sit."""
 
-    sites: Annotated[Literal["all", "none", "last"] | tuple[Text, ...], AfterValidator(not_empty)] = "all"
-    """Sites that may deviate per task: all, none, last, or a list of their names."""
+    sites: Annotated[Literal["all", "none", "last"] | tuple[Text, ...] | Text, AfterValidator(film_sites)] = (
+        "all"
+    )
+    """Sites that may deviate per task: all, none, last, the last so many (last 8), or a list of their
+    names."""
 
 
 @section("encoder")

@@ -109,7 +109,7 @@ def test_a_learner_from_a_backbone_adapts_only_film_and_can_be_saved(tmp_path, m
     episode = make_episode(tasks=2, shape=(1, 32, 32))
     before = {name: value.clone() for name, value in learner.state_dict().items()}
     outcome = learner(episode, all_stages=True)
-    assert outcome.stages == ["identity", "step 1", "step 2", "step 3"]
+    assert outcome.stages == ["identity", "step 1", "step 2", "step 3", "gate"]
     assert float(outcome.inner_losses[-1].mean()) < float(outcome.inner_losses[0].mean())
     task = learner.adapt(episode.support_images[0], episode.support_labels[0])
     assert all(torch.equal(value, before[name]) for name, value in learner.state_dict().items())

@@ -48,7 +48,7 @@ def test_a_stem_gives_what_the_images_give_and_is_computed_once(backbone, monkey
 
 
 def test_an_inner_loop_computes_it_once(monkeypatch):
-    learner = MetaFiLM.from_backbone(NAME, SHAPE, weights=None, steps=3)
+    learner = MetaFiLM.from_backbone(NAME, SHAPE, weights=None, steps=3, gate=False)
     seen = counted(learner.backbone, monkeypatch)
     learner.adapt(torch.rand(4, *SHAPE), [0, 0, 1, 1])
     assert seen.count(3) == 2  # the inner loop's, and that of the prototypes at the end

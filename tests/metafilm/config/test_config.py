@@ -106,6 +106,9 @@ def test_all_problems_at_once(tmp_path):
         ("episodes", "style", ["none", "cubism"], "cubism is unknown"),
         ("data", "image_size", 2, "must be at least 16, is 2"),
         ("film", "sites", [], "is an empty list"),
+        ("film", "sites", "lst", "must be all, none, last, last N (such as last 8) or a list of names"),
+        ("film", "sites", "last 0", "or a list of names, is 'last 0'"),
+        ("film", "sites", 8, "is 8"),
         ("head", "name", "svm", "svm is unknown; there are prototype, cosine, linear"),
         ("evaluation", "episodes", 1, "must be at least 2, is 1"),
         ("backbone", "hidden", [], "must be one or more sizes"),
@@ -152,6 +155,10 @@ def test_impossible_values_name_their_flag(section, name, value, expected):
             "--film.sites none leaves no place for noise",
         ),
         ({"outer": {"one_domain": True}}, "--outer.one-domain needs several data sets in --data.name"),
+        (
+            {"outer": {"compile": True}, "inner": {"steps": 1, "batch": 2}},
+            "--outer.compile traces steps on the whole support alone; leave --inner.batch empty",
+        ),
         ({"head": {"name": "regression"}}, "--head.name regression does not fit --data.name omniglot"),
         ({"data": {"name": "sinusoids"}}, "--head.name prototype does not fit --data.name sinusoids"),
         (
@@ -308,6 +315,16 @@ def test_a_mixture_on_the_command_line():
     assert settings.episodes.style == ("known-strokes", "none") and settings.outer.one_domain
     assert settings.episodes.within_group == (False, True) and settings.episodes.augment == ("none", "shift")
     assert parse("train demo --episodes.within-group true".split()).settings.episodes.within_group is True
+
+
+@pytest.mark.parametrize("words", [["last", "8"], ["last 8"]])
+def test_the_last_so_many_sites(words):
+    settings = parse(["train", "demo", "--film.sites", *words]).settings
+    assert settings.film.sites == "last 8"
+    assert Config.from_dict(settings.to_dict()) == settings
+    assert Config.from_dict({"film": {"sites": "last 8"}}).film.sites == "last 8"
+    names = parse(["train", "demo", "--film.sites", "last", "blocks.0.norm"]).settings.film.sites
+    assert names == ("last", "blocks.0.norm")
 
 
 @pytest.mark.parametrize("value", ["inf", "-inf", "nan"])

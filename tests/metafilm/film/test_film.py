@@ -133,6 +133,18 @@ def test_sites_by_name() -> None:
     assert len(film.sites(film.insert(ResNet12((1, 16, 16), 2)))) == 12
 
 
+def test_the_last_so_many_sites() -> None:
+    every = list(film.sites(film.insert(torchvision.models.resnet18())))
+    for count in (1, 8, 20):
+        found = film.sites(film.insert(torchvision.models.resnet18(), f"last {count}"))
+        assert list(found) == every[-count:]
+    with pytest.raises(MetafilmError, match="no 'last 21' sites in ResNet, which has 20 usual ones"):
+        film.insert(torchvision.models.resnet18(), "last 21")
+    for odd in ("last 0", "last -1", "last 08", "last  8", "last n"):
+        with pytest.raises(MetafilmError, match=f"no module {odd!r}"):
+            film.insert(torchvision.models.resnet18(), odd)
+
+
 def test_left_out_names_keep_the_network_s_own(random_film) -> None:
     net = film.insert(MLP(3, (4, 4)))
     deviations = random_film(net)

