@@ -35,21 +35,28 @@ def demo(run_dir: Path, episodes: int = 200) -> int:
         }
         run.write_results(results | {"test": scored})
     print(table(scored))
-    print(f"{ways}-way {shots}-shot, {episodes} tasks each, mean ± 95 % confidence interval, accuracy in %")
+    print(
+        f"{ways}-way {shots}-shot, {episodes} tasks each: accuracy in % and, task by task, the gain over "
+        "before adaptation; means ± 95 % confidence intervals"
+    )
     print(f"Run directory: {run_dir}   (metafilm eval {run_dir} scores it again, in other settings too)")
     return 0
 
 
 def table(scored: dict[str, dict[str, Any]]) -> str:
-    """Stages down, styles across."""
+    """Stages down, styles across; of each its accuracy and what it gained since the first stage."""
     first = next(iter(scored.values()))
     stages = [stage_in_words(stage) for stage in first["stages"]]
     width = max(map(len, stages))
-    lines = [" " * width + "".join(f"{title:>18}" for title in scored)]
+    lines = [" " * width + "".join(f"{title:>15}{'gain':>16}" for title in scored)]
     for position, stage in enumerate(stages):
-        cells = (
-            f"{found['accuracy_by_step'][position]:.2f} ± {found['ci95_by_step'][position]:.2f}"
-            for found in scored.values()
-        )
-        lines.append(f"{stage:{width}}" + "".join(f"{cell:>18}" for cell in cells))
+        cells = ""
+        for found in scored.values():
+            value, half = found["accuracy_by_step"][position], found["ci95_by_step"][position]
+            cells += f"{f'{value:.2f} ± {half:.2f}':>15}"
+            gain = ""
+            if position:
+                gain = f"{found['gain_by_step'][position]:+.2f} ± {found['gain_ci95_by_step'][position]:.2f}"
+            cells += f"{gain:>16}"
+        lines.append((f"{stage:{width}}" + cells).rstrip())
     return "\n".join(lines)

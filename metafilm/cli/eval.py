@@ -43,11 +43,11 @@ def record(
 ) -> dict[str, Any]:
     """Score a trained learner; arguments as the options of `metafilm eval`.
 
-    Returns what `metafilm.evaluation.evaluate` does (accuracy in percent, ci95, accuracy_by_step, protocol,
-    ...) and dataset, split, scheme, style, ways, shots, queries, seed, checkpoint, weights (a fingerprint).
-    Of pictures also `test_classes`, how many classes there are, and `training_classes_in_test`, how many of
-    them the weights were trained on (None: not known); turned classes count as one. Raises MetafilmError,
-    EpisodesError.
+    Returns what `metafilm.evaluation.evaluate` does (accuracy in percent, ci95, accuracy_by_step,
+    gain_by_step, protocol, ...) and dataset, split, scheme, style, ways, shots, queries, seed, checkpoint,
+    weights (a fingerprint). Of pictures also `test_classes`, how many classes there are, and
+    `training_classes_in_test`, how many of them the weights were trained on (None: not known); turned classes
+    count as one. Raises MetafilmError, EpisodesError.
     """
     require_counts(
         ways=(ways, 2), shots=(shots, 1), queries=(queries, 1), episodes=(episodes, 2), steps=(steps, 0)
@@ -160,25 +160,42 @@ def print_record(found: dict[str, Any], file: Path | None) -> None:
 
 
 def print_table(found: dict[str, Any]) -> None:
-    """Shape, a line per stage, and what the encoder was worth."""
-    measure, unit = ("mse", "") if "mse" in found else ("accuracy", " %")
-    digits = 4 if measure == "mse" else 2
+    """Shape, a line per stage, what the encoder was worth, and the same of each domain of a mixture."""
     name = found["dataset"] if isinstance(found["dataset"], str) else " + ".join(found["dataset"])
     shape = f"{found['ways']}-way {found['shots']}-shot" if found["ways"] else f"{found['shots']} points"
     print(f"{name} {found['split']}, {shape}, {found['episodes']} episodes, {found['protocol']}")
-    rows = zip(found["stages"], found[f"{measure}_by_step"], found["ci95_by_step"], strict=True)
-    for stage, value, half in rows:
-        print(f"  {stage_in_words(stage):24} {value:.{digits}f} ± {half:.{digits}f}{unit}")
+    print_scores(found, found["stages"], "  ")
+    for domain, part in found.get("by_domain", {}).items():
+        print(f"  of {domain}, {part['episodes']} episodes")
+        print_scores(part, found["stages"], "    ")
+    print(f"  {found['wall_seconds']:.1f} s, {found['checkpoint']}")
+
+
+def print_scores(found: dict[str, Any], stages: Sequence[str], indent: str) -> None:
+    """A line per stage with its gain over the first, and what the encoder was worth."""
+    measure, unit = ("mse", "") if "mse" in found else ("accuracy", " %")
+    digits = 4 if measure == "mse" else 2
+    for position, stage in enumerate(stages):
+        value, half = found[f"{measure}_by_step"][position], found["ci95_by_step"][position]
+        line = f"{indent}{stage_in_words(stage):24} {value:.{digits}f} ± {half:.{digits}f}{unit}"
+        print(line + (f"   {gain_in_words(found, position, stages[0])}" if position else ""))
     if "encoder_difference" in found:
         print(
-            f"  the task encoder read another task's support; with its own: "
+            f"{indent}the task encoder read another task's support; with its own: "
             f"{found[f'{measure}_own_support']:.{digits}f}{unit} "
             f"(difference {found['encoder_difference']:+.{digits}f} "
             f"± {found['encoder_difference_ci95']:.{digits}f})"
         )
         if found["encoder_shared_classes"]:
-            print(f"  it shares {found['encoder_shared_classes']:.2f} classes with the task on average")
-    print(f"  {found['wall_seconds']:.1f} s, {found['checkpoint']}")
+            print(f"{indent}it shares {found['encoder_shared_classes']:.2f} classes with the task on average")
+
+
+def gain_in_words(found: dict[str, Any], position: int, first: str) -> str:
+    """`+8.20 ± 0.90 over before adaptation`; of an error, how much lower it is."""
+    gain, half = found["gain_by_step"][position], found["gain_ci95_by_step"][position]
+    if "mse" in found:
+        return f"lower by {gain:.4f} ± {half:.4f} than {stage_in_words(first)}"
+    return f"{gain:+.2f} ± {half:.2f} over {stage_in_words(first)}"
 
 
 def stage_in_words(stage: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -15,12 +15,13 @@ from episodes.progress import Progress
 from episodes.sampling.prefetch import Sampler
 from metafilm.engine.distributed import Group
 from metafilm.errors import MetafilmError, NotFinite
-from metafilm.evaluation.intervals import interval
 from metafilm.evaluation.other_support import OtherSupport
+from metafilm.evaluation.summary import by_domain, summary
 from metafilm.learner.finite import require_finite_weights
 from metafilm.learner.learner import MetaFiLM
 
 TOGETHER = 8  # tasks adapted to together
+ONE_POOL = -1  # the pool of episodes that are of no mixture
 ENCODER_SUPPORT = ("own", "shuffled", "none")
 
 
@@ -54,11 +55,19 @@ def evaluate(
     Returns:
         ``accuracy`` (percent; ``mse`` for regression) of the last stage, ``ci95``, ``accuracy_by_step``
         (``mse_by_step``): the same for each of ``stages``, ``ci95_by_step``; ``stages`` names them
-        (``identity``: δ = 0, ``encoder``: δ⁰, ``step k``); ``episodes``, ``steps``, ``encoder_support``,
-        ``protocol``, ``precision``, ``wall_seconds``. With shuffled support also, of the last stage,
-        ``accuracy_own_support`` (``mse_own_support``), ``encoder_difference``: own minus shuffled, with
-        ``encoder_difference_ci95`` from the episodes' own differences, and ``encoder_shared_classes``: how
-        many classes the other support shares with the task, a mean over episodes.
+        (``identity``: δ = 0, ``encoder``: δ⁰, ``step k``); ``gain_by_step``: what each stage gains over the
+        first, with ``gain_ci95_by_step`` from the episodes' own differences; a gain is better when it is
+        larger: points of accuracy more, or how much less mean squared error (so an error that falls from 3 to
+        1 is a gain of +2). ``by_stage=False`` has none. ``episodes``, ``steps``, ``encoder_support``,
+        ``protocol``, ``precision``, ``wall_seconds``.
+
+        With shuffled support also, of the last stage, ``accuracy_own_support`` (``mse_own_support``),
+        ``encoder_difference``: own minus shuffled, with ``encoder_difference_ci95`` from the episodes' own
+        differences, and ``encoder_shared_classes``: how many classes the other support shares with the task,
+        a mean over episodes.
+
+        Where the sampler mixes several pools also ``by_domain``: for each pool that had episodes, by its name
+        in the sampler's ``domains``, their number ``episodes`` and all of the above that is of scores.
 
     Raises:
         MetafilmError: fewer than two episodes, tasks without queries, an unknown ``encoder_support`` or
@@ -85,7 +94,7 @@ def evaluate(
     was_autocast = learner.autocast
     learner.autocast = precision == "bfloat16"
     stages: list[str] = []
-    scores: dict[int, list[float]] = {}
+    scores: dict[int, list[float]] = {}  # by episode: of the stages, of its own support, its pool
     group = group or Group()
     mine = group.share(range(episodes))
     numbers = [mine[start : start + 16] for start in range(0, len(mine), 16)]
@@ -109,21 +118,20 @@ def evaluate(
                         )
                         _, own = _scores(learner, episode, **options)
                         rows = [[*row, *o, float(s)] for row, o, s in zip(rows, own, shared, strict=True)]
+                    pools = (
+                        [ONE_POOL] * episode.tasks if episode.pool_ids is None else episode.pool_ids.tolist()
+                    )
+                    rows = [[*row, float(pool)] for row, pool in zip(rows, pools, strict=True)]
                     scores |= zip(episode.index.tolist(), rows, strict=True)
                     bar.advance(episode.tasks)
     finally:
         learner.autocast = was_autocast
     # a process without an episode knows no stage; the leader has one
     stages = json.loads(group.send(json.dumps(stages).encode()))
-    columns = _gathered(scores, episodes, len(stages) + 2 * shuffled, group)
-    means = [sum(column) / episodes for column in columns[: len(stages)]]
-    widths = [interval(column) for column in columns[: len(stages)]]
+    gathered = _gathered(scores, episodes, len(stages) + 2 * shuffled + 1, group)
+    rows, pools = [row[:-1] for row in gathered], [int(row[-1]) for row in gathered]
     measure = learner.head.metric
-    found: dict[str, Any] = {
-        measure: means[-1],
-        "ci95": widths[-1],
-        f"{measure}_by_step": means,
-        "ci95_by_step": widths,
+    found = summary(rows, measure, len(stages)) | {
         "stages": stages,
         "episodes": episodes,
         "steps": learner.evaluation_steps if steps is None else steps,
@@ -132,23 +140,9 @@ def evaluate(
         "precision": precision,
         "wall_seconds": time.perf_counter() - begin,
     }
-    if shuffled:
-        found |= _difference(measure, columns[-2], columns[-3], columns[-1])
+    if ONE_POOL not in pools:
+        found["by_domain"] = by_domain(rows, pools, getattr(sampler, "domains", ()), measure, len(stages))
     return found
-
-
-def _difference(
-    measure: str, own: Sequence[float], other: Sequence[float], shared: Sequence[float]
-) -> dict[str, float]:
-    """What the task encoder gains from the task's own support: each episode is compared with itself, so that
-    what makes an episode hard or easy cancels."""
-    gains = [first - second for first, second in zip(own, other, strict=True)]
-    return {
-        f"{measure}_own_support": sum(own) / len(own),
-        "encoder_difference": sum(gains) / len(gains),
-        "encoder_difference_ci95": interval(gains),
-        "encoder_shared_classes": sum(shared) / len(shared),
-    }
 
 
 def _scores(learner: MetaFiLM, episode: Episode, **options: Any) -> tuple[list[str], list[list[float]]]:
@@ -199,11 +193,9 @@ def staged(
         yield mine, stages, [prediction for prediction, _ in learner.predictions(mine, own)]
 
 
-def _gathered(
-    scores: dict[int, list[float]], episodes: int, stages: int, group: Group
-) -> list[tuple[float, ...]]:
-    """For each stage the scores of all episodes in order, those of the other processes too."""
-    rows = torch.zeros(episodes, stages, dtype=torch.float64, device=group.device)
+def _gathered(scores: dict[int, list[float]], episodes: int, width: int, group: Group) -> list[list[float]]:
+    """The row of each episode in order, those of the other processes too."""
+    rows = torch.zeros(episodes, width, dtype=torch.float64, device=group.device)
     for number, row in scores.items():
         rows[number] = torch.tensor(row, dtype=torch.float64)
-    return [tuple(column) for column in group.sum(rows).T.tolist()]
+    return group.sum(rows).tolist()

@@ -100,6 +100,8 @@ def test_eval_writes_its_record(place, tmp_path, capsys):
     assert 0 <= record["accuracy"] <= 100
     shown = capsys.readouterr().out
     assert "after the task encoder" in shown and "4-way 2-shot" in shown
+    last = f"{record['gain_by_step'][-1]:+.2f} ± {record['gain_ci95_by_step'][-1]:.2f} over before adaptation"
+    assert last in shown and shown.count("over before adaptation") == 2
 
     assert main([*common, "--encoder-support", "shuffled", "--json", str(file)]) == 0
     record = json.loads(file.read_text())
@@ -236,6 +238,8 @@ def test_demo_reports_both_styles_and_resumes(tmp_path, monkeypatch, capsys):
             assert part in shown
         assert "after inner step" in shown and " ± " in shown and str(tmp_path / "demo") in shown
     test = RunDirectory(tmp_path / "demo").read_results()["test"]
+    for found in test.values():
+        assert f"{found['gain_by_step'][-1]:+.2f} ± {found['gain_ci95_by_step'][-1]:.2f}" in shown
     assert test["unseen styles"]["style"] == "unseen-strokes"
 
 

@@ -11,6 +11,7 @@ import safetensors.torch
 from metafilm import MetaFiLM, film, heads
 from metafilm.backbones import Conv4
 from metafilm.cli import main
+from metafilm.cli.eval import print_table
 from metafilm.storage import atomic
 from metafilm.storage.models import read_classes
 
@@ -62,6 +63,45 @@ def test_record_on_standard_output(place, common, tmp_path, monkeypatch, capsys)
     shown = capsys.readouterr()
     assert json.loads(shown.out)["split"] == "train" and "warning: 8 of the 8" in shown.err
     assert not (tmp_path / "-").exists()
+
+
+def test_table_of_a_mixture_has_a_block_for_each_domain(capsys):
+    part = {
+        "accuracy_by_step": [50.0, 61.234],
+        "ci95_by_step": [1.0, 2.0],
+        "gain_by_step": [0.0, 11.234],
+        "gain_ci95_by_step": [0.0, 1.5],
+        "episodes": 3,
+    }
+    shape = {"dataset": ["a", "b"], "split": "test", "ways": 5, "shots": 1, "stages": ["identity", "step 1"]}
+    rest = {"protocol": "inductive", "wall_seconds": 1.0, "checkpoint": "x"}
+    print_table(shape | rest | part | {"by_domain": {"a": part, "b": part | {"episodes": 4}}})
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "a + b test, 5-way 1-shot, 3 episodes, inductive"
+    assert lines[2] == "  after inner step 1       61.23 ± 2.00 %   +11.23 ± 1.50 over before adaptation"
+    assert lines[3] == "  of a, 3 episodes" and lines[6] == "  of b, 4 episodes"
+    assert lines[5] == lines[8] == "  " + lines[2]
+
+
+def test_table_of_functions_says_how_much_lower_the_error_is(capsys):
+    found = {
+        "dataset": "sinusoids",
+        "split": "test",
+        "ways": 0,
+        "shots": 10,
+        "episodes": 4,
+        "protocol": "inductive",
+        "stages": ["identity", "encoder"],
+        "mse": 1.0,
+        "mse_by_step": [3.0, 1.0],
+        "ci95_by_step": [0.2, 0.1],
+        "gain_by_step": [0.0, 2.0],
+        "gain_ci95_by_step": [0.0, 0.05],
+        "wall_seconds": 1.0,
+        "checkpoint": "x",
+    }
+    print_table(found)
+    assert "1.0000 ± 0.1000   lower by 2.0000 ± 0.0500 than before adaptation" in capsys.readouterr().out
 
 
 def test_scores_are_printed_before_a_full_disk_refuses_the_record(

@@ -35,6 +35,11 @@ def test_against_one_episode_after_another(make_learner, sampler) -> None:
     np.testing.assert_allclose(
         found["ci95_by_step"], 2.0930240544083096 * table.std(0, ddof=1) / math.sqrt(20), rtol=1e-6
     )
+    gains = table - table[:, :1]
+    np.testing.assert_allclose(found["gain_by_step"], gains.mean(0), rtol=1e-6)
+    np.testing.assert_allclose(
+        found["gain_ci95_by_step"], 2.0930240544083096 * gains.std(0, ddof=1) / math.sqrt(20), rtol=1e-6
+    )
     assert found["accuracy"] == found["accuracy_by_step"][-1] and found["ci95"] == found["ci95_by_step"][-1]
     assert len(set(found["accuracy_by_step"])) > 1
     assert (found["episodes"], found["steps"], found["encoder_support"]) == (20, 2, "own")
@@ -53,6 +58,7 @@ def test_the_last_stage_alone(make_learner, sampler) -> None:
     learner = make_learner(inner={"steps": 1})
     found, whole = evaluate(learner, sampler, 6, by_stage=False), evaluate(learner, sampler, 6)
     assert found["stages"] == ["step 1"] and found["accuracy"] == whole["accuracy"]
+    assert "gain_by_step" not in found and len(whole["gain_by_step"]) == 3
     assert evaluate(learner, sampler, 6, steps=0)["stages"] == ["identity", "encoder"]
 
 
@@ -121,6 +127,51 @@ def test_regression_has_the_mean_squared_error(make_learner) -> None:
     expected = (learner.eval()(episode).predictions[-1] - episode.query_labels).square().mean()
     assert found["mse"] == pytest.approx(expected.item(), rel=1e-4) and "accuracy" not in found
     assert found["mse_by_step"][-1] == found["mse"]
+    assert found["gain_by_step"][-1] == pytest.approx(found["mse_by_step"][0] - found["mse"])
+
+
+class Mixture(EpisodeSampler):
+    """Three pools, of which the middle one is never drawn, under names of which two are alike."""
+
+    domains = ("patterns", "nothing", "patterns")
+
+    def __init__(self, pool) -> None:
+        pools = (pool.subset([0, 1, 2, 3]), pool.subset([1, 2, 3]), pool.subset([3, 4, 5, 6]))
+        super().__init__(pools, 3, 2, 2, 1, weights=(1, 0, 3))
+
+
+@pytest.mark.parametrize("encoder_support", ["own", "shuffled"])
+def test_domains_by_themselves(make_learner, pool, encoder_support) -> None:
+    """Each domain's figures are those of its own episodes, scored alone."""
+    learner, mixture = make_learner(inner={"steps": 1}).eval(), Mixture(pool)
+    found = evaluate(learner, mixture, 16, encoder_support=encoder_support)
+    assert list(found["by_domain"]) == ["patterns (0)", "patterns (2)"]
+    counts = [part["episodes"] for part in found["by_domain"].values()]
+    assert sum(counts) == 16 and 2 <= counts[0] < counts[1]
+    for number, part in zip((0, 2), found["by_domain"].values(), strict=True):
+        mine = [i for i in range(16) if int(mixture[i].pool_ids[0]) == number]
+        rows = []
+        for i in mine:
+            other = OtherSupport(mixture).of(mixture[i])[0] if encoder_support == "shuffled" else None
+            predictions = learner(mixture[i], all_stages=True, encoder_episode=other).predictions
+            predictions.append(learner(mixture[i]).predictions[-1])
+            labels = mixture[i].query_labels
+            rows.append([100 * float((p.argmax(-1) == labels).double().mean()) for p in predictions])
+        table = np.array(rows)
+        gains = table[:, :3] - table[:, :1]
+        assert part["accuracy"] == pytest.approx(table[:, 2].mean())
+        np.testing.assert_allclose(part["accuracy_by_step"], table[:, :3].mean(0))
+        np.testing.assert_allclose(part["gain_by_step"], gains.mean(0), atol=1e-9)
+        assert part["ci95"] == pytest.approx(interval(table[:, 2].tolist()))
+        np.testing.assert_allclose(part["gain_ci95_by_step"], [interval(gain) for gain in gains.T.tolist()])
+        if encoder_support == "shuffled":
+            assert part["encoder_difference"] == pytest.approx((table[:, 3] - table[:, 2]).mean())
+
+
+def test_pools_without_names_go_by_their_numbers(make_learner, pool, sampler) -> None:
+    two = EpisodeSampler((pool.subset([0, 1, 2]), pool.subset([3, 4, 5])), 3, 1, 2, 0)
+    assert list(evaluate(make_learner(), two, 8)["by_domain"]) == ["0", "1"]
+    assert "by_domain" not in evaluate(make_learner(), sampler, 2)
 
 
 def test_errors(make_learner, sampler) -> None:
