@@ -95,8 +95,9 @@ class Eval:
     """Split to draw classes from."""
     steps: int | None = None
     """Inner steps; default: the run's."""
-    encoder_support: Literal["own", "shuffled", "none"] = "own"
-    """Whose support set the task encoder reads; shuffled: another task's, and the difference is reported."""
+    encoder_support: Literal["own", "shuffled", "other-domain", "none"] = "own"
+    """Whose support set the task encoder reads; shuffled: another task's of the same data set; other-domain:
+    one of another data set. The difference to its own is reported."""
     dataset: str | None = None
     """Another data set than the run's."""
     scheme: str | None = None

@@ -164,15 +164,18 @@ def print_table(found: dict[str, Any]) -> None:
     name = found["dataset"] if isinstance(found["dataset"], str) else " + ".join(found["dataset"])
     shape = f"{found['ways']}-way {found['shots']}-shot" if found["ways"] else f"{found['shots']} points"
     print(f"{name} {found['split']}, {shape}, {found['episodes']} episodes, {found['protocol']}")
-    print_scores(found, found["stages"], "  ")
+    print_scores(found, found["stages"], found["encoder_support"], "  ")
     for domain, part in found.get("by_domain", {}).items():
         print(f"  of {domain}, {part['episodes']} episodes")
-        print_scores(part, found["stages"], "    ")
+        print_scores(part, found["stages"], found["encoder_support"], "    ")
     print(f"  {found['wall_seconds']:.1f} s, {found['checkpoint']}")
 
 
-def print_scores(found: dict[str, Any], stages: Sequence[str], indent: str) -> None:
-    """A line per stage with its gain over the first, and what the encoder was worth."""
+def print_scores(found: dict[str, Any], stages: Sequence[str], read: str, indent: str) -> None:
+    """A line per stage with its gain over the first, and what the encoder was worth.
+
+    read: whose support set it read.
+    """
     measure, unit = ("mse", "") if "mse" in found else ("accuracy", " %")
     digits = 4 if measure == "mse" else 2
     for position, stage in enumerate(stages):
@@ -180,8 +183,9 @@ def print_scores(found: dict[str, Any], stages: Sequence[str], indent: str) -> N
         line = f"{indent}{stage_in_words(stage):24} {value:.{digits}f} ± {half:.{digits}f}{unit}"
         print(line + (f"   {gain_in_words(found, position, stages[0])}" if position else ""))
     if "encoder_difference" in found:
+        whose = {"other-domain": "a support of another data set"}.get(read, "another task's support")
         print(
-            f"{indent}the task encoder read another task's support; with its own: "
+            f"{indent}the task encoder read {whose}; with its own: "
             f"{found[f'{measure}_own_support']:.{digits}f}{unit} "
             f"(difference {found['encoder_difference']:+.{digits}f} "
             f"± {found['encoder_difference_ci95']:.{digits}f})"

@@ -74,7 +74,7 @@ def test_table_of_a_mixture_has_a_block_for_each_domain(capsys):
         "episodes": 3,
     }
     shape = {"dataset": ["a", "b"], "split": "test", "ways": 5, "shots": 1, "stages": ["identity", "step 1"]}
-    rest = {"protocol": "inductive", "wall_seconds": 1.0, "checkpoint": "x"}
+    rest = {"protocol": "inductive", "wall_seconds": 1.0, "checkpoint": "x", "encoder_support": "own"}
     print_table(shape | rest | part | {"by_domain": {"a": part, "b": part | {"episodes": 4}}})
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "a + b test, 5-way 1-shot, 3 episodes, inductive"
@@ -99,6 +99,7 @@ def test_table_of_functions_says_how_much_lower_the_error_is(capsys):
         "gain_ci95_by_step": [0.0, 0.05],
         "wall_seconds": 1.0,
         "checkpoint": "x",
+        "encoder_support": "own",
     }
     print_table(found)
     assert "1.0000 ± 0.1000   lower by 2.0000 ± 0.0500 than before adaptation" in capsys.readouterr().out
