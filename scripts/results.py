@@ -163,7 +163,10 @@ def markdown(rows: list[dict[str, Any]]) -> str:
             name = name or ("1 inner step alone" if on[1] else "neither")
         else:
             name = f"{row['ways']}-way {row['shots']}-shot"
-            name += {"shuffled": ", encoder reads another task"}.get(row["encoder_support"], "")
+            reads = {"shuffled": "another task", "other-domain": "another data set"}.get(
+                row["encoder_support"]
+            )
+            name += f", encoder reads {reads}" if reads else ""
         middle = f"{cells['encoder']:.{digits}f}" if "encoder" in cells else "–"
         lines.append(f"| {name} | {cells['identity']:.{digits}f} | {middle} | **{last}** |")
     return "\n".join(lines)

@@ -41,6 +41,12 @@ KNOWN = {
     "chalk": Hand(width=(0.6, 1.0), negative=(1.0, 1.0)),
     "stained": Hand(width=(0.6, 1.0), paper=(0.35, 0.55)),
 }
+VALIDATION = {
+    "steep": Hand(width=(0.5, 0.9), slant=(0.6, 0.8)),
+    "slate": Hand(width=(0.6, 1.0), paper=(0.35, 0.55), negative=(1.0, 1.0)),
+    "marker": Hand(width=(1.35, 1.55), ink=(0.65, 0.85)),
+    "dim": Hand(width=(0.6, 1.0), ink=(0.5, 0.7), negative=(1.0, 1.0)),
+}
 UNSEEN = {
     "backhand": Hand(width=(0.5, 0.9), slant=(-0.6, -0.35)),
     "brush": Hand(width=(1.6, 2.0), paper=(0.35, 0.55), negative=(1.0, 1.0)),
@@ -52,14 +58,15 @@ UNSEEN = {
 class StrokeStyle:
     """A per-episode transform that draws a task of nearness images with one pen on one sheet of paper.
 
-    name: "known" (six style families, for training and for testing on what was trained), "unseen" (four
-    others; no style of the one is within the ranges of the other) or "plain" (always the same pen).
+    name: "known" (six style families, for training and for testing on what was trained), "validation" (four
+    others, on which settings are chosen), "unseen" (four more, for the test alone; no style of one group is
+    within the ranges of another) or "plain" (always the same pen).
     """
 
     _GRID = 5  # the paper's stains are this many random greys each way, smoothly joined
 
     def __init__(self, name: str = "known") -> None:
-        styles = {"known": KNOWN, "unseen": UNSEEN, "plain": PLAIN}
+        styles = {"known": KNOWN, "validation": VALIDATION, "unseen": UNSEEN, "plain": PLAIN}
         if name not in styles:
             raise EpisodesError(f"no stroke styles are called {name!r}: choose one of {', '.join(styles)}")
         self.name, self.hands = name, tuple(styles[name])

@@ -238,6 +238,7 @@ BY_NAME: dict[str, Callable[[], Transform | None]] = {
     "known-filters": lambda: Styles(tuple(KNOWN)),
     "unseen-filters": lambda: Styles(tuple(UNSEEN)),
     "known-strokes": lambda: StrokeStyle("known"),
+    "validation-strokes": lambda: StrokeStyle("validation"),
     "unseen-strokes": lambda: StrokeStyle("unseen"),
     "plain-strokes": lambda: StrokeStyle("plain"),
     **{name: partial(Styles, (name,)) for name in FILTERS},
@@ -247,9 +248,9 @@ BY_NAME: dict[str, Callable[[], Transform | None]] = {
 def by_name(name: str) -> Transform | None:
     """The per-episode transform of that name; None for "none".
 
-    "known-filters" and "unseen-filters" are for any image pool; "known-strokes", "unseen-strokes" and
-    "plain-strokes" draw the generated strokes (`episodes.transforms.pens.StrokeStyle`). The name of a single
-    filter serves too. Raises EpisodesError for any other.
+    "known-filters" and "unseen-filters" are for any image pool; "known-strokes", "validation-strokes",
+    "unseen-strokes" and "plain-strokes" draw the generated strokes (`episodes.transforms.pens.StrokeStyle`).
+    The name of a single filter serves too. Raises EpisodesError for any other.
     """
     if name not in BY_NAME:
         raise EpisodesError(f"no style is called {name!r}: choose one of {', '.join(BY_NAME)}")

@@ -61,6 +61,8 @@ class Pretrained(nn.Module):
             load_file(network, weights)
         self.network = quicken(_without_classifier(network, library))
         self.image_shape = (3, size, size) if image_shape is None else tuple(image_shape)
+        # what its first weights were, for those who ask which classes it has seen
+        self.origin = None if weights is None else str(weights)
         # how to build it again; the weights come from the file that asks for it
         self.arguments = {"name": name, "image_shape": list(self.image_shape)}
         self.register_buffer("pixel_mean", torch.tensor(mean).view(-1, 1, 1), persistent=False)

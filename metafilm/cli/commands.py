@@ -95,10 +95,12 @@ class Eval:
     """Split to draw classes from."""
     steps: int | None = None
     """Inner steps; default: the run's."""
-    encoder_support: Literal["own", "shuffled", "none"] = "own"
-    """Whose support set the task encoder reads; shuffled: another task's, and the difference is reported."""
-    dataset: str | None = None
-    """Another data set than the run's."""
+    encoder_support: Literal["own", "shuffled", "other-domain", "none"] = "own"
+    """Whose support set the task encoder reads; shuffled: another task's of the same data set; other-domain:
+    one of another data set. The difference to its own is reported."""
+    dataset: tuple[str, ...] = ()
+    """Another data set than the run's, or several, each scored by itself; give RUN before them. All other
+    options are for each of them, and --json writes a list."""
     scheme: str | None = None
     """Another class split than the run's, e.g. lake."""
     style: str | None = None
@@ -107,6 +109,8 @@ class Eval:
     """Draw each task's classes from one group, e.g. one alphabet."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Arithmetic of the backbone; bfloat16 is two to three times as fast on processors made for it."""
+    allow_overlap: Switch = False
+    """Score weights even where they are known to have seen the test classes (ImageNet's on miniImageNet)."""
     json: Path | None = None
     """Write the record to this file; - for standard output."""
     data_root: Path | None = None
@@ -115,11 +119,12 @@ class Eval:
     """Show the traceback of an error."""
 
     def run(self) -> int:
-        from metafilm.cli.eval import print_record, record
+        from metafilm.cli.eval import print_records, records
 
         require_writable(self.json)
-        found = record(
+        found = records(
             self.run_or_name,
+            self.dataset or (None,),
             ways=self.ways,
             shots=self.shots,
             queries=self.queries,
@@ -128,14 +133,14 @@ class Eval:
             split=self.split,
             steps=self.steps,
             encoder_support=self.encoder_support,
-            dataset=self.dataset,
             scheme=self.scheme,
             style=self.style,
             within_group=self.within_group,
             precision=self.precision,
+            allow_overlap=self.allow_overlap,
             data_root=self.data_root,
         )
-        print_record(found, self.json)
+        print_records(found, self.json)
         return 0
 
 

@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from metafilm.cli.eval import record, stage_in_words
+from metafilm.cli.eval import record
+from metafilm.cli.table import stage_in_words
 from metafilm.config import load_config
 from metafilm.storage.run import RunDirectory
 from metafilm.training.run import train

@@ -9,21 +9,28 @@ from typing import Any
 
 from episodes import dataset as find_data_set
 from metafilm.cli.output import to_standard_output
+from metafilm.cli.table import print_table
 from metafilm.config import Config
 from metafilm.config.classes import Classes, classes_again, classes_of
 from metafilm.config.settings import REGRESSION_DATA
-from metafilm.config.sources import evaluation_source, on_data
+from metafilm.config.sources import Source, evaluation_source, on_data
 from metafilm.engine.memory import keep_freed_memory
 from metafilm.errors import MetafilmError
-from metafilm.evaluation import evaluate
+from metafilm.evaluation import evaluate, overlap
 from metafilm.learner.build import load_learner
 from metafilm.learner.learner import MetaFiLM
 from metafilm.storage.atomic import atomic_write, finite
 from metafilm.storage.models import model_path
 
 
-def record(
+def record(run_or_name: str, *, dataset: str | None = None, **options: Any) -> dict[str, Any]:
+    """Score a trained learner on one data set; options, result and errors as of :func:`records`."""
+    return records(run_or_name, (dataset,), **options)[0]
+
+
+def records(
     run_or_name: str,
+    datasets: Sequence[str | None] = (None,),
     *,
     ways: int | None = None,
     shots: int | None = None,
@@ -33,68 +40,104 @@ def record(
     split: str = "test",
     steps: int | None = None,
     encoder_support: str = "own",
-    dataset: str | None = None,
     scheme: str | None = None,
     style: str | None = None,
     within_group: bool = False,
     precision: str = "float32",
+    allow_overlap: bool = False,
     data_root: Path | None = None,
     progress: bool | None = None,
-) -> dict[str, Any]:
-    """Score a trained learner; arguments as the options of `metafilm eval`.
+) -> list[dict[str, Any]]:
+    """Score a trained learner on each of these data sets (None: its own); arguments as the options of
+    `metafilm eval`, the same for all data sets.
 
-    Returns what `metafilm.evaluation.evaluate` does (accuracy in percent, ci95, accuracy_by_step,
+    Returns for each what `metafilm.evaluation.evaluate` does (accuracy in percent, ci95, accuracy_by_step,
     gain_by_step, protocol, ...) and dataset, split, scheme, style, ways, shots, queries, seed, checkpoint,
     weights (a fingerprint). Of pictures also `test_classes`, how many classes there are, and
     `training_classes_in_test`, how many of them the weights were trained on (None: not known); turned classes
-    count as one. Raises MetafilmError, EpisodesError.
+    count as one. `overlap` says why the backbone's first weights are known to have seen the classes, where
+    they have and `allow_overlap` is given. Raises MetafilmError, EpisodesError.
     """
     require_counts(
         ways=(ways, 2), shots=(shots, 1), queries=(queries, 1), episodes=(episodes, 2), steps=(steps, 0)
     )
+    if twice := sorted({str(name) for name in datasets if list(datasets).count(name) > 1}):
+        raise MetafilmError(f"--dataset names {', '.join(twice)} more than once; name each data set once")
     keep_freed_memory()
     learner = load_learner(run_or_name)
-    config = learner.config or settings_for(run_or_name, learner, dataset)
-    if dataset is not None and learner.regression != (dataset in REGRESSION_DATA):
-        raise MetafilmError(f"--dataset {dataset} does not fit a learner with head {config.head.name}")
-    config = test_config(config, learner, dataset, scheme, within_group)
-    source = evaluation_source(
-        config,
-        split,
-        data_root,
-        ways=ways,
-        shots=shots,
-        queries=queries,
-        seed=seed,
-        style_name=style,
-        channels=None if learner.regression else learner.image_shape[0],
-    )
-    found = evaluate(
-        learner,
-        source.sampler,
-        episodes,
-        steps=steps,
-        encoder_support=encoder_support,
-        precision=precision,
-        progress=progress,
-    )
+    configs, seen, sources = [], [], []
+    for dataset in datasets:
+        config = learner.config or settings_for(run_or_name, learner, dataset)
+        if dataset is not None and learner.regression != (dataset in REGRESSION_DATA):
+            raise MetafilmError(f"--dataset {dataset} does not fit a learner with head {config.head.name}")
+        configs.append(test_config(config, learner, dataset, scheme, within_group))
+        seen.append(overlap(learner, named(configs[-1])))
+        if seen[-1] and not allow_overlap:
+            raise MetafilmError(
+                f"{seen[-1]}: this would be no accuracy on new classes; with --allow-overlap it is measured, "
+                "and the record says so"
+            )
+    for config in configs:
+        sources.append(
+            evaluation_source(
+                config,
+                split,
+                data_root,
+                ways=ways,
+                shots=shots,
+                queries=queries,
+                seed=seed,
+                style_name=style,
+                channels=None if learner.regression else learner.image_shape[0],
+            )
+        )
+    found = []
+    for position, (config, source) in enumerate(zip(configs, sources, strict=True)):
+        scores = evaluate(
+            learner,
+            source.sampler,
+            episodes,
+            steps=steps,
+            encoder_support=encoder_support,
+            precision=precision,
+            progress=progress,
+            other_domains=[other.sampler for other in sources[:position] + sources[position + 1 :]],
+        )
+        described = description(config, source, learner, split, style, seed, data_root)
+        described |= {"checkpoint": str(model_path(run_or_name))}
+        found.append(described | ({"overlap": seen[position]} if seen[position] else {}) | scores)
+    return found
+
+
+def named(config: Config) -> tuple[str, ...]:
+    """The data sets of a configuration."""
+    return (config.data.name,) if isinstance(config.data.name, str) else config.data.name
+
+
+def description(
+    config: Config,
+    source: Source,
+    learner: MetaFiLM,
+    split: str,
+    style: str | None,
+    seed: int,
+    data_root: Path | None,
+) -> dict[str, Any]:
+    """What a record says of the tasks and the weights, besides their scores."""
     one = source.sampler.batch([0])
-    regression = learner.regression
-    described = {
+    return {
         "dataset": config.data.name if isinstance(config.data.name, str) else list(config.data.name),
         "scheme": config.data.scheme,
         "split": split,
         "style": style or config.episodes.style,
         "within_group": config.episodes.within_group,
         "ways": one.ways,
-        "shots": one.support_labels.shape[1] if regression else one.shots,
+        "shots": one.support_labels.shape[1] if learner.regression else one.shots,
         "queries": one.query_labels.shape[1] // max(one.ways, 1),
         "seed": seed,
-        "checkpoint": str(model_path(run_or_name)),
         "weights": learner.fingerprint(),
         **familiar(learner, classes_of(config, split, source.pools), data_root),
     }
-    return described | found
 
 
 def settings_for(run_or_name: str, learner: MetaFiLM, dataset: str | None) -> Config:
@@ -143,72 +186,29 @@ def test_config(
     return replace(config, data=data, episodes=episodes)
 
 
-def print_record(found: dict[str, Any], file: Path | None) -> None:
-    """The record as a short table on standard output, then whole in `file`; -: whole on standard output.
+def print_records(records: Sequence[dict[str, Any]], file: Path | None) -> None:
+    """Each record as a short table on standard output, then whole in `file`; -: whole on standard output. One
+    is written as an object, several as a list of them.
 
     Test classes that the weights were trained on are named on standard error.
     """
-    text = json.dumps(finite(found), indent=2) + "\n"
+    whole = records[0] if len(records) == 1 else records
+    text = json.dumps(finite(whole), indent=2) + "\n"
     if to_standard_output(file):
         print(text, end="")
     else:
-        print_table(found)
-    known, total = found.get("training_classes_in_test"), found.get("test_classes")
-    if known:
-        print(
-            f"warning: {known} of the {total} test classes were trained on: this accuracy is not one on new "
-            "classes",
-            file=sys.stderr,
-        )
+        for found in records:
+            print_table(found)
+    for found in records:
+        known, total = found.get("training_classes_in_test"), found.get("test_classes")
+        if known:
+            print(
+                f"warning: {known} of the {total} test classes were trained on: this accuracy is not one on "
+                "new classes",
+                file=sys.stderr,
+            )
+        if "overlap" in found:
+            print(f"warning: {found['overlap']}", file=sys.stderr)
     if file is not None and not to_standard_output(file):  # a full disk can't take what is printed
         atomic_write(file, text.encode())
         print(f"  written to {file}")
-
-
-def print_table(found: dict[str, Any]) -> None:
-    """Shape, a line per stage, what the encoder was worth, and the same of each domain of a mixture."""
-    name = found["dataset"] if isinstance(found["dataset"], str) else " + ".join(found["dataset"])
-    shape = f"{found['ways']}-way {found['shots']}-shot" if found["ways"] else f"{found['shots']} points"
-    print(f"{name} {found['split']}, {shape}, {found['episodes']} episodes, {found['protocol']}")
-    print_scores(found, found["stages"], "  ")
-    for domain, part in found.get("by_domain", {}).items():
-        print(f"  of {domain}, {part['episodes']} episodes")
-        print_scores(part, found["stages"], "    ")
-    print(f"  {found['wall_seconds']:.1f} s, {found['checkpoint']}")
-
-
-def print_scores(found: dict[str, Any], stages: Sequence[str], indent: str) -> None:
-    """A line per stage with its gain over the first, and what the encoder was worth."""
-    measure, unit = ("mse", "") if "mse" in found else ("accuracy", " %")
-    digits = 4 if measure == "mse" else 2
-    for position, stage in enumerate(stages):
-        value, half = found[f"{measure}_by_step"][position], found["ci95_by_step"][position]
-        line = f"{indent}{stage_in_words(stage):24} {value:.{digits}f} ± {half:.{digits}f}{unit}"
-        print(line + (f"   {gain_in_words(found, position, stages[0])}" if position else ""))
-    if "encoder_difference" in found:
-        print(
-            f"{indent}the task encoder read another task's support; with its own: "
-            f"{found[f'{measure}_own_support']:.{digits}f}{unit} "
-            f"(difference {found['encoder_difference']:+.{digits}f} "
-            f"± {found['encoder_difference_ci95']:.{digits}f})"
-        )
-        if found["encoder_shared_classes"]:
-            print(f"{indent}it shares {found['encoder_shared_classes']:.2f} classes with the task on average")
-
-
-def gain_in_words(found: dict[str, Any], position: int, first: str) -> str:
-    """`+8.20 ± 0.90 over before adaptation`; of an error, how much lower it is."""
-    gain, half = found["gain_by_step"][position], found["gain_ci95_by_step"][position]
-    if "mse" in found:
-        return f"lower by {gain:.4f} ± {half:.4f} than {stage_in_words(first)}"
-    return f"{gain:+.2f} ± {half:.2f} over {stage_in_words(first)}"
-
-
-def stage_in_words(stage: str) -> str:
-    """`identity`, `encoder`, `step 3`, `gate` as a reader knows them."""
-    words = {
-        "identity": "before adaptation",
-        "encoder": "after the task encoder",
-        "gate": "after the gate",
-    }
-    return words.get(stage, f"after inner {stage}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -15,14 +15,14 @@ from episodes.progress import Progress
 from episodes.sampling.prefetch import Sampler
 from metafilm.engine.distributed import Group
 from metafilm.errors import MetafilmError, NotFinite
-from metafilm.evaluation.other_support import OtherSupport
+from metafilm.evaluation.other_support import OtherDomain, OtherSupport
 from metafilm.evaluation.summary import by_domain, summary
 from metafilm.learner.finite import require_finite_weights
 from metafilm.learner.learner import MetaFiLM
 
 TOGETHER = 8  # tasks adapted to together
 ONE_POOL = -1  # the pool of episodes that are of no mixture
-ENCODER_SUPPORT = ("own", "shuffled", "none")
+ENCODER_SUPPORT = ("own", "shuffled", "other-domain", "none")
 
 
 def evaluate(
@@ -37,6 +37,7 @@ def evaluate(
     progress: bool | None = None,
     group: Group | None = None,
     precision: str = "float32",
+    other_domains: Sequence[Sampler] = (),
 ) -> dict[str, Any]:
     """Score a learner on episodes 0 ... ``episodes`` - 1 of a sampler.
 
@@ -44,13 +45,15 @@ def evaluate(
         learner: put into evaluation mode for the time being.
         steps: inner steps; None: the learner's ``evaluation_steps``.
         encoder_support: whose support set the task encoder reads: the task's ``own``; another task's, without
-            a class of this one where there are enough (``shuffled``); ``none``: the encoder is off.
+            a class of this one where there are enough (``shuffled``); one of another pool of the sampler's
+            mixture, or of ``other_domains`` (``other-domain``); ``none``: the encoder is off.
         by_stage: score every stage, not the last alone.
         max_tasks: tasks whose support sets are adapted to together; the result does not depend on it but for
-            rounding. None: 8, and one by one with shuffled support, so that shapes may vary.
+            rounding. None: 8, and one by one with another support, so that shapes may vary.
         progress: show a bar: True, False, or when it lasts and somebody looks (None).
         group: the processes that share the episodes; all of them get the result of all.
         precision: ``float32`` (the learner's own) or ``bfloat16``: the backbone under autocast.
+        other_domains: samplers of other data sets, for ``other-domain``; each in its turn.
 
     Returns:
         ``accuracy`` (percent; ``mse`` for regression) of the last stage, ``ci95``, ``accuracy_by_step``
@@ -61,8 +64,8 @@ def evaluate(
         1 is a gain of +2). ``by_stage=False`` has none. ``episodes``, ``steps``, ``encoder_support``,
         ``protocol``, ``precision``, ``wall_seconds``.
 
-        With shuffled support also, of the last stage, ``accuracy_own_support`` (``mse_own_support``),
-        ``encoder_difference``: own minus shuffled, with ``encoder_difference_ci95`` from the episodes' own
+        With another support also, of the last stage, ``accuracy_own_support`` (``mse_own_support``),
+        ``encoder_difference``: own minus other, with ``encoder_difference_ci95`` from the episodes' own
         differences, and ``encoder_shared_classes``: how many classes the other support shares with the task,
         a mean over episodes.
 
@@ -71,7 +74,7 @@ def evaluate(
 
     Raises:
         MetafilmError: fewer than two episodes, tasks without queries, an unknown ``encoder_support`` or
-            precision.
+            precision, another support for a learner without a task encoder, or no other domain.
         NotFinite: weights or predictions are NaN or infinite.
     """
     if episodes < 2:
@@ -80,17 +83,19 @@ def evaluate(
         raise MetafilmError(
             f"unknown encoder support {encoder_support!r}; expected {', '.join(ENCODER_SUPPORT)}"
         )
-    if encoder_support == "shuffled" and learner.encoder is None:
+    other_support = encoder_support in ("shuffled", "other-domain")
+    if other_support and learner.encoder is None:
         raise MetafilmError(
-            "this learner has no task encoder, so no support set can be shuffled for it; use own"
+            "this learner has no task encoder that could read another support set; use --encoder-support own"
         )
     if precision not in ("float32", "bfloat16"):
         raise MetafilmError(f"unknown precision {precision!r}; expected float32 or bfloat16")
     require_finite_weights(learner)
     begin = time.perf_counter()
-    shuffled = encoder_support == "shuffled"
     options: dict[str, Any] = {"steps": steps, "use_encoder": encoder_support != "none"}
-    others = OtherSupport(sampler) if shuffled else None
+    others = OtherSupport(sampler) if other_support else None
+    if encoder_support == "other-domain":
+        others = OtherDomain(sampler, other_domains)
     was_autocast = learner.autocast
     learner.autocast = precision == "bfloat16"
     stages: list[str] = []
@@ -104,7 +109,7 @@ def evaluate(
             torch.no_grad(),
             Progress("evaluating", total=len(mine), show=progress) as bar,
         ):
-            for chunk in sampler.prefetch(numbers, max_tasks or (1 if shuffled else TOGETHER)):
+            for chunk in sampler.prefetch(numbers, max_tasks or (1 if other_support else TOGETHER)):
                 for episode in chunk:
                     if not episode.query_labels.shape[1]:
                         raise MetafilmError("tasks without queries can't be scored; give at least 1 query")
@@ -128,10 +133,10 @@ def evaluate(
         learner.autocast = was_autocast
     # a process without an episode knows no stage; the leader has one
     stages = json.loads(group.send(json.dumps(stages).encode()))
-    gathered = _gathered(scores, episodes, len(stages) + 2 * shuffled + 1, group)
+    gathered = _gathered(scores, episodes, len(stages) + 2 * other_support + 1, group)
     rows, pools = [row[:-1] for row in gathered], [int(row[-1]) for row in gathered]
     measure = learner.head.metric
-    found = summary(rows, measure, len(stages)) | {
+    found = summary(rows, measure, len(stages), by_stage) | {
         "stages": stages,
         "episodes": episodes,
         "steps": learner.evaluation_steps if steps is None else steps,
@@ -141,7 +146,8 @@ def evaluate(
         "wall_seconds": time.perf_counter() - begin,
     }
     if ONE_POOL not in pools:
-        found["by_domain"] = by_domain(rows, pools, getattr(sampler, "domains", ()), measure, len(stages))
+        names = getattr(sampler, "domains", ())
+        found["by_domain"] = by_domain(rows, pools, names, measure, len(stages), by_stage)
     return found
 
 
@@ -182,7 +188,13 @@ def staged(
         Part of the tasks, the names of the stages (the last alone unless ``by_stage``) and their predictions
         ``[t, Q, ways]``.
     """
-    found = learner.adaptation(episode, steps=steps, encoder_episode=encoder_episode, use_encoder=use_encoder)
+    found = learner.adaptation(
+        episode,
+        steps=steps,
+        encoder_episode=encoder_episode,
+        use_encoder=use_encoder,
+        all_stages=by_stage,
+    )
     first = 0 if by_stage else -1
     stages, films = found.stages[first:], found.films[first:]
     size = 1 if episode.query_images.dim() == 5 else episode.tasks

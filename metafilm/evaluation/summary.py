@@ -12,12 +12,12 @@ Row = Sequence[float]
 classes the two supports share."""
 
 
-def summary(rows: Sequence[Row], measure: str, stages: int) -> dict[str, Any]:
-    """The figures of so many episodes.
+def summary(rows: Sequence[Row], measure: str, stages: int, gains: bool = True) -> dict[str, Any]:
+    """The figures of so many episodes; ``gains``: also what each stage gains over the first.
 
     Gains are paired: each episode is compared with itself at the first stage, so that what makes an episode
     hard or easy cancels. A gain is better when it is larger: of ``accuracy`` points more, of ``mse`` how much
-    less error. One stage alone has none.
+    less error.
     """
     columns = list(zip(*rows, strict=True))
     scores, own = columns[:stages], columns[stages:]
@@ -27,11 +27,11 @@ def summary(rows: Sequence[Row], measure: str, stages: int) -> dict[str, Any]:
         f"{measure}_by_step": [mean(column) for column in scores],
         "ci95_by_step": [interval(column) for column in scores],
     }
-    if stages > 1:
+    if gains:
         sign = -1 if measure == "mse" else 1
-        gains = [[sign * (a - b) for a, b in zip(column, scores[0], strict=True)] for column in scores]
-        found["gain_by_step"] = [mean(gain) for gain in gains]
-        found["gain_ci95_by_step"] = [interval(gain) for gain in gains]
+        gained = [[sign * (a - b) for a, b in zip(column, scores[0], strict=True)] for column in scores]
+        found["gain_by_step"] = [mean(gain) for gain in gained]
+        found["gain_ci95_by_step"] = [interval(gain) for gain in gained]
     if own:
         differences = [first - second for first, second in zip(own[0], scores[-1], strict=True)]
         found |= {
@@ -44,7 +44,12 @@ def summary(rows: Sequence[Row], measure: str, stages: int) -> dict[str, Any]:
 
 
 def by_domain(
-    rows: Sequence[Row], pools: Sequence[int], names: Sequence[str], measure: str, stages: int
+    rows: Sequence[Row],
+    pools: Sequence[int],
+    names: Sequence[str],
+    measure: str,
+    stages: int,
+    gains: bool = True,
 ) -> dict[str, dict[str, Any]]:
     """A summary of the episodes of each pool of a mixture, by its name; pools without an episode are left
     out.
@@ -59,7 +64,7 @@ def by_domain(
         name = names[pool] if pool < len(names) else str(pool)
         name = name if names.count(name) < 2 else f"{name} ({pool})"
         mine = [row for row, other in zip(rows, pools, strict=True) if other == pool]
-        found[name] = {"episodes": len(mine)} | summary(mine, measure, stages)
+        found[name] = {"episodes": len(mine)} | summary(mine, measure, stages, gains)
     return found
 
 

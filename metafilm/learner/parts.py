@@ -46,6 +46,7 @@ def save(path: str | Path, learner: Any) -> None:
         return
     described: dict[str, Any] = {
         "backbone": _described(learner.backbone),
+        "origin": getattr(learner.backbone, "origin", None),
         "sites": list(film.sites(learner.backbone)),
         "image_shape": list(learner.image_shape),
         "auxiliary_classes": auxiliary,
@@ -94,6 +95,8 @@ def rebuilt(metadata: Mapping[str, str], path: str | Path, backbone: nn.Module |
             )
         if backbone is None:
             backbone = _built(described["backbone"])
+            if isinstance(backbone, Pretrained):
+                backbone.origin = described.get("origin")
         if not film.sites(backbone):
             film.insert(backbone, described["sites"] or "none")
         return {

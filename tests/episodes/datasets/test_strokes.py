@@ -12,7 +12,7 @@ from torch import Tensor
 
 from episodes.datasets.strokes import KNOTS, SPLITS, Jitter, draw_knots, load_strokes, nearness
 from episodes.errors import EpisodesError
-from episodes.transforms.pens import KNOWN, PLAIN, REACH, UNSEEN, Hand, StrokeStyle
+from episodes.transforms.pens import KNOWN, PLAIN, REACH, UNSEEN, VALIDATION, Hand, StrokeStyle
 
 GOLDEN_COUNTS = [3, 3, 3, 3]
 GOLDEN_KNOTS = [
@@ -101,13 +101,14 @@ def test_characters_are_neither_trivial_nor_hopeless(pool):
     assert 0.4 < accuracy < 0.85
 
 
-def test_no_known_style_is_an_unseen_one():
-    for (_, known), (_, unseen) in product(KNOWN.items(), UNSEEN.items()):
+@pytest.mark.parametrize(("first", "second"), [(KNOWN, UNSEEN), (KNOWN, VALIDATION), (VALIDATION, UNSEEN)])
+def test_no_style_of_one_group_is_in_another(first, second):
+    for one, other in product(first.values(), second.values()):
         gaps = []
         for f in fields(Hand):
-            (low, high), (other_low, other_high) = getattr(known, f.name), getattr(unseen, f.name)
+            (low, high), (other_low, other_high) = getattr(one, f.name), getattr(other, f.name)
             gaps.append(high < other_low or other_high < low)
-        assert any(gaps), (known, unseen)
+        assert any(gaps), (one, other)
 
 
 def styled(image: np.ndarray, hand: Hand, u: np.ndarray) -> np.ndarray:
@@ -141,7 +142,10 @@ def styled(image: np.ndarray, hand: Hand, u: np.ndarray) -> np.ndarray:
     return result
 
 
-@pytest.mark.parametrize(("name", "hands"), [("known", KNOWN), ("unseen", UNSEEN), ("plain", PLAIN)])
+@pytest.mark.parametrize(
+    ("name", "hands"),
+    [("known", KNOWN), ("validation", VALIDATION), ("unseen", UNSEEN), ("plain", PLAIN)],
+)
 def test_styles_draw_each_task_in_one_style(pool, name, hands):
     style = StrokeStyle(name)
     tasks = len(hands)
@@ -193,7 +197,7 @@ def test_errors_say_what_was_expected():
         load_strokes("validation")
     with pytest.raises(EpisodesError, match="at least 8"):
         load_strokes("val", image_size=4)
-    with pytest.raises(EpisodesError, match="known, unseen, plain"):
+    with pytest.raises(EpisodesError, match="known, validation, unseen, plain"):
         StrokeStyle("new")
     with pytest.raises(EpisodesError, match=r"\[1, 2, 3, 28, 28\]"):
         StrokeStyle()(torch.rand(1, 2, 3, 28, 28), torch.zeros(1, StrokeStyle().num_uniforms))

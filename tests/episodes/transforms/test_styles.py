@@ -157,6 +157,7 @@ def test_names():
     assert isinstance(known, Styles) and known.names == tuple(KNOWN)
     assert isinstance(unseen, Styles) and unseen.names == tuple(UNSEEN)
     assert isinstance(strokes, StrokeStyle) and strokes.name == "unseen"
+    assert repr(by_name("validation-strokes")) == "StrokeStyle('validation')"
     single = by_name("negative")
     assert isinstance(single, Styles) and single.names == ("negative",)
     assert unseen_counterpart("known-filters") == "unseen-filters"

@@ -11,7 +11,7 @@ import safetensors.torch
 from metafilm import MetaFiLM, film, heads
 from metafilm.backbones import Conv4
 from metafilm.cli import main
-from metafilm.cli.eval import print_table
+from metafilm.cli.table import print_table
 from metafilm.config import Config
 from metafilm.learner import build_learner
 from metafilm.storage import atomic
@@ -95,7 +95,7 @@ def test_table_of_a_mixture_has_a_block_for_each_domain(capsys):
         "episodes": 3,
     }
     shape = {"dataset": ["a", "b"], "split": "test", "ways": 5, "shots": 1, "stages": ["identity", "step 1"]}
-    rest = {"protocol": "inductive", "wall_seconds": 1.0, "checkpoint": "x"}
+    rest = {"protocol": "inductive", "wall_seconds": 1.0, "checkpoint": "x", "encoder_support": "own"}
     print_table(shape | rest | part | {"by_domain": {"a": part, "b": part | {"episodes": 4}}})
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "a + b test, 5-way 1-shot, 3 episodes, inductive"
@@ -120,6 +120,7 @@ def test_table_of_functions_says_how_much_lower_the_error_is(capsys):
         "gain_ci95_by_step": [0.0, 0.05],
         "wall_seconds": 1.0,
         "checkpoint": "x",
+        "encoder_support": "own",
     }
     print_table(found)
     assert "1.0000 ± 0.1000   lower by 2.0000 ± 0.0500 than before adaptation" in capsys.readouterr().out
@@ -139,3 +140,40 @@ def test_scores_are_printed_before_a_full_disk_refuses_the_record(
     (line,) = shown.err.splitlines()
     assert line.startswith(f"error: {file}: No space left on device; make room")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def two(place) -> tuple[list[str], list[str]]:
+    """Words that score the run on three classes, and two data sets for it."""
+    words = ["eval", str(place / "run"), "--data-root", str(place / "root"), "--episodes", "3"]
+    words += ["--ways", "3", "--queries", "2", "--split", "train"]
+    return words, [f"folder:{place / 'pictures'}", f"folder:{place / 'pictures' / 'train'}"]
+
+
+def test_several_data_sets_have_a_table_and_a_record_each(two, tmp_path, capsys):
+    """The same figures as one by one."""
+    words, names = two
+    words += ["--json", str(tmp_path / "r.json")]
+    assert main([*words, "--dataset", *names]) == 0
+    together, shown = json.loads((tmp_path / "r.json").read_text()), capsys.readouterr().out
+    assert [row["dataset"] for row in together] == names
+    assert shown.count("  before adaptation") == 2 and all(f"{name} train, 3-way" in shown for name in names)
+    for name, row in zip(names, together, strict=True):
+        assert main([*words, "--dataset", name]) == 0
+        alone = json.loads((tmp_path / "r.json").read_text())
+        assert {**alone, "wall_seconds": 0} == {**row, "wall_seconds": 0}
+    capsys.readouterr()
+    assert main([*words, "--dataset", names[0], names[0]]) == 2
+    assert f"names {names[0]} more than once" in capsys.readouterr().err
+
+
+def test_other_domain_among_the_data_sets_named(two, tmp_path, capsys):
+    words, names = two
+    words += ["--encoder-support", "other-domain", "--json", str(tmp_path / "r.json")]
+    assert main(words) == 2
+    assert "of one data set alone" in capsys.readouterr().err
+    assert main([*words, "--dataset", *names]) == 0
+    for row in json.loads((tmp_path / "r.json").read_text()):
+        assert row["encoder_support"] == "other-domain"
+        assert row["encoder_difference"] == pytest.approx(row["accuracy_own_support"] - row["accuracy"])
+    assert capsys.readouterr().out.count("read a support of another data set") == 2

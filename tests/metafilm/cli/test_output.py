@@ -29,7 +29,7 @@ def no_work(monkeypatch):
     def work(*_, **__):
         raise AssertionError("worked before the output file was looked at")
 
-    monkeypatch.setattr(cli_eval, "record", work)
+    monkeypatch.setattr(cli_eval, "records", work)
     monkeypatch.setattr(cli_predict, "predict", work)
 
 
@@ -74,7 +74,7 @@ def test_errors_of_the_system_are_one_line(monkeypatch, capsys, number, advice):
     def work(*_, **__):
         raise OSError(number, os.strerror(number), "/some/file")
 
-    monkeypatch.setattr(cli_eval, "record", work)
+    monkeypatch.setattr(cli_eval, "records", work)
     assert main(["eval", "omniglot-conv4"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"error: /some/file: {os.strerror(number)}; ") and advice in line

@@ -1,12 +1,15 @@
 """Whose support the task encoder reads instead of the task's own."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from episodes import ClassPool, Episode, EpisodeSampler
 from episodes.datasets.sinusoids import SinusoidSampler
 from metafilm import MetafilmError
-from metafilm.evaluation.other_support import PATIENCE, WHOLE, OtherSupport
+from metafilm.evaluation import other_support
+from metafilm.evaluation.other_support import PATIENCE, WHOLE, OtherDomain, OtherSupport
 
 
 def classes(pool: ClassPool, images: torch.Tensor) -> list[int]:
@@ -58,13 +61,47 @@ def test_too_few_classes_are_said(pool) -> None:
     assert PATIENCE + 9 * WHOLE <= sampler.asked < PATIENCE + 9 * 2 * WHOLE, "once is enough to find out"
 
 
-def test_classes_of_another_pool_are_others(pool) -> None:
-    sampler = EpisodeSampler((pool.subset([0, 1, 2]), pool.subset([3, 4, 5])), 3, 1, 1, 0)
-    for number in range(10):
+def test_shuffled_stays_in_the_domain(pool) -> None:
+    """Also where its classes are too few, and the other pool's would be enough."""
+    sampler = EpisodeSampler((pool.subset([0, 1, 2]), pool.subset([3, 4, 5, 6])), 2, 1, 1, 0)
+    others = OtherSupport(sampler)
+    for number in range(20):
         task = sampler[number]
-        other, shared = OtherSupport(sampler).of(task)
+        first = int(task.pool_ids[0]) == 0
+        other, (shared,) = others.of(task)
         read = set(classes(pool, other.support_images[0]))
-        assert shared == [0] and read == ({3, 4, 5} if int(task.pool_ids[0]) == 0 else {0, 1, 2})
+        assert read <= ({0, 1, 2} if first else {3, 4, 5, 6}) and shared == (1 if first else 0)
+
+
+def test_another_domain_is_another_pool(pool) -> None:
+    sampler = EpisodeSampler((pool.subset([0, 1, 2]), pool.subset([3, 4, 5])), 3, 1, 1, 0)
+    tasks = sampler.batch(range(10))
+    other, shared = OtherDomain(sampler).of(tasks)
+    assert shared == [0] * 10 and other.query_labels.shape == (10, 0)
+    for number, origin in enumerate(tasks.pool_ids.tolist()):
+        following = (sampler[number + step] for step in range(1, 100))
+        expected = next(one for one in following if int(one.pool_ids[0]) != origin)
+        assert torch.equal(other.support_images[number], expected.support_images[0])
+
+
+def test_other_data_sets_are_read_in_turn(pool) -> None:
+    tasks = EpisodeSampler(pool.subset([0, 1, 2]), 2, 1, 1, 0).batch(range(4))
+    samplers = [EpisodeSampler(pool.subset([3, 4, 5, 6]), 2, 1, 1, seed) for seed in (5, 6)]
+    other, _ = OtherDomain(samplers[0], samplers).of(tasks)
+    for number in range(4):
+        assert torch.equal(other.support_images[number], samplers[number % 2][number].support_images[0])
+
+
+def test_no_other_domain_and_one_that_is_never_drawn(pool, sampler, monkeypatch) -> None:
+    with pytest.raises(MetafilmError, match=r"of one data set alone.*--dataset"):
+        OtherDomain(sampler).of(sampler[0])
+    two = (pool.subset([0, 1, 2]), pool.subset([3, 4, 5]))
+    monkeypatch.setattr(other_support, "FAR", 20)
+    never = EpisodeSampler(two, 3, 1, 1, 0, weights=(1, 0))
+    with pytest.raises(MetafilmError, match="none of the 20 episodes after episode 3 is of another data set"):
+        OtherDomain(never).of(never[3])
+    with pytest.raises(MetafilmError, match="none of the 20 episodes after episode 3 is of its data set"):
+        OtherSupport(never).of(replace(never[3], pool_ids=torch.tensor([1])))
 
 
 def test_a_support_of_its_own_for_each_task(pool) -> None:
@@ -84,5 +121,5 @@ def test_functions_have_the_next_one_s() -> None:
 
 def test_several_shapes(pool) -> None:
     sampler = EpisodeSampler(pool, (2, 3), 1, 1, 0)
-    with pytest.raises(MetafilmError, match="shuffled support needs tasks of one shape"):
+    with pytest.raises(MetafilmError, match="another support needs tasks of one shape"):
         OtherSupport(sampler).of(Episode.cat([sampler[i] for i in range(40) if sampler[i].ways == 2]))

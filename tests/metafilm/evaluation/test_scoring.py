@@ -15,7 +15,7 @@ from metafilm import MetafilmError, evaluate
 from metafilm.engine.distributed import Group
 from metafilm.errors import NotFinite
 from metafilm.evaluation import interval
-from metafilm.evaluation.other_support import OtherSupport
+from metafilm.evaluation.other_support import OtherDomain, OtherSupport
 
 
 def test_against_one_episode_after_another(make_learner, sampler) -> None:
@@ -102,7 +102,7 @@ def test_shuffled_support_with_tasks_of_several_shapes(make_learner, pool) -> No
     sampler = EpisodeSampler(pool, ways=(2, 4), shots=(1, 2), queries=2, seed=3)
     learner = make_learner()
     assert 0 <= evaluate(learner, sampler, 8, encoder_support="shuffled")["accuracy"] <= 100
-    with pytest.raises(MetafilmError, match="shuffled support needs tasks of one shape"):
+    with pytest.raises(MetafilmError, match="another support needs tasks of one shape"):
         evaluate(learner, sampler, 8, encoder_support="shuffled", max_tasks=8)
 
 
@@ -110,6 +110,8 @@ def test_no_encoder(make_learner, sampler) -> None:
     learner = make_learner(inner={"steps": 1})
     found = evaluate(learner, sampler, 4, encoder_support="none")
     assert found["stages"] == ["identity", "step 1"] and found["encoder_support"] == "none"
+    alone = evaluate(learner, sampler, 4, encoder_support="none", steps=0)
+    assert alone["gain_by_step"] == alone["gain_ci95_by_step"] == [0]
     assert evaluate(make_learner(encoder={"enabled": False}), sampler, 4)["encoder_support"] == "none"
 
 
@@ -140,7 +142,7 @@ class Mixture(EpisodeSampler):
         super().__init__(pools, 3, 2, 2, 1, weights=(1, 0, 3))
 
 
-@pytest.mark.parametrize("encoder_support", ["own", "shuffled"])
+@pytest.mark.parametrize("encoder_support", ["own", "shuffled", "other-domain"])
 def test_domains_by_themselves(make_learner, pool, encoder_support) -> None:
     """Each domain's figures are those of its own episodes, scored alone."""
     learner, mixture = make_learner(inner={"steps": 1}).eval(), Mixture(pool)
@@ -152,7 +154,8 @@ def test_domains_by_themselves(make_learner, pool, encoder_support) -> None:
         mine = [i for i in range(16) if int(mixture[i].pool_ids[0]) == number]
         rows = []
         for i in mine:
-            other = OtherSupport(mixture).of(mixture[i])[0] if encoder_support == "shuffled" else None
+            kind = {"shuffled": OtherSupport, "other-domain": OtherDomain}.get(encoder_support)
+            other = kind and kind(mixture).of(mixture[i])[0]
             predictions = learner(mixture[i], all_stages=True, encoder_episode=other).predictions
             predictions.append(learner(mixture[i]).predictions[-1])
             labels = mixture[i].query_labels
@@ -164,8 +167,23 @@ def test_domains_by_themselves(make_learner, pool, encoder_support) -> None:
         np.testing.assert_allclose(part["gain_by_step"], gains.mean(0), atol=1e-9)
         assert part["ci95"] == pytest.approx(interval(table[:, 2].tolist()))
         np.testing.assert_allclose(part["gain_ci95_by_step"], [interval(gain) for gain in gains.T.tolist()])
-        if encoder_support == "shuffled":
+        if encoder_support != "own":
             assert part["encoder_difference"] == pytest.approx((table[:, 3] - table[:, 2]).mean())
+
+
+def test_another_data_set_for_the_encoder(make_learner, pool) -> None:
+    first, second = pool.subset([0, 1, 2, 3]), pool.subset([4, 5, 6])
+    sampler, elsewhere = (EpisodeSampler(part, 3, 2, 2, 1) for part in (first, second))
+    learner = make_learner(inner={"steps": 1}).eval()
+    found = evaluate(learner, sampler, 6, encoder_support="other-domain", other_domains=[elsewhere])
+    scores = []
+    for i in range(6):
+        predictions = learner(sampler[i], encoder_episode=elsewhere[i]).predictions[-1]
+        scores.append(100 * float((predictions.argmax(-1) == sampler[i].query_labels).double().mean()))
+    assert found["accuracy"] == pytest.approx(np.mean(scores))
+    assert found["accuracy_own_support"] == evaluate(learner, sampler, 6)["accuracy"] != found["accuracy"]
+    with pytest.raises(MetafilmError, match="of one data set alone"):
+        evaluate(learner, sampler, 6, encoder_support="other-domain")
 
 
 def test_pools_without_names_go_by_their_numbers(make_learner, pool, sampler) -> None:
@@ -178,7 +196,7 @@ def test_errors(make_learner, sampler) -> None:
     learner = make_learner()
     with pytest.raises(MetafilmError, match="1 episodes give no interval"):
         evaluate(learner, sampler, 1)
-    with pytest.raises(MetafilmError, match="unknown encoder support 'other'; expected own, shuffled, none"):
+    with pytest.raises(MetafilmError, match="'other'; expected own, shuffled, other-domain, none"):
         evaluate(learner, sampler, 4, encoder_support="other")
     with pytest.raises(MetafilmError, match="has no task encoder"):
         evaluate(make_learner(encoder={"enabled": False}), sampler, 4, encoder_support="shuffled")
