@@ -54,7 +54,16 @@ def test_other_settings_are_refused_in_one_message(place, capsys):
 def test_interrupted_training_goes_on_to_the_same_weights(place, tmp_path):
     arguments = ["train", str(place / "tiny.yaml"), "--data-root", str(place / "root")]
     # chunks named: two fresh runs that measure them may differ in the last bits
-    arguments += ["--outer.iterations", "30", "--evaluation.every", "15", "--task-chunk", "1"]
+    arguments += [
+        "--outer.iterations",
+        "30",
+        "--evaluation.every",
+        "15",
+        "--task-chunk",
+        "1",
+        "--threads",
+        "1",
+    ]
     uninterrupted, stopped = tmp_path / "whole", tmp_path / "stopped"
     assert main([*arguments, "--run-dir", str(uninterrupted)]) == 0
     # The child interrupts itself once metrics show that it is under way: no clock decides the test.

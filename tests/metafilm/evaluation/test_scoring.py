@@ -188,7 +188,7 @@ def test_another_data_set_for_the_encoder(make_learner, pool) -> None:
 
 def test_pools_without_names_go_by_their_numbers(make_learner, pool, sampler) -> None:
     two = EpisodeSampler((pool.subset([0, 1, 2]), pool.subset([3, 4, 5])), 3, 1, 2, 0)
-    assert list(evaluate(make_learner(), two, 8)["by_domain"]) == ["0", "1"]
+    assert list(evaluate(make_learner(), two, 8)["by_domain"]) == ["pool 0", "pool 1"]
     assert "by_domain" not in evaluate(make_learner(), sampler, 2)
 
 
