@@ -63,6 +63,7 @@ def ours(setting: Adapting, precision: str) -> Callable[[], Tensor]:
         weights="lite0",
         steps=setting.steps,
         step_size=setting.step_size,
+        gate=False,  # the same steps, all of them
     )
     learner.autocast = precision == "bfloat16"
     images, labels = setting.support()
