@@ -3,9 +3,7 @@ deviations."""
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +18,13 @@ from metafilm.errors import MetafilmError
 from metafilm.film import FilmDict
 from metafilm.heads import Head, prototypes
 from metafilm.learner import parts
+from metafilm.learner.batches import augmented_views, batches
 from metafilm.learner.gate import Gate, choose
 from metafilm.learner.inner_loop import InnerLoop
 from metafilm.learner.network import SharedNetwork, join
 from metafilm.learner.outcome import Adaptation, Outcome
-from metafilm.learner.support import as_pictures, balanced_part, support_episode
+from metafilm.learner.support import as_pictures, support_episode
 from metafilm.learner.task import Task, settled
-from metafilm.learner.views import augmented_views
 
 
 class MetaFiLM(SharedNetwork):
@@ -289,14 +287,10 @@ class MetaFiLM(SharedNetwork):
         """
         assert self.inner is not None
         tasks = episode.tasks
-        if self.batch is None:
-            whole = self._prepared(episode, self.views_of(episode))
-            parts = itertools.repeat(whole)
-        else:
-            parts = self._parts(episode, self.batch)
+        each_step = batches(self, episode, self.views_of(episode), self.batch)
 
         def loss(deviations: FilmDict) -> Tensor:
-            images, labels = next(parts)
+            images, labels = next(each_step)
             shots = labels.shape[1]
             features = self.features(images, deviations, tasks, support=shots)
             held_out = features[:, shots:] if features.shape[1] > shots else None
@@ -313,33 +307,6 @@ class MetaFiLM(SharedNetwork):
             meta_gradient=torch.is_grad_enabled(),
             factor=factor,
         )
-
-    def _prepared(self, episode: Episode, views: Tensor | None) -> tuple[Any, Tensor]:
-        """What a step is taken on, ready for :meth:`features`, and its labels ``[T, S]``."""
-        tasks, labels = episode.tasks, episode.support_labels
-        images = self.prepare(episode.support_images)
-        if views is not None:
-            # one pass: a task's support rows, then its views
-            images = join(images, self.prepare(views), tasks)
-        return self.stem(images, tasks, support=labels.shape[1]), labels
-
-    def _parts(self, episode: Episode, size: int) -> Iterator[tuple[Any, Tensor]]:
-        """The same of a part of the support, with each step the next one."""
-        labels, views = episode.support_labels, self.views_of(episode)
-        classes = torch.zeros_like(labels[..., 0]).long() if self.regression else labels
-        tasks = torch.arange(episode.tasks, device=labels.device).unsqueeze(1)
-        copies = None if views is None else views.unflatten(1, (-1, labels.shape[1]))
-        for step in itertools.count():
-            rows = balanced_part(classes, max(episode.ways, 1), size, step)
-            if rows is None:
-                rows = torch.arange(labels.shape[1], device=labels.device).expand(episode.tasks, -1)
-            part = replace(
-                episode,
-                support_images=episode.support_images[tasks, rows],
-                support_labels=labels[tasks, rows],
-            )
-            chosen = None if copies is None else copies.transpose(1, 2)[tasks, rows].transpose(1, 2)
-            yield self._prepared(part, None if chosen is None else chosen.flatten(1, 2))
 
     def views_of(self, episode: Episode) -> Tensor | None:
         """Augmented support copies ``[T, V·S, ...]`` where the head's inner loss wants them."""

@@ -165,25 +165,3 @@ def class_order(labels: Sequence[Hashable]) -> list[Any]:
         return sorted(distinct)  # type: ignore[type-var]
     except TypeError:
         return distinct
-
-
-def balanced_part(labels: Tensor, ways: int, size: int, step: int) -> Tensor | None:
-    """Which rows of each task's support a step is taken on: up to ``size`` of each class, the next ones with
-    each step, so that all have their turn before one comes again.
-
-    Args:
-        labels: ``[T, S]`` int64 in [0, ways).
-        size: of each class; of a smaller class all.
-        step: counted from 0.
-
-    Returns:
-        ``[T, m]`` int64, rising; None where that is all rows, or the tasks differ in their numbers of rows.
-    """
-    members = torch.nn.functional.one_hot(labels, ways)  # [T, S, ways]
-    rank = (members.cumsum(1) - 1).gather(-1, labels.unsqueeze(-1)).squeeze(-1)  # [T, S] within its class
-    count = members.sum(1).gather(1, labels)  # [T, S] of its class
-    taken = (rank - step * size) % count < size
-    number = taken.sum(1)
-    if int(number[0]) == labels.shape[1] or not (number == number[0]).all():
-        return None
-    return taken.nonzero()[:, 1].unflatten(0, (len(labels), -1))

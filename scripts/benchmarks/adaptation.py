@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from metafilm import MetaFiLM
 from metafilm.backbones.pretrained import lite0_state
 from metafilm.heads import CosineHead
-from metafilm.learner.views import augmented_views
+from metafilm.learner.batches import augmented_views
 
 from .memory import ROOT, resident
 from .records import OURS, Record, Run, build

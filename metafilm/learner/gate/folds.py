@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from episodes import Episode
-from metafilm.learner.views import augmented_views
+from metafilm.learner.batches import augmented_views
 
 UNUSED = 1  # seed of the copies that are scored; those that the steps are taken on have seed 0
 

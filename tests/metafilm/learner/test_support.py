@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from metafilm import MetafilmError
-from metafilm.learner.support import as_pictures, balanced_part, class_order
+from metafilm.learner.support import as_pictures, class_order
 
 GREY, COLOUR = (1, 6, 5), (3, 6, 5)
 BYTES = torch.randint(0, 256, (4, *COLOUR), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
@@ -93,21 +93,3 @@ def test_a_learner_takes_them_and_any_floating_point(make_learner, make_episode)
 def test_class_order() -> None:
     assert class_order(["b", "a", "b"]) == ["a", "b"]
     assert class_order([(1,), "a", None, "a"]) == [(1,), "a", None]
-
-
-def test_each_image_has_its_turn() -> None:
-    labels = torch.tensor([[0, 0, 0, 0, 1, 1, 1, 1], [1, 0, 1, 0, 1, 0, 1, 0]])
-    turns = [balanced_part(labels, 2, 2, step) for step in range(4)]
-    for task in range(2):
-        for turn in turns:
-            assert labels[task, turn[task]].sum() == 2 and len(turn[task]) == 4
-        assert sorted([*turns[0][task].tolist(), *turns[1][task].tolist()]) == list(range(8))
-        assert turns[2][task].tolist() == turns[0][task].tolist()
-    # five images two at a time: the first comes again while the last is new
-    found = [balanced_part(torch.zeros(1, 5).long(), 1, 2, step)[0].tolist() for step in range(5)]
-    assert found == [[0, 1], [2, 3], [0, 4], [1, 2], [3, 4]]
-    # a smaller class gives all it has; where all rows are taken, or tasks differ, there is no part
-    assert balanced_part(torch.tensor([[0, 1, 1, 1]]), 2, 2, 0).tolist() == [[0, 1, 2]]
-    assert balanced_part(labels, 2, 4, 0) is None
-    assert balanced_part(torch.tensor([[0, 0, 1, 1], [0, 1, 1, 1]]), 2, 1, 0).shape == (2, 2)
-    assert balanced_part(torch.tensor([[0, 0, 0, 1, 1, 1], [0, 1, 1, 1, 1, 1]]), 2, 2, 0) is None

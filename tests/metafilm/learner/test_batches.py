@@ -1,10 +1,10 @@
-"""Augmented copies of the support: a pure function of images and episode numbers."""
+"""What steps are taken on: copies are a pure function of images and episode numbers, parts take turns."""
 
 import pytest
 import torch
 
 import episodes
-from metafilm.learner.views import augmented_views
+from metafilm.learner.batches import augmented_views, balanced_part
 
 IMAGES = torch.rand(2, 3, 1, 16, 16, generator=torch.Generator().manual_seed(0))
 INDEX = torch.tensor([5, 8])
@@ -46,3 +46,21 @@ def test_shifted_by_whole_pixels() -> None:
 def test_unknown_augmentation() -> None:
     with pytest.raises(episodes.EpisodesError, match="no augmentation is called 'blur'"):
         augmented_views(IMAGES, 1, "blur", INDEX)
+
+
+def test_each_image_has_its_turn() -> None:
+    labels = torch.tensor([[0, 0, 0, 0, 1, 1, 1, 1], [1, 0, 1, 0, 1, 0, 1, 0]])
+    turns = [balanced_part(labels, 2, 2, step) for step in range(4)]
+    for task in range(2):
+        for turn in turns:
+            assert labels[task, turn[task]].sum() == 2 and len(turn[task]) == 4
+        assert sorted([*turns[0][task].tolist(), *turns[1][task].tolist()]) == list(range(8))
+        assert turns[2][task].tolist() == turns[0][task].tolist()
+    # five images two at a time: the first comes again while the last is new
+    found = [balanced_part(torch.zeros(1, 5).long(), 1, 2, step)[0].tolist() for step in range(5)]
+    assert found == [[0, 1], [2, 3], [0, 4], [1, 2], [3, 4]]
+    # a smaller class gives all it has; where all rows are taken, or tasks differ, there is no part
+    assert balanced_part(torch.tensor([[0, 1, 1, 1]]), 2, 2, 0).tolist() == [[0, 1, 2]]
+    assert balanced_part(labels, 2, 4, 0) is None
+    assert balanced_part(torch.tensor([[0, 0, 1, 1], [0, 1, 1, 1]]), 2, 1, 0).shape == (2, 2)
+    assert balanced_part(torch.tensor([[0, 0, 0, 1, 1, 1], [0, 1, 1, 1, 1, 1]]), 2, 2, 0) is None
