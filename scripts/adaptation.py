@@ -26,7 +26,8 @@ import torch
 from torch import Tensor, nn
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[0] = str(ROOT)  # instead of this folder: `scripts.results` however this file is started
+if __name__ == "__main__":
+    sys.path[0] = str(ROOT)  # instead of this folder: `scripts.results` from wherever it is started
 
 import episodes  # noqa: E402
 from episodes import Episode, EpisodeSampler  # noqa: E402
@@ -348,7 +349,7 @@ def records(scores: dict[Row, dict[int, dict[str, Any]]]) -> list[dict[str, Any]
     return found
 
 
-def parsed() -> argparse.Namespace:
+def parsed(words: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -367,7 +368,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--bfloat16", action="store_true", help="the backbone under autocast")
     parser.add_argument("--data-root", type=Path, default=None)
     parser.add_argument("--out", type=Path, default=OUT)
-    return parser.parse_args()
+    return parser.parse_args(words)
 
 
 def main() -> int:

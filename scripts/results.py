@@ -5,6 +5,7 @@
     metafilm train configs/miniimagenet_5way_5shot.yaml
     python scripts/results.py miniimagenet runs/miniimagenet_5way_5shot
     python scripts/results.py sinusoids runs/sinusoids          # trains its runs there first, a few minutes
+    python scripts/results.py criteria runs/criteria            # of the runs that are there
     python scripts/results.py readme                            # puts the tables into README.md
 
 Every row is one run of the test split, with the keys of `metafilm eval --json` and `config`, `command`,
@@ -46,6 +47,15 @@ IMAGE_ROWS: dict[str, list[dict[str, Any]]] = {
         {"ways": 5, "shots": 5, "episodes": 600, "encoder_support": "shuffled"},
     ],
 }
+
+# One training each, of about the same time, with these changes to configs/criteria.yaml.
+CRITERIA_ARMS = {
+    "prototypes": "--encoder.enabled False --inner.steps 0 --outer.iterations 15000",
+    "constant+steps": "--encoder.kind constant --encoder.spread False",
+    "encoder": "--inner.steps 0 --outer.iterations 8000",
+    "encoder+steps": "",
+}
+CRITERIA_ROWS: list[dict[str, Any]] = [{"ways": 5, "shots": shots, "episodes": 1200} for shots in (3, 5)]
 
 # Both halves, either and neither.
 SINUSOID_ROWS = [{"encoder": encoder, "steps": steps} for encoder in (True, False) for steps in (1, 0)]
@@ -103,6 +113,42 @@ def image_rows(name: str, run: Path, data_root: Path | None, out: Path) -> list[
         rows.append(kept[command])
         write(out, rows)
         print_row(rows[-1])
+    return rows
+
+
+def criteria_rows(folder: Path, out: Path) -> list[dict[str, Any]]:
+    """Score every arm that is trained; the full method also with the support of another criterion in the task
+    encoder."""
+    rows = []
+    for arm, changes in CRITERIA_ARMS.items():
+        run = folder / arm
+        if not (run / "results.json").is_file():
+            print(f"{run} is not trained yet: metafilm train configs/criteria.yaml {changes} --run-dir {run}")
+            continue
+        trained = json.loads((run / "results.json").read_text())
+        train_command = f"metafilm train configs/criteria.yaml {changes}".strip()
+        train_command += f" --run-dir {run.as_posix()}"
+        for settings in CRITERIA_ROWS:
+            for support in ("own", "other-domain") if arm == "encoder+steps" else ("own",):
+                more = {} if support == "own" else {"encoder_support": support}
+                flags = " ".join(f"--{key.replace('_', '-')} {v}" for key, v in (settings | more).items())
+                found = record(str(run), queries=15, seed=0, split="test", progress=True, **settings, **more)
+                rows.append(
+                    {"setting": {"arm": arm}}
+                    | found
+                    | {
+                        "config": "configs/criteria.yaml",
+                        "train_command": train_command,
+                        "command": f"metafilm eval {run.as_posix()} {flags} "
+                        "--queries 15 --seed 0 --split test",
+                        "training_seconds": trained["training_seconds"],
+                        "training_threads": trained["threads"],
+                        "hardware": hardware(),
+                        "commit": commit(),
+                    }
+                )
+                write(out, rows)
+                print_row(rows[-1])
     return rows
 
 
@@ -194,9 +240,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("name", choices=[*IMAGE_ROWS, "sinusoids", "readme"])
+    parser.add_argument("name", choices=[*IMAGE_ROWS, "sinusoids", "criteria", "readme"])
     parser.add_argument(
-        "run", type=Path, nargs="?", help="run directory (sinusoids: the folder of its runs; readme: none)"
+        "run",
+        type=Path,
+        nargs="?",
+        help="run directory (sinusoids, criteria: the folder of the runs; readme: none)",
     )
     parser.add_argument("--data-root", type=Path, default=None)
     parser.add_argument("--out", type=Path, default=None, help="file to write; default: results/NAME.json")
@@ -210,6 +259,8 @@ def main() -> int:
     if arguments.name == "sinusoids":
         rows = sinusoid_rows(arguments.run)
         write(out, rows)
+    elif arguments.name == "criteria":
+        rows = criteria_rows(arguments.run, out)
     else:
         rows = image_rows(arguments.name, arguments.run, arguments.data_root, out)
     print(f"{len(rows)} rows in {out}")
