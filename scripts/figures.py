@@ -1,10 +1,12 @@
-"""Draw the README's pictures: docs/architecture.svg and docs/deviations.svg.
+"""Draw the README's pictures, docs/PICTURE.svg.
 
 python scripts/figures.py architecture
-python scripts/figures.py deviations omniglot-conv4 [--tasks 200]      # needs Omniglot and the extra `plots`
+python scripts/figures.py deviations runs/criteria/encoder+steps [--tasks 300]    # needs the extra `plots`
+python scripts/figures.py gains                                                 # of results/adaptation.json
 """
 
 import argparse
+import json
 import sys
 from pathlib import Path
 
@@ -102,50 +104,95 @@ def architecture() -> None:
 
 
 def deviations(name: str, tasks: int, data_root: Path | None) -> None:
-    """δγ and δβ per layer over test tasks of a trained learner, after the inner loop."""
+    """Where tasks lie in the space of deviations, by what they are about, and which layers tell it."""
     learner = MetaFiLM.from_pretrained(name)
-    source = evaluation_source(learner.config, "test", data_root)
-    collected: dict[str, list[torch.Tensor]] = {}
+    sampler = evaluation_source(learner.config, "test", data_root).sampler
+    kinds: tuple[str, ...] = getattr(sampler, "domains", ("tasks",))
+    collected: list[dict[str, torch.Tensor]] = []
+    groups = []
     for number in range(tasks):
+        episode = sampler.batch([number])
         with torch.no_grad():
-            final = learner(source.sampler[number]).films[-1]
-        for key, value in final.items():
-            collected.setdefault(key, []).append(value[0])
-    sites = film.sites(learner.backbone)
-    figure, axes = plt.subplots(1, 2, figsize=(10, 3.4), sharey=True)
-    titles = (("gain deviation δγ", GAIN), ("bias deviation δβ", BIAS))
-    for kind, (axis, (title, colour)) in enumerate(zip(axes, titles, strict=True)):
-        values = [torch.stack(collected[film.names(site)[kind]]) for site in sites]  # [tasks, C]
-        parts = axis.violinplot([value.flatten().numpy() for value in values], showextrema=False, widths=0.8)
-        for body in parts["bodies"]:
-            body.set(facecolor=colour, alpha=0.55)
-        for position, value in enumerate(values, 1):
-            between = value.std(0).mean()
-            axis.text(
-                position, axis.get_ylim()[1], f"±{between:.3f}", ha="center", va="top", fontsize=8, color=INK
-            )
-        axis.axhline(0, color=INK, lw=0.8)
-        axis.set_xticks(range(1, len(sites) + 1), [f"layer {i}" for i in range(1, len(sites) + 1)])
-        axis.set_title(title, color=colour, fontsize=11)
-    axes[0].set_ylabel("deviation per feature map")
-    figure.suptitle(
-        f"{name}, {tasks} test tasks (above: mean spread of a feature map between tasks)", fontsize=10
-    )
+            collected.append(learner(episode).films[-1])
+        groups.append(0 if episode.pool_ids is None else int(episode.pool_ids[0]))
+    group = torch.tensor(groups)
+    figure, (places, layers) = plt.subplots(1, 2, figsize=(10, 3.8), width_ratios=(1.15, 1))
+    whole = torch.stack([torch.cat([value[0] for value in films.values()]) for films in collected])
+    centred = whole - whole.mean(0)
+    axes = torch.linalg.svd(centred, full_matrices=False).Vh[:2]
+    spots = centred @ axes.T
+    for number, kind in enumerate(kinds):
+        mine = spots[group == number]
+        places.scatter(mine[:, 0], mine[:, 1], s=9, alpha=0.7, color=f"C{number}", label=kind)
+    places.legend(fontsize=8, frameon=False)
+    places.set(title=f"δ of {tasks} test tasks, first two principal directions", xticks=[], yticks=[])
+    for kind, (label, colour) in enumerate((("gains δγ", GAIN), ("biases δβ", BIAS))):
+        shares = []
+        for site in film.sites(learner.backbone):
+            values = torch.stack([films[film.names(site)[kind]][0] for films in collected])
+            means = torch.stack([values[group == g].mean(0) for g in groups])
+            shares.append(float(means.var(0).sum() / values.var(0).sum()))
+        width = 0.38
+        where = [position + width * (kind - 0.5) for position in range(1, len(shares) + 1)]
+        layers.bar(where, shares, width, color=colour, alpha=0.8, label=label)
+    layers.set_xticks(range(1, len(shares) + 1), [f"layer {i}" for i in range(1, len(shares) + 1)])
+    layers.set(title="share of δ's variance between the kinds of task", ylim=(0, 1))
+    layers.legend(fontsize=8, frameon=False)
     save(figure, DOCS / "deviations.svg")
+
+
+def gains() -> None:
+    """Gain over δ = 0 against shots, a panel for each domain, a line for each way to adapt."""
+    rows = json.loads((DOCS.parent / "results" / "adaptation.json").read_text())
+    pairs = sorted({(row["backbone"], row["dataset"]) for row in rows})
+    figure, panels = plt.subplots(1, len(pairs), figsize=(3.2 * len(pairs), 3.4), sharey=True, squeeze=False)
+    arms = sorted({row["arm"] for row in rows} - {"identity"})
+    for axis, pair in zip(panels[0], pairs, strict=True):
+        for number, arm in enumerate(arms):
+            mine = [row for row in rows if (row["backbone"], row["dataset"], row["arm"]) == (*pair, arm)]
+            mine.sort(key=lambda row: row["shots"])
+            if mine:
+                shots, gain = [row["shots"] for row in mine], [row["gain"] for row in mine]
+                half = [row["gain_ci95"] for row in mine]
+                axis.errorbar(shots, gain, half, label=arm, color=f"C{number}", marker="o", ms=3, lw=1.2)
+        axis.axhline(0, color=INK, lw=0.8)
+        axis.set_xscale("log")
+        axis.set_xticks((1, 2, 5, 20), ("1", "2", "5", "20"))
+        axis.minorticks_off()
+        axis.set(title=f"{pair[0]}: {pair[1]}", xlabel="shots")
+        axis.title.set_fontsize(9)
+    panels[0][0].set_ylabel("gain over δ = 0, points")
+    handles = {
+        label: handle
+        for axis in panels[0]
+        for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(
+        handles.values(),
+        handles,
+        ncols=4,
+        loc="upper center",
+        bbox_to_anchor=(0.5, 0.0),
+        frameon=False,
+        fontsize=8,
+    )
+    save(figure, DOCS / "gains.svg")
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("picture", choices=("architecture", "deviations"))
+    parser.add_argument("picture", choices=("architecture", "deviations", "gains"))
     parser.add_argument("run", nargs="?", default="omniglot-conv4")
-    parser.add_argument("--tasks", type=int, default=200)
+    parser.add_argument("--tasks", type=int, default=300)
     parser.add_argument("--data-root", type=Path, default=None)
     arguments = parser.parse_args()
     matplotlib.rcParams["svg.hashsalt"] = "metafilm"
     if arguments.picture == "architecture":
         architecture()
+    elif arguments.picture == "gains":
+        gains()
     else:
         deviations(arguments.run, arguments.tasks, arguments.data_root)
     return 0
