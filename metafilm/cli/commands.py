@@ -107,6 +107,8 @@ class Eval:
     """Another per-task style than the run's."""
     within_group: Switch = False
     """Draw each task's classes from one group, e.g. one alphabet."""
+    gate: Switch = False
+    """Let held-out support pictures decide for each task whether it is adapted, and how far."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Arithmetic of the backbone; bfloat16 is two to three times as fast on processors made for it."""
     allow_overlap: Switch = False
@@ -137,6 +139,7 @@ class Eval:
             style=self.style,
             within_group=self.within_group,
             precision=self.precision,
+            gate=self.gate or None,
             allow_overlap=self.allow_overlap,
             data_root=self.data_root,
         )

@@ -44,6 +44,7 @@ def records(
     style: str | None = None,
     within_group: bool = False,
     precision: str = "float32",
+    gate: bool | None = None,
     allow_overlap: bool = False,
     data_root: Path | None = None,
     progress: bool | None = None,
@@ -100,6 +101,7 @@ def records(
             steps=steps,
             encoder_support=encoder_support,
             precision=precision,
+            gate=gate,
             progress=progress,
             other_domains=[other.sampler for other in sources[:position] + sources[position + 1 :]],
         )

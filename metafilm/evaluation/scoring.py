@@ -37,6 +37,7 @@ def evaluate(
     progress: bool | None = None,
     group: Group | None = None,
     precision: str = "float32",
+    gate: bool | None = None,
     other_domains: Sequence[Sampler] = (),
 ) -> dict[str, Any]:
     """Score a learner on episodes 0 ... ``episodes`` - 1 of a sampler.
@@ -53,6 +54,7 @@ def evaluate(
         progress: show a bar: True, False, or when it lasts and somebody looks (None).
         group: the processes that share the episodes; all of them get the result of all.
         precision: ``float32`` (the learner's own) or ``bfloat16``: the backbone under autocast.
+        gate: True asks a gate even where the learner has none, False asks none; None: as the learner has it.
         other_domains: samplers of other data sets, for ``other-domain``; each in its turn.
 
     Returns:
@@ -92,7 +94,7 @@ def evaluate(
         raise MetafilmError(f"unknown precision {precision!r}; expected float32 or bfloat16")
     require_finite_weights(learner)
     begin = time.perf_counter()
-    options: dict[str, Any] = {"steps": steps, "use_encoder": encoder_support != "none"}
+    options: dict[str, Any] = {"steps": steps, "use_encoder": encoder_support != "none", "gate": gate}
     others = OtherSupport(sampler) if other_support else None
     if encoder_support == "other-domain":
         others = OtherDomain(sampler, other_domains)
@@ -180,6 +182,7 @@ def staged(
     by_stage: bool = False,
     encoder_episode: Episode | None = None,
     use_encoder: bool = True,
+    gate: bool | None = None,
 ) -> Iterator[tuple[Episode, list[str], list[Tensor]]]:
     """Adapt to T tasks together and predict their queries, image tasks one by one: one task's queries fill
     the cache as it is. Tasks of vectors go all together.
@@ -193,6 +196,7 @@ def staged(
         steps=steps,
         encoder_episode=encoder_episode,
         use_encoder=use_encoder,
+        gate=gate,
         all_stages=by_stage,
     )
     first = 0 if by_stage else -1

@@ -277,3 +277,12 @@ def test_predictions_that_are_no_numbers_have_no_score(make_learner, sampler) ->
 def test_tasks_without_queries_are_an_error_and_no_score(make_learner, pool) -> None:
     with pytest.raises(MetafilmError, match="without queries can't be scored; give at least 1"):
         evaluate(make_learner(), EpisodeSampler(pool, ways=3, shots=2, queries=0), 3)
+
+
+def test_a_gate_is_asked_where_it_is_wanted(make_learner, sampler) -> None:
+    learner = make_learner(inner={"steps": 2})
+    assert evaluate(learner, sampler, 3)["stages"][-1] == "step 2"
+    assert evaluate(learner, sampler, 3, gate=True)["stages"][-1] == "gate"
+    gated = make_learner(inner={"steps": 2, "gate": True})
+    assert evaluate(gated, sampler, 3)["stages"][-1] == "gate"
+    assert evaluate(gated, sampler, 3, gate=False)["stages"][-1] == "step 2"
