@@ -28,7 +28,7 @@ class Gate:
 
     Trying step sizes, none among them, on held-out support images is after P>M>F (Hu et al., CVPR 2022,
     arXiv:2204.07305). Here the images are held out of the steps too (:mod:`metafilm.learner.gate.folds`),
-    and a candidate must be better than a smaller change by more than chance.
+    and a candidate must gain over no adaptation by a margin.
 
     Attributes:
         steps: numbers of steps that are candidates, those below K; K always is.
