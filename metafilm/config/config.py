@@ -24,6 +24,7 @@ from metafilm.config.settings import (
     Head,
     Inner,
     Outer,
+    Pretrain,
     Tracking,
 )
 from metafilm.config.settings.checks import Text, Whole, at_least
@@ -63,6 +64,7 @@ class Config:
     encoder: Encoder = field(default_factory=Encoder)
     head: Head = field(default_factory=Head)
     inner: Inner = field(default_factory=Inner)
+    pretrain: Pretrain = field(default_factory=Pretrain)
     outer: Outer = field(default_factory=Outer)
     evaluation: Evaluation = field(default_factory=Evaluation)
     tracking: Tracking = field(default_factory=Tracking)
@@ -113,6 +115,7 @@ class Config:
             *contradictions.of_outer(self.outer, self.episodes, self.inner),
             *contradictions.of_gate(self.head, self.encoder, self.inner),
             *contradictions.of_backbone(self.backbone, self.outer),
+            *contradictions.of_pretrain(self.pretrain, self.data, self.episodes),
         ]
         return [f"{flag(name)} {what}" for name, what in found]
 

@@ -15,6 +15,7 @@ from metafilm.config.settings import (
     Head,
     Inner,
     Outer,
+    Pretrain,
 )
 
 Problem = tuple[str, str]
@@ -92,6 +93,18 @@ def of_mixture(data: Data, episodes: Episodes, outer: Outer) -> Iterator[Problem
         yield "outer.one_domain", f"needs several data sets in {flag('data.name')}"
     if outer.domain and count == 1:
         yield "outer.domain", f"needs several data sets in {flag('data.name')} to tell apart"
+
+
+def of_pretrain(pretrain: Pretrain, data: Data, episodes: Episodes) -> Iterator[Problem]:
+    if not pretrain.iterations:
+        return
+    if data.name in REGRESSION_DATA:
+        yield "pretrain.iterations", "must be 0 for functions: they have no classes to tell apart"
+    if episodes.criteria != "none":
+        yield (
+            "pretrain.iterations",
+            f"must be 0 with {flag('episodes.criteria')}: an image has a class by each of them",
+        )
 
 
 def of_gate(head: Head, encoder: Encoder, inner: Inner) -> Iterator[Problem]:

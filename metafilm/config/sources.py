@@ -144,6 +144,25 @@ def training_source(config: Config, root: str | Path | None = None) -> Source:
     return Source(sampler, pools)
 
 
+def plain_source(config: Config, pools: tuple[ClassPool, ...]) -> Source:
+    """Batches of images of all training classes, each batch an episode of one task: as many classes as the
+    settings' ``pretrain.batch`` has room for with two images each, its images spread evenly over them."""
+    settings = config.pretrain
+    fewest = min(pool.num_classes for pool in pools)
+    ways = max(min(settings.batch // 2, fewest), 2)
+    sampler = EpisodeSampler(
+        pools,
+        ways,
+        1,
+        max(settings.batch // ways - 1, 1),
+        config.seed,
+        augment=augment.by_name(settings.augment),
+        transform=style(settings.style),
+        weights=config.data.weights,
+    )
+    return Source(sampler, pools)
+
+
 def evaluation_source(
     config: Config,
     split: str,

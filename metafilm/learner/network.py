@@ -113,9 +113,11 @@ class SharedNetwork(nn.Module):
         }
 
     def train(self, mode: bool = True) -> Self:
-        """Training or evaluation mode; norms of PyTorch's own stay in evaluation."""
+        """Training or evaluation mode; a frozen backbone, and norms of PyTorch's own, stay in evaluation."""
         super().train(mode)
         if mode:
+            if not any(parameter.requires_grad for parameter in self.backbone.parameters()):
+                self.backbone.eval()
             for layer in norms.foreign(self.backbone):
                 layer.eval()
         return self

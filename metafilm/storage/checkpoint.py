@@ -70,7 +70,7 @@ def problems(state: Any) -> list[str]:
     if not isinstance(state, dict):
         return [f"it holds {type(state).__name__}, expected a dict of states"]
     found = []
-    for name, (fits, expected) in CONTENTS.items():
+    for name, (fits, expected) in (BEFORE if "classifier" in state else CONTENTS).items():
         if name not in state:
             found.append(f"{name!r} is missing")
         elif not fits(state[name]):
@@ -118,6 +118,13 @@ CONTENTS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "seconds": (_number, "a number"),
     "chunks": (_chunks, "two whole numbers from 1"),
     "random": (_random, "a tensor of bytes"),
+}
+
+# of the stage before the outer loop, whose steps count up to 0
+BEFORE: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "classifier": (_tensors, "a dict of tensors"),
+    "iteration": (lambda value: type(value) is int and value <= 0, "a whole number up to 0"),
+    **{name: CONTENTS[name] for name in ("learner", "optimiser", "seconds")},
 }
 
 

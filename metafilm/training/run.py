@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import io
-import signal
-import threading
 import time
 import warnings
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,19 +14,22 @@ import torch
 from episodes.progress import Progress
 from metafilm.config.classes import classes_of
 from metafilm.config.config import Config
-from metafilm.config.sources import Source
+from metafilm.config.sources import Source, plain_source
 from metafilm.engine.distributed import Group, WorkerLost
 from metafilm.engine.memory import keep_freed_memory
 from metafilm.errors import MetafilmError, NotFinite, RunError
 from metafilm.evaluation import evaluate
 from metafilm.learner.build import build_learner
+from metafilm.learner.learner import MetaFiLM
 from metafilm.storage.models import save_model
 from metafilm.storage.run import RunDirectory
 from metafilm.training import chunks
 from metafilm.training.chunks import Chunks
 from metafilm.training.data import Data, open_data
+from metafilm.training.interrupt import interruptible
 from metafilm.training.outer_gradient import Diverged
 from metafilm.training.outer_loop import OuterLoop
+from metafilm.training.pretraining import Pretraining, belongs, pretrain
 
 GAP_WARNING = 15.0  # percentage points
 GO_ON = "The same command goes on from there"
@@ -80,14 +80,25 @@ def train(
     build = source.build
     learner = build_learner(config, **build)  # type: ignore[arg-type]
     learner = learner.to(device_of(config, group), memory_format=torch.channels_last)  # type: ignore[call-overload]
+    state = _shared(run.load_checkpoint() if group.leads else None, group)
+    before = 0.0
+    if config.pretrain.iterations and (state is None or belongs(state)):
+        stage = Pretraining(learner, config, plain_source(config, source.pools))
+
+        def validate() -> dict[str, Any]:
+            return _plainly(learner, validation, config, group)
+
+        before = pretrain(stage, run, tracker.log, validate, group, state, progress)
+        state = None
     loop = OuterLoop(learner, config, source, group)
-    _begin(loop, run)
+    loop.seconds = before
+    _begin(loop, run, state)
     last_saved = time.perf_counter()
     iterations = config.outer.iterations
     remaining = range(loop.iteration, iterations)
     ahead = source.sampler.prefetch((loop.indices(i) for i in remaining), loop.chunks.tasks)
     with (
-        _interruptible(last_words=group.size > 1) as interrupted,
+        interruptible(last_words=group.size > 1) as interrupted,
         Progress(config.name, total=iterations, show=progress if group.leads else False) as bar,
         closing(ahead) as prefetched,  # type: ignore[type-var]
     ):
@@ -145,20 +156,26 @@ def train(
     return results
 
 
-def _begin(loop: OuterLoop, run: RunDirectory) -> None:
-    """Start from the leader's checkpoint, or from its fresh weights, on every process."""
-    state = run.load_checkpoint() if loop.group.leads else None
+def _begin(loop: OuterLoop, run: RunDirectory, state: dict[str, Any] | None) -> None:
+    """Start from the checkpoint, or from the leader's fresh weights, on every process."""
     if state is not None:
         loop.load(state, run.checkpoint_file)
     elif loop.group.leads:
         loop.chunks = _chosen(loop, run)
     if loop.group.leads:
-        run.truncate_metrics(loop.iteration if state is not None else None)
+        run.truncate_metrics(loop.iteration)
     if loop.group.size > 1:
-        content = io.BytesIO()
-        torch.save(loop.state(), content)
-        received = io.BytesIO(loop.group.send(content.getvalue() if loop.group.leads else None))
-        loop.load(torch.load(received, map_location="cpu", weights_only=True), run.checkpoint_file)
+        loop.load(_shared(loop.state() if loop.group.leads else None, loop.group), run.checkpoint_file)
+
+
+def _shared(state: dict[str, Any] | None, group: Group) -> Any:
+    """The leader's state on every process."""
+    if group.size == 1:
+        return state
+    content = io.BytesIO()
+    torch.save(state, content)
+    received = io.BytesIO(group.send(content.getvalue() if group.leads else None))
+    return torch.load(received, map_location="cpu", weights_only=True)
 
 
 def _chosen(loop: OuterLoop, run: RunDirectory) -> Chunks:
@@ -249,6 +266,25 @@ def _validate(
     }
 
 
+def _plainly(learner: MetaFiLM, validation: Source, config: Config, group: Group) -> dict[str, Any]:
+    """Score the pre-trained network at δ = 0 on validation classes."""
+    count = config.evaluation.episodes
+    support = "own" if learner.encoder is None else "none"
+    found = evaluate(
+        learner,
+        validation.sampler,
+        count,
+        steps=0,
+        encoder_support=support,
+        by_stage=False,
+        progress=False,
+        group=group,
+        gate=False,
+    )
+    measure = learner.head.metric
+    return {f"validation_{measure}": _mean_over_domains(found, measure), "validation_ci95": found["ci95"]}
+
+
 def _mean_over_domains(found: dict[str, Any], measure: str) -> float:
     """The score; of a mixture the mean over its domains, each as heavy as the others however many of the
     tasks are of it."""
@@ -269,28 +305,3 @@ def _line(name: str, report: dict[str, Any], loop: OuterLoop) -> str:
     best = "" if loop.best is None else f"  best validation {loop.best:.4g}"
     accuracy = f"  accuracy {report['accuracy']:.1f} %" if "accuracy" in report else ""
     return f"{name}  loss {report['loss']:.4f}{accuracy}{best}"
-
-
-@contextmanager
-def _interruptible(last_words: bool = False) -> Iterator[threading.Event]:
-    """Ctrl-C (or SIGTERM, as schedulers send it) sets the event, so that the step under way ends first; a
-    second one interrupts at once. With ``last_words`` SIGTERM is ignored from then on: torchrun sends it when
-    another process has died, while this one still has to say so.
-    """
-    event = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield event
-        return
-
-    def note(number: int, frame: object) -> None:
-        event.set()
-        signal.signal(number, before[signal.Signals(number)])
-
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    if last_words:
-        before[signal.SIGTERM] = signal.SIG_IGN
-    try:
-        yield event
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

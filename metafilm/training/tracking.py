@@ -21,14 +21,16 @@ class Tracker:
 
     def __init__(self, run: RunDirectory, config: Config):
         self.run = run
+        self._first = config.pretrain.iterations  # wandb counts its steps from 0
         self._wandb = None if config.tracking.wandb == "disabled" else start_wandb(run, config)
 
     def log(self, record: Mapping[str, Any]) -> None:
-        """One record, whose `iteration` counts the optimiser steps taken; names may be nested with `/`."""
+        """One record, whose `iteration` counts the optimiser steps taken, those of a pre-training up to 0;
+        names may be nested with `/`."""
         self.run.append_metrics(record)
         if self._wandb is not None:
             known = {name: value for name, value in finite(record).items() if value is not None}
-            self._wandb.log(known, step=known.pop("iteration"))
+            self._wandb.log(known, step=known.pop("iteration") + self._first)
 
     def finish(self, results: Mapping[str, Any] | None = None, failed: bool = False) -> None:
         """End the tracking; plain values of `results` become wandb's summary. Safe to call twice."""

@@ -5,6 +5,7 @@
 from metafilm.config.settings.data import REGRESSION_DATA, Data, Episodes
 from metafilm.config.settings.loops import Evaluation, Inner, Outer, Rates, Tracking
 from metafilm.config.settings.network import Backbone, Encoder, Film, Head
+from metafilm.config.settings.pretrain import Pretrain
 
 __all__ = [
     "REGRESSION_DATA",
@@ -17,6 +18,7 @@ __all__ = [
     "Head",
     "Inner",
     "Outer",
+    "Pretrain",
     "Rates",
     "Tracking",
 ]

@@ -1,0 +1,260 @@
+"""What comes before the outer loop: the plain backbone learns to tell all training classes apart.
+
+Chen et al., "A closer look at few-shot classification" (ICLR 2019, arXiv:1904.04232) and Tian et al.,
+"Rethinking few-shot image classification" (ECCV 2020, arXiv:2003.11539) showed how far that alone goes.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from episodes import Episode
+from episodes.progress import Progress
+from metafilm import film, norms
+from metafilm.config.config import Config
+from metafilm.config.settings import Pretrain
+from metafilm.config.sources import Source
+from metafilm.engine.distributed import Group
+from metafilm.errors import RunError, first_line
+from metafilm.learner.learner import MetaFiLM
+from metafilm.storage.models import load_state
+from metafilm.storage.run import RunDirectory
+from metafilm.training import optimiser
+from metafilm.training.interrupt import interruptible
+from metafilm.training.outer_gradient import Diverged, finite
+
+
+class CosineClassifier(nn.Module):
+    """Cosines of features with one vector for each class, times a learned factor (Gidaris & Komodakis, CVPR
+    2018, arXiv:1804.09458): what it teaches fits heads that compare directions.
+
+    Args:
+        features: D.
+        classes: how many.
+        scale: first value of the factor.
+    """
+
+    def __init__(self, features: int, classes: int, scale: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(classes, features))
+        nn.init.normal_(self.weight, std=features**-0.5)
+        self.log_scale = nn.Parameter(torch.tensor(math.log(scale)))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """``[B, D]`` -> logits ``[B, classes]``."""
+        cosines = F.linear(F.normalize(features, dim=-1), F.normalize(self.weight, dim=-1))
+        return self.log_scale.exp() * cosines
+
+
+def classifier(settings: Pretrain, features: int, classes: int) -> nn.Module:
+    """Features ``[B, D]`` -> logits ``[B, classes]``, by the name in the settings."""
+    if settings.classifier == "cosine":
+        return CosineClassifier(features, classes, settings.scale)
+    linear = nn.Linear(features, classes)
+    nn.init.zeros_(linear.weight)  # the first steps are then the features' own, however large these are
+    nn.init.zeros_(linear.bias)
+    return linear
+
+
+class Pretraining:
+    """The stage's state and its step.
+
+    Args:
+        learner: whose backbone learns; frozen or not, it does here.
+        config: all settings, of which ``pretrain`` says how.
+        source: batches of plain images (:func:`metafilm.config.sources.plain_source`).
+    """
+
+    def __init__(self, learner: MetaFiLM, config: Config, source: Source) -> None:
+        self.learner, self.config, self.source = learner, config, source
+        size = learner.feature_size
+        assert size is not None  # all backbones of a configuration say it
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)
+            self.classifier = classifier(config.pretrain, size, source.classes)
+        self.classifier.to(learner.mean.device)
+        self.frozen = not any(parameter.requires_grad for parameter in learner.backbone.parameters())
+        self._require_gradients(True)
+        own = learner.outer_parameters()
+        parameters = [value for name, value in own.items() if name.startswith("backbone.")]
+        parameters += self.classifier.parameters()
+        peak = config.pretrain.learning_rate
+        groups = [
+            {
+                "params": [p for p in parameters if (p.dim() > 1) == decays],
+                "weight_decay": decay,
+                "peak": peak,
+            }
+            for decays, decay in ((True, config.pretrain.weight_decay), (False, 0.0))
+        ]
+        momentum = config.pretrain.momentum
+        self.optimiser = torch.optim.SGD(groups, lr=peak, momentum=momentum, nesterov=momentum > 0)
+        self.iteration = 0
+        self.seconds = 0.0
+
+    def _require_gradients(self, wanted: bool) -> None:
+        """Let all weights of the backbone learn, or none; deviations are no weights."""
+        deviations = film.parameters(self.learner.backbone)
+        for name, parameter in self.learner.backbone.named_parameters():
+            if name not in deviations:
+                parameter.requires_grad_(wanted)
+
+    def step(self, batch: Episode) -> dict[str, float]:
+        """One update from a batch of images with their classes; returns its loss and accuracy (percent).
+
+        Raises:
+            Diverged: the loss is not finite; the weights are then still those before this step.
+        """
+        learner = self.learner
+        learner.train()
+        batch = self.source.global_classes(batch.to(learner.mean.device))
+        images = learner.prepare(torch.cat((batch.support_images, batch.query_images), 1))
+        labels = torch.cat((batch.support_labels, batch.query_labels), 1)
+        assert batch.class_ids is not None
+        classes = batch.class_ids.gather(1, labels).flatten()
+        norms.discard(learner.backbone)
+        learner.autocast = self.config.outer.precision == "bfloat16"
+        try:
+            features = learner.features(images, {}, 1, record=True)[0]
+        finally:
+            learner.autocast = False
+        logits = self.classifier(features)
+        loss = finite(F.cross_entropy(logits, classes))
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        optimiser.set_rate(self.optimiser, rate(self.iteration, self.config.pretrain.iterations))
+        self.optimiser.step()
+        norms.commit(learner.backbone)
+        self.iteration += 1
+        right = (logits.detach().argmax(1) == classes).float().mean()
+        return {"pretrain_loss": float(loss.detach()), "pretrain_accuracy": 100 * float(right)}
+
+    def finish(self) -> None:
+        """A backbone that was frozen is frozen again."""
+        self.learner.zero_grad(set_to_none=True)
+        if self.frozen:
+            self._require_gradients(False)
+
+    def state(self) -> dict[str, Any]:
+        """Everything a resumed run needs; ``iteration`` counts up to 0, where the outer loop begins."""
+        return {
+            "iteration": self.iteration - self.config.pretrain.iterations,
+            "learner": self.learner.state_dict(),
+            "classifier": self.classifier.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "seconds": self.seconds,
+        }
+
+    def load(self, state: dict[str, Any], path: str | Path) -> None:
+        """Go on from a :meth:`state`.
+
+        Raises:
+            CheckpointError: it does not fit the learner.
+            RunError: it does not fit classifier or optimiser; ``path`` names it.
+        """
+        load_state(self.learner, state["learner"], path)
+        try:
+            self.classifier.load_state_dict(state["classifier"])
+            optimiser.load(self.optimiser, state["optimiser"])
+        except (ValueError, RuntimeError) as error:
+            raise RunError(
+                f"{path} does not fit this run ({first_line(error)}); delete it to start the run anew"
+            ) from error
+        self.iteration = state["iteration"] + self.config.pretrain.iterations
+        self.seconds = state["seconds"]
+
+
+def rate(iteration: int, iterations: int) -> float:
+    """The learning rate of iteration 0, 1 ... as a fraction of its peak."""
+    warmup = max(iterations // 20, 1)
+    if iteration < warmup:
+        return (iteration + 1) / warmup
+    return 0.5 * (1 + math.cos(math.pi * (iteration - warmup) / max(iterations - warmup, 1)))
+
+
+def belongs(state: dict[str, Any] | None) -> bool:
+    """Whether a run's checkpoint is of this stage."""
+    return state is not None and "classifier" in state
+
+
+def pretrain(
+    stage: Pretraining,
+    run: RunDirectory,
+    log: Callable[[dict[str, Any]], None],
+    validate: Callable[[], dict[str, Any]],
+    group: Group,
+    state: dict[str, Any] | None,
+    progress: bool | None = None,
+) -> float:
+    """The stage from its start, or from its checkpoint, to its end.
+
+    Every process of a group does the same work: it is a small part of a run, and the weights are then those
+    that one process gives.
+
+    Args:
+        stage: a fresh one.
+        run: takes the checkpoints.
+        log: takes the metrics, whose ``iteration`` counts up to 0.
+        validate: scores the network at the end of the stage; what it returns is logged.
+        state: of this stage, if the run has a checkpoint.
+
+    Returns:
+        How many seconds it took.
+
+    Raises:
+        Diverged: a loss was not finite; naming the iteration.
+        KeyboardInterrupt: after writing a checkpoint, upon Ctrl-C or SIGTERM.
+    """
+    settings = stage.config
+    total = settings.pretrain.iterations
+    if state is not None:
+        stage.load(state, run.checkpoint_file)
+    if group.leads:
+        run.truncate_metrics(stage.iteration - total)
+    remaining = range(stage.iteration, total)
+    ahead = stage.source.sampler.prefetch([i] for i in remaining)
+    last_saved = time.perf_counter()
+    title = f"{settings.name}: pre-training"
+    with (
+        interruptible(last_words=group.size > 1) as interrupted,
+        Progress(title, total=total, show=progress if group.leads else False) as bar,
+        closing(ahead) as prefetched,  # type: ignore[type-var]
+    ):
+        bar.advance(stage.iteration)
+        begin = time.perf_counter()
+        for _, (batch,) in zip(remaining, prefetched, strict=False):
+            try:
+                report: dict[str, Any] = {**stage.step(batch)}
+            except Diverged as error:
+                where = f"{error} at iteration {stage.iteration + 1} of the pre-training"
+                raise Diverged(f"{where}; lower --pretrain.learning-rate and train anew") from error
+            last = stage.iteration == total
+            if last:
+                report |= validate()
+            stage.seconds += time.perf_counter() - begin
+            begin = time.perf_counter()
+            stop = interrupted.is_set()
+            if group.size > 1:
+                stop = bool(group.sum(torch.tensor([float(stop)], device=group.device))[0])
+            if group.leads:
+                if last or stage.iteration % 10 == 0 or stage.iteration == 1:
+                    done = {"iteration": stage.iteration - total, "seconds": stage.seconds}
+                    log(done | report)
+                late = time.perf_counter() - last_saved > settings.evaluation.checkpoint_every_seconds
+                if last or stop or late:
+                    run.save_checkpoint(stage.state())
+                    last_saved = time.perf_counter()
+            bar.advance(1, f"{title}  loss {report['pretrain_loss']:.4f}")
+            if stop:
+                raise KeyboardInterrupt
+    stage.finish()
+    return stage.seconds
