@@ -157,7 +157,7 @@ def gains() -> None:
                 axis.errorbar(shots, gain, half, label=arm, color=f"C{number}", marker="o", ms=3, lw=1.2)
         axis.axhline(0, color=INK, lw=0.8)
         axis.set_xscale("log")
-        axis.set_xticks((1, 2, 5, 20), ("1", "2", "5", "20"))
+        axis.set_xticks((1, 2, 5, 15), ("1", "2", "5", "15"))
         axis.minorticks_off()
         axis.set(title=f"{pair[0]}: {pair[1]}", xlabel="shots")
         axis.title.set_fontsize(9)

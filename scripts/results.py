@@ -50,12 +50,21 @@ IMAGE_ROWS: dict[str, list[dict[str, Any]]] = {
 
 # One training each, of about the same time, with these changes to configs/criteria.yaml.
 CRITERIA_ARMS = {
-    "prototypes": "--encoder.enabled False --inner.steps 0 --outer.iterations 15000",
+    "prototypes": "--encoder.enabled False --encoder.spread False --inner.steps 0 "
+    "--outer.iterations 15000 --evaluation.every 3000",
     "constant+steps": "--encoder.kind constant --encoder.spread False",
-    "encoder": "--inner.steps 0 --outer.iterations 8000",
+    "encoder": "--inner.steps 0 --outer.iterations 8000 --evaluation.every 1600",
     "encoder+steps": "",
 }
+ARM_NAMES = {
+    "prototypes": "plain prototypes",
+    "constant+steps": "one δ for all tasks + 3 steps",
+    "encoder": "encoder alone",
+    "encoder+steps": "encoder + 3 steps",
+}
 CRITERIA_ROWS: list[dict[str, Any]] = [{"ways": 5, "shots": shots, "episodes": 1200} for shots in (3, 5)]
+
+TABLES = (*IMAGE_ROWS, "sinusoids", "criteria", "adaptation")  # of the README
 
 # Both halves, either and neither.
 SINUSOID_ROWS = [{"encoder": encoder, "steps": steps} for encoder in (True, False) for steps in (1, 0)]
@@ -127,7 +136,7 @@ def criteria_rows(folder: Path, out: Path) -> list[dict[str, Any]]:
             continue
         trained = json.loads((run / "results.json").read_text())
         train_command = f"metafilm train configs/criteria.yaml {changes}".strip()
-        train_command += f" --run-dir {run.as_posix()}"
+        train_command += f" --task-chunk 1 --run-dir {run.as_posix()}"
         for settings in CRITERIA_ROWS:
             for support in ("own", "other-domain") if arm == "encoder+steps" else ("own",):
                 more = {} if support == "own" else {"encoder_support": support}
@@ -149,6 +158,29 @@ def criteria_rows(folder: Path, out: Path) -> list[dict[str, Any]]:
                 )
                 write(out, rows)
                 print_row(rows[-1])
+    return rows
+
+
+def demo_rows(run: Path) -> list[dict[str, Any]]:
+    """What a finished `metafilm demo` scored, styles one after the other."""
+    trained = json.loads((run / "results.json").read_text())
+    rows = []
+    for style, found in trained["test"].items():
+        flags = f"--style {found['style']} --episodes {found['episodes']} --seed {found['seed']} --split test"
+        rows.append(
+            {"setting": {"styles": style}}
+            | found
+            | {
+                "config": "configs/demo.yaml",
+                "train_command": f"metafilm train configs/demo.yaml --run-dir {run.as_posix()}",
+                "command": f"metafilm eval {run.as_posix()} {flags}",
+                "training_seconds": trained["training_seconds"],
+                "training_threads": trained["threads"],
+                "hardware": hardware(),
+                "commit": commit(),
+            }
+        )
+        print_row(rows[-1])
     return rows
 
 
@@ -212,9 +244,44 @@ def markdown(rows: list[dict[str, Any]]) -> str:
             reads = {"shuffled": "another task", "other-domain": "another data set"}.get(
                 row["encoder_support"]
             )
+            if "setting" in row:
+                name = f"{ARM_NAMES[row['setting']['arm']]}, {row['shots']} shots"
+                reads = reads and "another criterion's task"
             name += f", encoder reads {reads}" if reads else ""
         middle = f"{cells['encoder']:.{digits}f}" if "encoder" in cells else "–"
         lines.append(f"| {name} | {cells['identity']:.{digits}f} | {middle} | **{last}** |")
+    return "\n".join(lines)
+
+
+def adaptation_markdown(rows: list[dict[str, Any]]) -> str:
+    """A row per network, data set and shots: δ = 0, and the paired gain of every other arm over it."""
+    known = (
+        "statistics",
+        "logistic-regression",
+        "constant",
+        "encoder",
+        "steps",
+        "encoder+steps",
+        "gate",
+        "fine-tuning",
+    )
+    arms = [arm for arm in known if any(row["arm"] == arm for row in rows)]
+    table: dict[tuple[str, str, int], dict[str, dict[str, Any]]] = {}
+    for row in rows:
+        table.setdefault((row["backbone"], row["dataset"], row["shots"]), {})[row["arm"]] = row
+    lines = [
+        f"| network, tasks | shots | δ = 0 | {' | '.join(arms)} |",
+        "|---|---|---|" + "---|" * len(arms),
+    ]
+    for (backbone, dataset, shots), found in sorted(table.items()):
+        if set(found) == {"identity"}:
+            continue
+        cells = [
+            f"{found[arm]['gain']:+.1f} ± {found[arm]['gain_ci95']:.1f}" if arm in found else "–"
+            for arm in arms
+        ]
+        base = f"{found['identity']['accuracy']:.1f}"
+        lines.append(f"| {backbone}, {dataset} | {shots} | {base} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -222,12 +289,17 @@ def fill_readme() -> None:
     """Replace the README's tables by those of results/."""
     readme = ROOT / "README.md"
     text = readme.read_text(encoding="utf-8")
-    for name in (*IMAGE_ROWS, "sinusoids"):
-        rows = json.loads((ROOT / "results" / f"{name}.json").read_text())
+    for name in TABLES:
+        file = ROOT / "results" / f"{name}.json"
+        if not file.is_file():
+            print(f"{file} is not made yet: its table is left out")
+            continue
+        rows = json.loads(file.read_text())
         begin, end = f"<!-- results/{name}.json -->", f"<!-- end of {name} -->"
         before, rest = text.split(begin)
         after = rest.split(end)[1]
-        text = f"{before}{begin}\n{markdown(rows)}\n{end}{after}"
+        lines = adaptation_markdown(rows) if name == "adaptation" else markdown(rows)
+        text = f"{before}{begin}\n{lines}\n{end}{after}"
     atomic_write(readme, text.encode())
 
 
@@ -240,7 +312,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("name", choices=[*IMAGE_ROWS, "sinusoids", "criteria", "readme"])
+    parser.add_argument("name", choices=[*IMAGE_ROWS, "sinusoids", "criteria", "demo", "readme"])
     parser.add_argument(
         "run",
         type=Path,
@@ -258,6 +330,9 @@ def main() -> int:
     out = arguments.out or ROOT / "results" / f"{arguments.name}.json"
     if arguments.name == "sinusoids":
         rows = sinusoid_rows(arguments.run)
+        write(out, rows)
+    elif arguments.name == "demo":
+        rows = demo_rows(arguments.run)
         write(out, rows)
     elif arguments.name == "criteria":
         rows = criteria_rows(arguments.run, out)

@@ -14,7 +14,8 @@ TEST_STYLES = {"known styles": "known-strokes", "unseen styles": "unseen-strokes
 
 
 def demo(run_dir: Path, episodes: int = 200) -> int:
-    """Train `configs/demo.yaml` in `run_dir`, then score characters and styles that training never showed.
+    """Train `configs/demo.yaml` in `run_dir`, then score characters and styles that training never showed:
+    a network that was pre-trained with one pen and frozen, adapted to others.
 
     Ctrl-C while it trains leaves a checkpoint from which the next demo goes on. Raises MetafilmError.
     """
@@ -39,6 +40,10 @@ def demo(run_dir: Path, episodes: int = 200) -> int:
     print(
         f"{ways}-way {shots}-shot, {episodes} tasks each: accuracy in % and, task by task, the gain over "
         "before adaptation; means ± 95 % confidence intervals"
+    )
+    print(
+        "Before adaptation the network knows one plain pen, and its weights stay as they are: each gain is what "
+        "FiLM layers alone, set from one picture of each class, make of it."
     )
     print(f"Run directory: {run_dir}   (metafilm eval {run_dir} scores it again, in other settings too)")
     return 0

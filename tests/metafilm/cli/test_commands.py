@@ -237,6 +237,7 @@ def test_links_pipes_and_names_that_are_no_text(place, pictures, tmp_path, capfd
 def test_demo_reports_both_styles_and_resumes(tmp_path, monkeypatch, capsys):
     small = load_config("demo").to_dict()
     small["outer"] |= {"iterations": 2, "meta_batch": 1, "warmup": 1}
+    small["pretrain"] |= {"iterations": 2, "batch": 8}
     small["backbone"]["width"] = 4
     small["evaluation"] |= {"every": 2, "episodes": 2}
     monkeypatch.setattr(cli_demo, "load_config", lambda name: Config.from_dict(small))
