@@ -47,8 +47,8 @@ SHOTS = (1, 2, 5, 15, 20)
 
 @dataclass(frozen=True)
 class Domain:
-    """Where tasks come from: a data set of the registry, and how they are drawn. ``most``: shots at most, where
-    its classes are small (Omniglot's have 20 images, and 5 stay for the queries)."""
+    """Where tasks come from: a data set of the registry, and how they are drawn. ``most``: shots at most,
+    where its classes are small (Omniglot's have 20 images, and 5 stay for the queries)."""
 
     name: str
     scheme: str | None = None

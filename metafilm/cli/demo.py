@@ -42,8 +42,8 @@ def demo(run_dir: Path, episodes: int = 200) -> int:
         "before adaptation; means ± 95 % confidence intervals"
     )
     print(
-        "Before adaptation the network knows one plain pen, and its weights stay as they are: each gain is what "
-        "FiLM layers alone, set from one picture of each class, make of it."
+        "Before adaptation the network knows one plain pen, and its weights stay as they are: each gain is "
+        "what FiLM layers alone, set from one picture of each class, make of it."
     )
     print(f"Run directory: {run_dir}   (metafilm eval {run_dir} scores it again, in other settings too)")
     return 0
