@@ -61,6 +61,12 @@ def test_every_result_row_is_quoted_to_the_digit():
             assert quoted in README, f"{name}: {quoted} ({row['command']})"
 
 
+def test_the_demo_is_described_as_it_was_recorded():
+    known, unseen = json.loads((ROOT / "results" / "demo.json").read_text())
+    first, last = (f"{row['accuracy_by_step'][0]:.0f} → {row['accuracy']:.0f} %" for row in (known, unseen))
+    assert f"{first} in known styles and {last} in unseen ones" in README
+
+
 def test_links_lead_somewhere():
     for target in re.findall(r"\]\(([^)#]+)\)", README):
         assert target.startswith("http") or (ROOT / target).exists(), target
