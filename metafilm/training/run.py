@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import time
-import warnings
 from contextlib import closing
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,16 +11,12 @@ from typing import Any, Protocol
 import torch
 
 from episodes.progress import Progress
-from metafilm.config.classes import classes_of
 from metafilm.config.config import Config
-from metafilm.config.sources import Source, plain_source
+from metafilm.config.sources import plain_source
 from metafilm.engine.distributed import Group, WorkerLost
 from metafilm.engine.memory import keep_freed_memory
 from metafilm.errors import MetafilmError, NotFinite, RunError
-from metafilm.evaluation import evaluate
 from metafilm.learner.build import build_learner
-from metafilm.learner.learner import MetaFiLM
-from metafilm.storage.models import save_model
 from metafilm.storage.run import RunDirectory
 from metafilm.training import chunks
 from metafilm.training.chunks import Chunks
@@ -30,8 +25,8 @@ from metafilm.training.interrupt import interruptible
 from metafilm.training.outer_gradient import Diverged
 from metafilm.training.outer_loop import OuterLoop
 from metafilm.training.pretraining import Pretraining, belongs, pretrain
+from metafilm.training.validation import plainly, validate
 
-GAP_WARNING = 15.0  # percentage points
 GO_ON = "The same command goes on from there"
 TRAIN_ANEW = "Lower --outer.learning-rate or --inner.step-size and train anew"
 
@@ -85,10 +80,10 @@ def train(
     if config.pretrain.iterations and (state is None or belongs(state)):
         stage = Pretraining(learner, config, plain_source(config, source.pools))
 
-        def validate() -> dict[str, Any]:
-            return _plainly(learner, validation, config, group)
+        def score() -> dict[str, Any]:
+            return plainly(learner, validation, config, group)
 
-        before = pretrain(stage, run, tracker.log, validate, group, state, progress)
+        before = pretrain(stage, run, tracker.log, score, group, state, progress)
         state = None
     loop = OuterLoop(learner, config, source, group)
     loop.seconds = before
@@ -119,7 +114,7 @@ def train(
             due = loop.iteration % config.evaluation.every == 0 or loop.iteration == iterations
             if due:
                 try:
-                    report |= _validate(loop, validation, seen, run, build, config)
+                    report |= validate(loop, validation, seen, run, build, config)
                 except WorkerLost as error:
                     raise WorkerLost(f"{error}; {_last_good(run)}. {GO_ON}") from error
                 except NotFinite as error:
@@ -220,85 +215,6 @@ def _last_good(run: RunDirectory) -> str:
     if state is None:
         return "there is no checkpoint yet"
     return f"the last good checkpoint is {run.checkpoint_file} (iteration {state['iteration']})"
-
-
-def _validate(
-    loop: OuterLoop,
-    validation: Source,
-    seen: Source,
-    run: RunDirectory,
-    build: dict[str, object],
-    config: Config,
-) -> dict[str, Any]:
-    """Score the (averaged) weights on validation classes, and on training classes to see the gap; keep the
-    best, of a mixture by the mean over its domains.
-    """
-    with loop.averaged() as learner:
-        count = config.evaluation.episodes
-        shared: dict[str, Any] = {"progress": False, "group": loop.group}
-        found = evaluate(learner, validation.sampler, count, **shared)
-        known = evaluate(learner, seen.sampler, max(count // 4, 2), by_stage=False, **shared)
-        measure = learner.head.metric
-        value, known_value = (_mean_over_domains(result, measure) for result in (found, known))
-        better = loop.best is None or (value < loop.best if learner.regression else value > loop.best)
-        if better:
-            loop.best, loop.best_iteration = value, loop.iteration
-            if loop.group.leads:
-                classes = classes_of(config, config.data.train_split, seen.pools)
-                save_model(run.model_file, learner.state_dict(), config, build, classes)
-    gap = known_value - value
-    # beyond what the two intervals explain, so that few validation tasks give no false alarm
-    if not learner.regression and gap - found["ci95"] - known["ci95"] > GAP_WARNING:
-        warnings.warn(
-            f"iteration {loop.iteration}: training classes score {known_value:.1f} %, validation classes "
-            f"{value:.1f} %: the learner overfits its training classes; raise --outer.penalty or "
-            "--outer.weight-decay, or augment",
-            stacklevel=2,
-        )
-    return {
-        f"validation_{measure}": value,
-        "validation_ci95": found["ci95"],
-        f"validation_{measure}_by_step": found[f"{measure}_by_step"],
-        "validation_stages": found["stages"],
-        f"training_classes_{measure}": known_value,
-        "gap": gap,
-        **_by_domain(found, measure),
-    }
-
-
-def _plainly(learner: MetaFiLM, validation: Source, config: Config, group: Group) -> dict[str, Any]:
-    """Score the pre-trained network at δ = 0 on validation classes."""
-    count = config.evaluation.episodes
-    support = "own" if learner.encoder is None else "none"
-    found = evaluate(
-        learner,
-        validation.sampler,
-        count,
-        steps=0,
-        encoder_support=support,
-        by_stage=False,
-        progress=False,
-        group=group,
-        gate=False,
-    )
-    measure = learner.head.metric
-    return {f"validation_{measure}": _mean_over_domains(found, measure), "validation_ci95": found["ci95"]}
-
-
-def _mean_over_domains(found: dict[str, Any], measure: str) -> float:
-    """The score; of a mixture the mean over its domains, each as heavy as the others however many of the
-    tasks are of it."""
-    scores = [domain[measure] for domain in found.get("by_domain", {}).values()]
-    return sum(scores) / len(scores) if scores else found[measure]
-
-
-def _by_domain(found: dict[str, Any], measure: str) -> dict[str, Any]:
-    """Of a mixture, what to report of each domain by itself."""
-    domains = found.get("by_domain", {})
-    return {
-        f"validation_{name}_by_domain": {domain: scores[name] for domain, scores in domains.items()}
-        for name in ((measure, "ci95", f"{measure}_by_step") if domains else ())
-    }
 
 
 def _line(name: str, report: dict[str, Any], loop: OuterLoop) -> str:

@@ -12,7 +12,7 @@ from metafilm.engine import distributed
 from metafilm.errors import MetafilmError, NotFinite
 from metafilm.learner.build import load_learner
 from metafilm.storage.run import RunDirectory
-from metafilm.training import data, outer_gradient
+from metafilm.training import data, outer_gradient, validation
 from metafilm.training import run as training
 from metafilm.training.chunks import Chunks
 from metafilm.training.outer_gradient import Diverged
@@ -63,7 +63,7 @@ def test_a_mixture_is_judged_by_the_mean_over_its_domains(
             "by_domain": domains,
         }
 
-    monkeypatch.setattr(training, "evaluate", found)
+    monkeypatch.setattr(validation, "evaluate", found)
     results, directory = run(tiny_config(outer={"iterations": 6}), tmp_path / "run")
     assert (results["best_validation"], results["best_iteration"]) == (60.0, 4)
     record = directory.read_metrics()[1]
@@ -122,7 +122,7 @@ def test_nan_names_the_iteration_and_the_last_good_checkpoint(
 def test_a_wide_gap_is_warned_of(in_memory, tiny_config, tmp_path, monkeypatch) -> None:
     scores = iter([50.0, 80.0] * 4)
     monkeypatch.setattr(
-        training,
+        validation,
         "evaluate",
         lambda *args, **kwargs: {
             "accuracy": next(scores),
@@ -173,7 +173,7 @@ def test_a_validation_that_is_no_number_is_divergence(in_memory, tiny_config, tm
     def broken(*_, **__):
         raise NotFinite("the predictions are not finite")
 
-    monkeypatch.setattr(training, "evaluate", broken)
+    monkeypatch.setattr(validation, "evaluate", broken)
     message = "validation at iteration 2: the predictions are not finite; there is no checkpoint yet"
     with pytest.raises(Diverged, match=message):
         run(tiny_config(), tmp_path / "run")

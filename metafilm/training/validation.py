@@ -1,0 +1,97 @@
+"""What a run's weights score on validation classes: what chooses the best of them."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+from metafilm.config.classes import classes_of
+from metafilm.config.config import Config
+from metafilm.config.sources import Source
+from metafilm.engine.distributed import Group
+from metafilm.evaluation import evaluate
+from metafilm.learner.learner import MetaFiLM
+from metafilm.storage.models import save_model
+from metafilm.storage.run import RunDirectory
+from metafilm.training.outer_loop import OuterLoop
+
+GAP_WARNING = 15.0  # percentage points
+
+
+def validate(
+    loop: OuterLoop,
+    validation: Source,
+    seen: Source,
+    run: RunDirectory,
+    build: dict[str, object],
+    config: Config,
+) -> dict[str, Any]:
+    """Score the (averaged) weights on validation classes, and on training classes to see the gap; keep the
+    best, of a mixture by the mean over its domains.
+    """
+    with loop.averaged() as learner:
+        count = config.evaluation.episodes
+        shared: dict[str, Any] = {"progress": False, "group": loop.group}
+        found = evaluate(learner, validation.sampler, count, **shared)
+        known = evaluate(learner, seen.sampler, max(count // 4, 2), by_stage=False, **shared)
+        measure = learner.head.metric
+        value, known_value = (_mean_over_domains(result, measure) for result in (found, known))
+        better = loop.best is None or (value < loop.best if learner.regression else value > loop.best)
+        if better:
+            loop.best, loop.best_iteration = value, loop.iteration
+            if loop.group.leads:
+                classes = classes_of(config, config.data.train_split, seen.pools)
+                save_model(run.model_file, learner.state_dict(), config, build, classes)
+    gap = known_value - value
+    # beyond what the two intervals explain, so that few validation tasks give no false alarm
+    if not learner.regression and gap - found["ci95"] - known["ci95"] > GAP_WARNING:
+        warnings.warn(
+            f"iteration {loop.iteration}: training classes score {known_value:.1f} %, validation classes "
+            f"{value:.1f} %: the learner overfits its training classes; raise --outer.penalty or "
+            "--outer.weight-decay, or augment",
+            stacklevel=2,
+        )
+    return {
+        f"validation_{measure}": value,
+        "validation_ci95": found["ci95"],
+        f"validation_{measure}_by_step": found[f"{measure}_by_step"],
+        "validation_stages": found["stages"],
+        f"training_classes_{measure}": known_value,
+        "gap": gap,
+        **_by_domain(found, measure),
+    }
+
+
+def plainly(learner: MetaFiLM, validation: Source, config: Config, group: Group) -> dict[str, Any]:
+    """Score the pre-trained network at δ = 0 on validation classes."""
+    count = config.evaluation.episodes
+    support = "own" if learner.encoder is None else "none"
+    found = evaluate(
+        learner,
+        validation.sampler,
+        count,
+        steps=0,
+        encoder_support=support,
+        by_stage=False,
+        progress=False,
+        group=group,
+        gate=False,
+    )
+    measure = learner.head.metric
+    return {f"validation_{measure}": _mean_over_domains(found, measure), "validation_ci95": found["ci95"]}
+
+
+def _mean_over_domains(found: dict[str, Any], measure: str) -> float:
+    """The score; of a mixture the mean over its domains, each as heavy as the others however many of the
+    tasks are of it."""
+    scores = [domain[measure] for domain in found.get("by_domain", {}).values()]
+    return sum(scores) / len(scores) if scores else found[measure]
+
+
+def _by_domain(found: dict[str, Any], measure: str) -> dict[str, Any]:
+    """Of a mixture, what to report of each domain by itself."""
+    domains = found.get("by_domain", {})
+    return {
+        f"validation_{name}_by_domain": {domain: scores[name] for domain, scores in domains.items()}
+        for name in ((measure, "ci95", f"{measure}_by_step") if domains else ())
+    }
