@@ -39,8 +39,8 @@ def adapt(
     Raises MetafilmError, EpisodesError.
     """
     learner = learner_of(backbone, weights, image_size, sites, step_size)
-    images, labels, invert, skipped = read_support(learner, backbone, support, invert)
-    pictures = None if query is None else Pictures(learner, query, invert)
+    images, labels, recipe, skipped = read_support(learner, backbone, support, invert)
+    pictures = None if query is None else Pictures(learner, query, recipe)
     skipped = [*skipped, *([] if pictures is None else pictures.skipped)]
     tell_skipped(skipped)
     task, held_out = adapted(learner, images, labels, steps, gate)
@@ -48,6 +48,7 @@ def adapt(
         "backbone": backbone,
         "classes": task.classes,
         "support": len(labels),
+        "inverted": recipe.inverted,
         "leave_one_out": None if held_out is None else held_out._asdict(),
         "gate": None if task.report is None else finite(task.report.to_dict()),
         "deviations": sum(value.numel() for value in task.film.values()),
@@ -112,7 +113,7 @@ def adapted(
         token = watcher.set(bar.advance)
         try:
             held_out = leave_one_out(learner, episode, steps=steps, gate=gate)
-            return learner.adapt(images, labels, steps=steps, gate=gate), held_out
+            return learner.adapt(images, labels, steps=steps, gate=gate, checked=True), held_out
         finally:
             watcher.reset(token)
 

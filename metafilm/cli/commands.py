@@ -160,7 +160,8 @@ class Predict:
     steps: int | None = None
     """Inner steps; default: the run's."""
     invert: Literal["auto", "yes", "no"] = "auto"
-    """Turn dark on light into light on dark; auto: for learners of handwriting, where mostly light."""
+    """Exchange light and dark; auto: where the examples as a whole are strokes on the other ground than those
+    trained on, with a warning."""
     json: Path | None = None
     """Write predictions and probabilities to this file; - for standard output."""
     save_task: Path | None = None
@@ -208,7 +209,8 @@ class Adapt:
     no_gate: Switch = False
     """Take all steps, whatever held-out pictures say of them."""
     invert: Literal["auto", "yes", "no"] = "auto"
-    """Turn dark on light into light on dark; auto: for learners of handwriting, where mostly light."""
+    """Exchange light and dark; auto: where the examples as a whole are strokes on the other ground than those
+    trained on, with a warning."""
     json: Path | None = None
     """Write what was found to this file; - for standard output."""
     debug: Switch = False

@@ -10,13 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from episodes import DATASETS
 from episodes.datasets.folder import SUFFIXES, read_class_folders
 from episodes.files.images import read_image
 from episodes.files.root import printable
 from metafilm.cli.output import to_standard_output
 from metafilm.errors import MetafilmError
 from metafilm.learner.build import load_learner
+from metafilm.learner.learner import MetaFiLM
+from metafilm.learner.pictures import Recipe
 from metafilm.storage.atomic import atomic_write
 
 
@@ -35,13 +36,14 @@ def predict(
     Unreadable pictures are named on standard error and skipped. Raises MetafilmError, EpisodesError.
     """
     learner = load_learner(run_or_name)
-    images, labels, invert, skipped = read_support(learner, run_or_name, support, invert)
-    pictures = Pictures(learner, query, invert)
+    images, labels, recipe, skipped = read_support(learner, run_or_name, support, invert)
+    pictures = Pictures(learner, query, recipe)
     tell_skipped([*skipped, *pictures.skipped])
-    task = learner.adapt(images, labels, steps=steps)
+    task = learner.adapt(images, labels, steps=steps, checked=True)
     found: dict[str, Any] = {
         "checkpoint": str(run_or_name),
         "classes": task.classes,
+        "inverted": recipe.inverted,
         **pictures.predicted(task),
         "skipped": as_records([*skipped, *pictures.skipped]),
     }
@@ -62,33 +64,28 @@ Skipped = list[tuple[Path, str]]
 
 
 def read_support(
-    learner: Any, name: str, support: Path, invert: str
-) -> tuple[Tensor, list[str], str, Skipped]:
-    """The support pictures as the learner wants them, their labels, `yes`, `no` or `auto` for the other
-    pictures, and what was skipped. Raises MetafilmError, EpisodesError."""
+    learner: MetaFiLM, name: str, support: Path, invert: str
+) -> tuple[Tensor, list[str], Recipe, Skipped]:
+    """The support pictures as the learner wants them, their labels, the recipe for the other pictures, and
+    what was skipped. Warns where they are inverted. Raises MetafilmError, EpisodesError."""
     if learner.regression or len(learner.image_shape) != 3:
         raise MetafilmError(f"{name} learned functions, not pictures; use a run on pictures")
     channels, size = learner.image_shape[0], learner.image_shape[-1]
-    names = learner.config.data.name if learner.config is not None else ()
-    names = (names,) if isinstance(names, str) else names
-    # Where training pictures were light strokes on black, a user's scan is dark on light.
-    ink = bool(names) and all(name in DATASETS and DATASETS[name].ink for name in names)
-    if invert == "auto" and not ink:
-        invert = "no"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the unreadable ones come back in the list too
         images, labels, classes, _, skipped = read_class_folders(support, channels, size)
-    return light_on_dark(images, invert), [classes[i] for i in labels.tolist()], invert, skipped
+    images, recipe = learner.preprocess(images, invert=invert)
+    return images, [classes[i] for i in labels.tolist()], recipe, skipped
 
 
 class Pictures:
-    """Pictures to classify, in class folders or not."""
+    """Pictures to classify, in class folders or not, brought to the learner's form as the support was."""
 
-    def __init__(self, learner: Any, folder: Path, invert: str) -> None:
+    def __init__(self, learner: MetaFiLM, folder: Path, recipe: Recipe) -> None:
         channels, size = learner.image_shape[0], learner.image_shape[-1]
         self.folder = folder
         self.files, images, self.skipped = read_pictures(folder, channels, size)
-        self.images = light_on_dark(images, invert)
+        self.images, _ = learner.preprocess(images, recipe=recipe)
 
     def predicted(self, task: Any) -> dict[str, Any]:
         """`predictions`, a record a picture; where some lie in a class's folder, `accuracy` and how many are
@@ -139,16 +136,6 @@ def read_pictures(
         )
         raise MetafilmError(f"{folder} holds {what}; give a folder of pictures to classify")
     return files, torch.from_numpy(np.stack(images)), skipped
-
-
-def light_on_dark(images: Tensor, invert: str) -> Tensor:
-    """uint8 [N, C, H, W] with all (`yes`), none (`no`) or the mostly light pictures (`auto`) inverted."""
-    if invert == "no":
-        return images
-    if invert == "yes":
-        return 255 - images
-    light = images.flatten(1).float().mean(1) > 127.5
-    return torch.where(light[:, None, None, None], 255 - images, images)
 
 
 def describe(file: Path, query: Path, classes: list[str], row: Tensor) -> dict[str, Any]:
