@@ -110,10 +110,13 @@ class Task:
         Raises:
             MetafilmError: labels that JSON has no form for.
         """
-        contents = taskfile.Contents(
+        taskfile.write(path, self.contents(), self.learner)
+
+    def contents(self) -> taskfile.Contents:
+        """What its file keeps."""
+        return taskfile.Contents(
             self.film, self.state, self.statistics, self.classes, self.fingerprint, self.report
         )
-        taskfile.write(path, contents, self.learner)
 
     @classmethod
     def load(cls, path: str | Path, learner: SharedNetwork | None = None) -> Task:

@@ -30,6 +30,11 @@ class Contents(NamedTuple):
 
 def write(path: str | Path, contents: Contents, learner: SharedNetwork) -> None:
     """Write atomically. Raises MetafilmError: labels that JSON has no form for."""
+    tensorfile.write(path, *packed(contents, learner))
+
+
+def packed(contents: Contents, learner: SharedNetwork) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors and the metadata of a task's file. Raises MetafilmError as :func:`write`."""
     tensors = {f"film/{name}": value for name, value in contents.film.items()}
     tensors |= {f"head/{name}": value for name, value in contents.state.items()}
     tensors |= {f"norm/{name}": value for name, value in contents.statistics.items()}
@@ -52,7 +57,7 @@ def write(path: str | Path, contents: Contents, learner: SharedNetwork) -> None:
         metadata["backbone"] = json.dumps(learner.source)
     elif learner.source is not None:
         metadata["learner"] = learner.source
-    tensorfile.write(path, tensors, metadata)
+    return tensors, metadata
 
 
 def source_of(path: str | Path) -> str | dict[str, Any]:
@@ -105,7 +110,13 @@ def read(path: str | Path, learner: SharedNetwork) -> Contents:
     Raises:
         CheckpointError: missing or damaged file, or a task of another learner or of other weights.
     """
-    tensors, metadata = _read(path)
+    return unpacked(path, *_read(path), learner)
+
+
+def unpacked(
+    path: str | Path, tensors: dict[str, Tensor], metadata: dict[str, str], learner: SharedNetwork
+) -> Contents:
+    """What :func:`packed` gave, for a learner; ``path`` and errors as of :func:`read`."""
     parts: dict[str, dict[str, Tensor]] = {"film": {}, "head": {}, "norm": {}}
     for name, value in tensors.items():
         kind, _, rest = name.partition("/")

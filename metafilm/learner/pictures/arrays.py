@@ -23,7 +23,8 @@ Shape = tuple[int, int, int]
 
 
 def parts_of(pictures: Any, shape: Shape, told: bool) -> list[Tensor]:
-    """Batches ``[n, C', H', W']`` of any channels and size, files and Pillow's pictures in the final ones."""
+    """Batches ``[n, C', H', W']`` of any channels and size, files and Pillow's pictures in the final ones;
+    rows as they are."""
     if isinstance(pictures, str | os.PathLike) or not hasattr(pictures, "__len__"):
         raise MetafilmError(
             f"pictures are a {type(pictures).__name__}; give an array, a tensor, or a list of pictures or "
@@ -63,7 +64,7 @@ def _one(picture: Any, position: int, shape: Shape) -> Tensor:
 
 
 def _batch(values: Tensor | np.ndarray, shape: Shape, told: bool) -> Tensor:
-    """Arrays as a tensor ``[n, C', H', W']`` with channels first, uint8 or float32."""
+    """Arrays as a tensor ``[n, C', H', W']`` with channels first, or rows as they are; uint8 or float32."""
     if isinstance(values, np.ndarray):
         if values.dtype.kind not in "fiub":
             raise MetafilmError(
@@ -77,7 +78,17 @@ def _batch(values: Tensor | np.ndarray, shape: Shape, told: bool) -> Tensor:
         bad = int((~values.isfinite()).sum())
         raise MetafilmError(f"{bad} values of the pictures are NaN or infinite; look where they come from")
     if values.dim() == 2:
-        return _unflattened(values, shape, told)
+        columns = values.shape[1]
+        if not columns:
+            raise MetafilmError(f"rows of shape {tuple(values.shape)} hold no pictures; give (n, H * W)")
+        side = _side(columns)
+        if not told and columns not in (side * side, math.prod(shape)):
+            warnings.warn(
+                f"rows of {columns} numbers are no square pictures: they are filled up to {side} x {side}; "
+                "give pictures as (n, H, W) where they are of another shape",
+                stacklevel=5,
+            )
+        return values
     if values.dtype != torch.uint8 and values.numel() and float(values.min()) < LOWEST:
         raise MetafilmError(
             f"pixels go from {float(values.min()):.3g} to {float(values.max()):.3g}, expected none below 0; "
@@ -96,23 +107,19 @@ def _batch(values: Tensor | np.ndarray, shape: Shape, told: bool) -> Tensor:
     )
 
 
-def _unflattened(rows: Tensor, shape: Shape, told: bool) -> Tensor:
-    """``[n, H * W]`` as ``[n, 1, H, W]``, and rows of the learner's own size in its shape."""
+def _side(columns: int) -> int:
+    """Of the least square that holds so many pixels."""
+    return math.isqrt(columns - 1) + 1
+
+
+def unflattened(rows: Tensor, shape: Shape) -> Tensor:
+    """``[n, H * W]`` as ``[n, 1, H, W]``, filled up with black; rows of the learner's own size in its
+    shape."""
     columns = rows.shape[1]
     if columns == math.prod(shape):
         return rows.unflatten(1, shape)
-    side = math.ceil(math.sqrt(columns))
-    if columns == 0 or not len(rows):
-        raise MetafilmError(f"rows of shape {tuple(rows.shape)} hold no pictures; give (n, H * W)")
-    if side * side != columns:
-        if not told:
-            warnings.warn(
-                f"rows of {columns} numbers are no square pictures: they are filled up to {side} x {side} "
-                "with their least value; give pictures as (n, H, W) where they are of another shape",
-                stacklevel=5,
-            )
-        rows = F.pad(rows, (0, side * side - columns), value=float(rows.min()))
-    return rows.unflatten(1, (1, side, side))
+    side = _side(columns)
+    return F.pad(rows, (0, side * side - columns)).unflatten(1, (1, side, side))
 
 
 def ends(parts: list[Tensor]) -> tuple[float, float]:
@@ -143,6 +150,7 @@ def stacked(parts: list[Tensor], shape: Shape, black: float, white: float) -> Te
             part = ((part - black) / (white - black)).clamp(0, 1)
         elif part.dtype == torch.uint8 and not plain:
             part = part.to(torch.float32) / 255
+        part = unflattened(part, shape) if part.dim() == 2 else part
         done.append(sized(with_channels(part, shape[0]), shape[1], shape[2]))
     return done[0] if len(done) == 1 else torch.cat(done)
 
