@@ -43,6 +43,9 @@ class FewShotClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin, Transf
         gate: whether held-out examples decide how many of the steps are taken; None: as the learner has it,
             and such networks have one.
         invert: ``auto``, ``yes`` or ``no``: exchange light and dark.
+        reject: share of pictures of known classes that `predict` may take for unknown, between 0 and 1, so
+            that it can say None of pictures of other classes; for weights that were calibrated, as
+            ``omniglot-conv4`` is (``metafilm calibrate``). None: every picture gets a label.
 
     Attributes:
         learner_: the learner.
@@ -69,6 +72,7 @@ class FewShotClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin, Transf
         steps: int | None = None,
         gate: bool | None = None,
         invert: str = "auto",
+        reject: float | None = None,
     ) -> None:
         self.learner = learner
         self.weights = weights
@@ -76,6 +80,7 @@ class FewShotClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin, Transf
         self.steps = steps
         self.gate = gate
         self.invert = invert
+        self.reject = reject
 
     def fit(self, X: Any, y: Any = None) -> Self:
         """Learn classes from examples, and forget any others.
@@ -117,9 +122,14 @@ class FewShotClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin, Transf
         return self._adapt(torch.cat((before, images)), np.concatenate((known, y)))
 
     def predict(self, X: Any) -> np.ndarray:
-        """The most probable label of each picture, ``[n]``."""
-        logits = self._prepared(X, "logits")
-        return self.classes_[logits.argmax(1)]
+        """The most probable label of each picture, ``[n]``; with ``reject`` an array of objects, None for
+        pictures that are like none of the classes."""
+        named = self._prepared(X, "logits").argmax(1)
+        if self.reject is None:
+            return self.classes_[named]
+        found = self.classes_[named].astype(object)
+        found[~self._prepared(X, "known", self.reject)] = None
+        return found
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Probabilities ``[n, classes]`` float64, columns in the order of `classes_`."""
@@ -130,11 +140,14 @@ class FewShotClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin, Transf
         return self._prepared(X, "embed")
 
     def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
-        """The share of pictures named rightly; X may be a folder of class folders, without y."""
+        """The share of pictures named rightly, None wrong unless y has it too; X may be a folder of class
+        folders, without y."""
         check_is_fitted(self, "task_")
         if is_folder(X):
             X, y = of_folder(X, y, self.learner_.image_shape)
-        return super().score(X, y, sample_weight)
+        if self.reject is None:
+            return super().score(X, y, sample_weight)
+        return float(np.average(self.predict(X) == np.asarray(y, object), weights=sample_weight))
 
     @property
     def film_(self) -> dict[str, Tensor]:
@@ -237,16 +250,18 @@ class FewShotClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin, Transf
         task = self.learner_.adapt(
             images, [names[i] for i in labels.tolist()], steps=steps, gate=self.gate, checked=True
         )
+        if self.reject is not None:
+            task.known(images[:1], self.reject)  # its errors come now
         self.task_, self.classes_ = task, classes
         self._images, self._labels = images, torch.from_numpy(labels)
         return self
 
-    def _prepared(self, X: Any, method: str) -> np.ndarray:
+    def _prepared(self, X: Any, method: str, *more: Any) -> np.ndarray:
         """What a method of the task makes of pictures."""
         check_is_fitted(self, "task_")
         X, _ = checked(self, X, first=False, labelled=False)
         images, _ = self.learner_.preprocess(X, recipe=self.recipe_)
-        return getattr(self.task_, method)(images).numpy(force=True)
+        return getattr(self.task_, method)(images, *more).numpy(force=True)
 
     def _require_among(self, y: Any, classes: Any) -> None:
         if classes is None or y is None:

@@ -18,6 +18,7 @@ from metafilm.errors import MetafilmError
 from metafilm.learner.build import load_learner
 from metafilm.learner.learner import MetaFiLM
 from metafilm.learner.pictures import Recipe
+from metafilm.learner.task import Task
 from metafilm.storage.atomic import atomic_write
 
 
@@ -29,6 +30,7 @@ def predict(
     invert: str = "auto",
     json_file: Path | None = None,
     task_file: Path | None = None,
+    reject: float | None = None,
 ) -> int:
     """Adapt to the support pictures, classify the query pictures, print a table (with `json_file` -: JSON),
     then write the files asked for.
@@ -40,11 +42,13 @@ def predict(
     pictures = Pictures(learner, query, recipe)
     tell_skipped([*skipped, *pictures.skipped])
     task = learner.adapt(images, labels, steps=steps, checked=True)
+    predicted = pictures.predicted(task, reject)
     found: dict[str, Any] = {
         "checkpoint": str(run_or_name),
         "classes": task.classes,
         "inverted": recipe.inverted,
-        **pictures.predicted(task),
+        "reject": reject,
+        **predicted,
         "skipped": as_records([*skipped, *pictures.skipped]),
     }
     text = json.dumps(found, indent=2) + "\n"
@@ -59,6 +63,7 @@ def predict(
     return 0
 
 
+UNKNOWN = "unknown"  # what the table says of a picture of none of the classes
 Skipped = list[tuple[Path, str]]
 """Files that could not be read, and why."""
 
@@ -87,13 +92,14 @@ class Pictures:
         self.files, images, self.skipped = read_pictures(folder, channels, size)
         self.images, _ = learner.preprocess(images, recipe=recipe)
 
-    def predicted(self, task: Any) -> dict[str, Any]:
+    def predicted(self, task: Task, reject: float | None = None) -> dict[str, Any]:
         """`predictions`, a record a picture; where some lie in a class's folder, `accuracy` and how many are
-        `labelled`."""
+        `labelled`. With `reject` the prediction is None where a picture is of none of the classes."""
         probabilities = task.predict_proba(self.images)
+        known = [True] * len(self.files) if reject is None else task.known(self.images, reject).tolist()
         rows = [
-            describe(file, self.folder, task.classes, row)
-            for file, row in zip(self.files, probabilities, strict=True)
+            describe(file, self.folder, task.classes, row, familiar)
+            for file, row, familiar in zip(self.files, probabilities, known, strict=True)
         ]
         known = [row for row in rows if row["class"] is not None]
         if not known:
@@ -138,13 +144,15 @@ def read_pictures(
     return files, torch.from_numpy(np.stack(images)), skipped
 
 
-def describe(file: Path, query: Path, classes: list[str], row: Tensor) -> dict[str, Any]:
+def describe(
+    file: Path, query: Path, classes: list[str], row: Tensor, familiar: bool = True
+) -> dict[str, Any]:
     """One picture's record; `class` is the folder it lies in, where that is one of the classes."""
     best = int(row.argmax())
     folder = file.parent.name if file.parent != query else None
     return {
         "file": printable(file),
-        "prediction": classes[best],
+        "prediction": classes[best] if familiar else None,
         "probability": float(row[best]),
         "class": folder if folder in classes else None,
         "probabilities": {name: float(value) for name, value in zip(classes, row, strict=True)},
@@ -154,10 +162,11 @@ def describe(file: Path, query: Path, classes: list[str], row: Tensor) -> dict[s
 def print_table(found: dict[str, Any]) -> None:
     """A line a picture, and how many are right of those whose class is known."""
     width = max(len(row["file"]) for row in found["predictions"])
-    names = max(len(str(name)) for name in found["classes"])
+    names = max(len(str(name)) for name in (*found["classes"], UNKNOWN))
     for row in found["predictions"]:
         wrong = row["class"] is not None and row["class"] != row["prediction"]
         note = f"   (lies in {row['class']})" if wrong else ""
-        print(f"{row['file']:{width}}  {row['prediction']:{names}}  {100 * row['probability']:5.1f} %{note}")
+        said = UNKNOWN if row["prediction"] is None else row["prediction"]
+        print(f"{row['file']:{width}}  {said:{names}}  {100 * row['probability']:5.1f} %{note}")
     if "labelled" in found:
         print(f"{found['accuracy']:.1f} % of the {found['labelled']} pictures in a class's folder are right")

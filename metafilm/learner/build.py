@@ -21,6 +21,7 @@ from metafilm.learner.gate import Gate
 from metafilm.learner.inner_loop import InnerLoop
 from metafilm.learner.learner import MetaFiLM
 from metafilm.storage import tensorfile
+from metafilm.storage.calibration import read_calibration
 from metafilm.storage.models import load_state, model_path, read_classes, read_model
 
 
@@ -196,4 +197,5 @@ def load_learner(
     load_state(learner, tensors, path)
     learner.source = str(path_or_name)
     learner.trained_on = read_classes(path)
+    learner.calibration = read_calibration(path)
     return learner.to(device).eval()

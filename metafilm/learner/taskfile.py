@@ -26,6 +26,7 @@ class Contents(NamedTuple):
     classes: list[Any]
     fingerprint: str | None
     report: Report | None = None
+    shots: list[int] | None = None
 
 
 def write(path: str | Path, contents: Contents, learner: SharedNetwork) -> None:
@@ -53,6 +54,8 @@ def packed(contents: Contents, learner: SharedNetwork) -> tuple[dict[str, Tensor
     }
     if contents.report is not None:
         metadata["gate"] = json.dumps(contents.report.to_dict())
+    if contents.shots is not None:
+        metadata["shots"] = json.dumps(contents.shots)
     if isinstance(learner.source, dict):
         metadata["backbone"] = json.dumps(learner.source)
     elif learner.source is not None:
@@ -139,6 +142,7 @@ def unpacked(
         classes,
         metadata.get("fingerprint") or None,
         _report(path, metadata),
+        _shots(path, metadata, len(classes)),
     )
 
 
@@ -149,6 +153,20 @@ def _report(path: str | Path, metadata: dict[str, str]) -> Report | None:
         raise CheckpointError(
             f"{path} has a damaged report of the gate ({error}); adapt the task again"
         ) from error
+
+
+def _shots(path: str | Path, metadata: dict[str, str], ways: int) -> list[int] | None:
+    if "shots" not in metadata:
+        return None
+    try:
+        shots = [int(count) for count in json.loads(metadata["shots"])]
+        if len(shots) != ways or min(shots) < 1:
+            raise ValueError(shots)
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"{path} has damaged counts of its support images ({error}); adapt the task again"
+        ) from error
+    return shots
 
 
 def task_shapes(learner: SharedNetwork) -> dict[str, tuple[int, ...]]:

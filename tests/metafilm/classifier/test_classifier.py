@@ -227,3 +227,31 @@ def test_a_network_of_imagenet_with_its_gate(drawn, tmp_path) -> None:
     again = FewShotClassifier.load(tmp_path / "few")
     assert again.learner_ is few.learner_  # loaded once
     np.testing.assert_array_equal(again.predict(queries), few.predict(queries))
+
+
+def test_none_of_these(drawn, fitted, tmp_path) -> None:
+    support, labels, queries, wanted = drawn
+    pool = episodes.load("strokes", "val")
+    others = pool.images[-100::10]  # of other characters
+    few = FewShotClassifier(reject=0.2).fit(support[:10], labels[:10])
+    found = few.predict(queries)
+    assert found.dtype == object and None in found[10:] and set(found) == {"aleph", "bet", None}
+    known = few.task_.known(queries, 0.2).numpy()
+    assert (found[known] == few.classes_[few.predict_proba(queries)[known].argmax(1)]).all()
+    assert all(label is None for label in found[~known])
+    assert known[:10].mean() > known[10:].mean()
+    both = np.concatenate((wanted[:10], [None] * 10))
+    assert few.score(torch.cat((queries[:10], others)), both) == pytest.approx(
+        np.mean([a == b for a, b in zip(few.predict(torch.cat((queries[:10], others))), both, strict=True)])
+    )
+    strict = FewShotClassifier(reject=0.9).fit(support[:10], labels[:10]).predict(queries)
+    assert sum(label is None for label in strict) > sum(label is None for label in found)
+    few.save(tmp_path / "few")
+    assert FewShotClassifier.load(tmp_path / "few").predict(queries).tolist() == found.tolist()
+    with pytest.raises(MetafilmError, match="reject is 5; give the share"):
+        FewShotClassifier(reject=5).fit(support, labels)
+
+
+def test_no_threshold_without_calibration(make_learner, drawn) -> None:
+    with pytest.raises(MetafilmError, match="metafilm calibrate RUN"):
+        FewShotClassifier(make_learner(dtype=torch.float32), reject=0.05).fit(*drawn[:2])
