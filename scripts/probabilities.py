@@ -1,4 +1,5 @@
-"""What probabilities and rejections are worth on test classes: results/probabilities.json.
+"""What probabilities and rejections are worth on test classes: results/probabilities.json, quoted in
+docs/your-own-pictures.md.
 
     metafilm calibrate metafilm/storage/shipped/omniglot-conv4.safetensors    # on validation classes, first
     python scripts/probabilities.py omniglot-conv4 --shots 5
@@ -33,6 +34,8 @@ from metafilm.storage.atomic import atomic_write, finite  # noqa: E402
 from scripts.results import commit, hardware  # noqa: E402
 
 OUT = ROOT / "results" / "probabilities.json"
+PAGE = ROOT / "docs" / "your-own-pictures.md"
+BEGIN, END = "<!-- results/probabilities.json -->", "<!-- end of probabilities -->"
 
 
 def parsed(words: Sequence[str] | None = None) -> argparse.Namespace:
@@ -130,10 +133,36 @@ def put(row: dict[str, Any], path: Path) -> None:
     atomic_write(path, (json.dumps(finite(rows), indent=2) + "\n").encode())
 
 
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """The rows in Markdown, for docs/your-own-pictures.md."""
+    lines = [
+        "| data | shots | accuracy | calibration error at T = 1 | at the kept temperature | AUROC, known "
+        "against unknown | known taken for unknown, 5 % asked | unknown found |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        lines.append(
+            f"| {row['dataset']} | {row['shots']} | {row['accuracy']:.2f} ± {row['accuracy_ci95']:.2f} % "
+            f"| {row['ece_before']:.2f} % | {row['ece_after']:.2f} % "
+            f"| {row['auroc']:.4f} ± {row['auroc_ci95']:.4f} "
+            f"| {100 * row['false_alarm_measured']:.1f} ± {100 * row['false_alarm_ci95']:.1f} % "
+            f"| {100 * row['unknown_caught']:.1f} % |"
+        )
+    return "\n".join(lines)
+
+
+def write_page(rows: Sequence[dict[str, Any]]) -> None:
+    """The table in its place on the page."""
+    before, mark, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
+    PAGE.write_text(f"{before}{mark}\n{table(rows)}\n{END}{rest.partition(END)[2]}", encoding="utf-8")
+
+
 if __name__ == "__main__":
     given = parsed()
     row = record(given, " ".join(["python", "scripts/probabilities.py", *sys.argv[1:]]))
     put(row, given.out)
+    if given.out == OUT:
+        write_page(json.loads(OUT.read_text()))
     print(
         f"ECE {row['ece_before']:.2f} % before, {row['ece_after']:.2f} % after; AUROC {row['auroc']:.4f} ± "
         f"{row['auroc_ci95']:.4f}; {100 * row['false_alarm_measured']:.1f} % of known pictures taken for "
