@@ -11,6 +11,8 @@ from metafilm.config import load_config
 from metafilm.learner.build import load_learner
 from scripts.adaptation import NETWORKS, parsed, rows
 from scripts.probabilities import parsed as probabilities_options
+from scripts.probabilities import put
+from scripts.probabilities import record as probabilities
 from scripts.results import CRITERIA_ARMS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -121,3 +123,15 @@ def test_shipped_weights_are_calibrated_as_the_record_says():
         if row["checkpoint"] == "omniglot-conv4":
             assert row["temperature"] == calibration.temperature
             assert row["weights"] == learner.fingerprint() and row["calibrated_on"] == calibration.tasks
+
+
+def test_probabilities_of_another_data_set_take_the_place_of_earlier_ones(tmp_path):
+    words = ["omniglot-conv4", "--dataset", "strokes", "--ways", "2", "--shots", "2", "--queries", "3"]
+    out = tmp_path / "probabilities.json"
+    for episodes in (3, 4):
+        put(probabilities(probabilities_options([*words, "--episodes", str(episodes)]), "as above"), out)
+    put(probabilities(probabilities_options([*words, "--episodes", "3", "--shots", "1"]), "as above"), out)
+    one, two = json.loads(out.read_text())
+    assert (one["shots"], one["episodes"], two["shots"], two["episodes"]) == (1, 3, 2, 4)
+    assert two["dataset"] == "strokes" and 0.4 < two["auroc"] <= 1 and 0 <= two["false_alarm_measured"] <= 1
+    assert sum(part["count"] for part in two["reliability_after"]) == 4 * 2 * 3

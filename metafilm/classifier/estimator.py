@@ -186,6 +186,8 @@ class FewShotClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin, Transf
         Raises:
             CheckpointError: no such classifier, damaged, or the learner it names has other weights now.
         """
+        if not Path(path).is_file():
+            raise CheckpointError(f"{path}: no such file; give one that FewShotClassifier.save wrote")
         content = Path(path).read_bytes()
         try:
             found = cls(**file.parameters_of(content, str(path)))

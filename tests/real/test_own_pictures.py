@@ -11,7 +11,7 @@ from episodes import EpisodeSampler
 from episodes.datasets.omniglot import find_omniglot, list_characters
 from metafilm import MetaFiLM
 
-TASKS = 25
+TASKS = 15
 
 
 @pytest.mark.slow
@@ -25,7 +25,7 @@ def test_white_paper_scores_as_black_does() -> None:
     files = {name: paths for name, _, paths in list_characters(place)}
     generator = np.random.default_rng(0)
     right = {"black": 0, "white": 0, "left": 0}
-    for _ in range(TASKS):
+    for number in range(TASKS):
         classes = generator.choice(pool.num_classes, 5, replace=False)
         order = [generator.permutation(20) for _ in classes]
         drawn = [files[pool.class_names[number]] for number in classes]
@@ -41,7 +41,7 @@ def test_white_paper_scores_as_black_does() -> None:
         labels, wanted = np.repeat(range(5), 5).tolist(), np.repeat(range(5), 10)
         task = learner.adapt(black[0], labels)
         right["black"] += (np.array(task.predict(black[1])) == wanted).sum()
-        for kind in ("white", "left"):
+        for kind in ("white", "left")[: 1 + (number < 5)]:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 support, recipe = learner.preprocess(white[0], invert="auto" if kind == "white" else "no")
@@ -49,7 +49,8 @@ def test_white_paper_scores_as_black_does() -> None:
             task = learner.adapt(support, labels, checked=True)
             queries, _ = learner.preprocess(white[1], recipe=recipe)
             right[kind] += (np.array(task.predict(queries)) == wanted).sum()
-    black, white, left = (100 * right[kind] / (50 * TASKS) for kind in ("black", "white", "left"))
+    tasks = {"black": TASKS, "white": TASKS, "left": 5}
+    black, white, left = (100 * right[kind] / (50 * count) for kind, count in tasks.items())
     assert black > 99 and abs(black - white) < 1
     assert left < black - 10  # what it would cost
 
@@ -59,5 +60,5 @@ def test_photographs_are_left_alone() -> None:
     learner = MetaFiLM.from_pretrained("omniglot-conv4")
     for shots in (1, 5):
         sampler = EpisodeSampler(episodes.load("miniimagenet", "val"), 5, shots, 1, 0)
-        for number in range(100):
+        for number in range(40):
             assert not learner.preprocess(sampler[number].support_images[0])[1].inverted
