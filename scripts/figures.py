@@ -1,8 +1,9 @@
-"""Draw the README's pictures, docs/PICTURE.svg.
+"""Draw the pictures of README and pages, docs/PICTURE.svg.
 
 python scripts/figures.py architecture
 python scripts/figures.py deviations runs/criteria/encoder+steps [--tasks 300]    # needs the extra `plots`
 python scripts/figures.py gains                                                 # of results/adaptation.json
+python scripts/figures.py reliability                                       # of results/probabilities.json
 """
 
 import argparse
@@ -179,11 +180,36 @@ def gains() -> None:
     save(figure, DOCS / "gains.svg")
 
 
+def reliability() -> None:
+    """Accuracy against confidence, a panel for each record: as the logits come, and at the kept temperature.
+
+    A mark's area grows with the root of its share of the predictions.
+    """
+    rows = json.loads((DOCS.parent / "results" / "probabilities.json").read_text())
+    figure, panels = plt.subplots(1, len(rows), figsize=(3.4 * len(rows), 3.4), sharey=True, squeeze=False)
+    for axis, row in zip(panels[0], rows, strict=True):
+        axis.plot((0, 1), (0, 1), color=INK, lw=0.8, ls=":")
+        for when, colour in (("before", BIAS), ("after", GAIN)):
+            parts = row[f"reliability_{when}"]
+            total = sum(part["count"] for part in parts)
+            sizes = [6 + 120 * (part["count"] / total) ** 0.5 for part in parts]
+            sure, right = ([part[name] for part in parts] for name in ("confidence", "accuracy"))
+            temperature = 1 if when == "before" else row["temperature"]
+            axis.plot(sure, right, color=colour, lw=1)
+            label = f"T = {temperature:.3g}: {row[f'ece_{when}']:.2f} %"
+            axis.scatter(sure, right, sizes, color=colour, alpha=0.7, lw=0, label=label)
+        axis.set(title=f"{row['dataset']}, {row['ways']}-way {row['shots']}-shot", xlabel="probability given")
+        axis.title.set_fontsize(9)
+        axis.legend(frameon=False, fontsize=8, loc="upper left", title="calibration error", title_fontsize=8)
+    panels[0][0].set_ylabel("share that is right")
+    save(figure, DOCS / "reliability.svg")
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("picture", choices=("architecture", "deviations", "gains"))
+    parser.add_argument("picture", choices=("architecture", "deviations", "gains", "reliability"))
     parser.add_argument("run", nargs="?", default="omniglot-conv4")
     parser.add_argument("--tasks", type=int, default=300)
     parser.add_argument("--data-root", type=Path, default=None)
@@ -193,6 +219,8 @@ def main() -> int:
         architecture()
     elif arguments.picture == "gains":
         gains()
+    elif arguments.picture == "reliability":
+        reliability()
     else:
         deviations(arguments.run, arguments.tasks, arguments.data_root)
     return 0

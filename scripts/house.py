@@ -43,6 +43,7 @@ FLOORS = {
         "learner",
         "evaluation",
         "serving",
+        "classifier",
         "training",
         "cli",
     ],

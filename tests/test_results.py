@@ -8,7 +8,11 @@ import pytest
 
 from metafilm.cli import commands as cli
 from metafilm.config import load_config
+from metafilm.learner.build import load_learner
 from scripts.adaptation import NETWORKS, parsed, rows
+from scripts.probabilities import parsed as probabilities_options
+from scripts.probabilities import put
+from scripts.probabilities import record as probabilities
 from scripts.results import CRITERIA_ARMS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -17,7 +21,9 @@ ALL = [
     for file in sorted((ROOT / "results").glob("*.json"))
     for row in json.loads(file.read_text())
 ]
-RECORDS = [(name, row) for name, row in ALL if name != "adaptation.json"]
+OTHERS = ("adaptation.json", "probabilities.json")
+RECORDS = [(name, row) for name, row in ALL if name not in OTHERS]
+PROBABILITIES = [row for name, row in ALL if name == "probabilities.json"]
 ADAPTATION = [row for name, row in ALL if name == "adaptation.json"]
 KEYS = set(
     "dataset split ways shots queries episodes seed ci95 protocol checkpoint wall_seconds stages steps "
@@ -78,3 +84,54 @@ def test_adaptation_is_paired_and_can_be_run_again():
         base = found[backbone, dataset, shots, "identity"]
         assert math.isclose(row["gain"], row["accuracy"] - base["accuracy"], abs_tol=1e-9)
         assert row["episodes"] == base["episodes"] and dataset in NETWORKS[backbone].datasets
+
+
+def test_there_are_probabilities_of_the_shipped_weights():
+    assert {(row["checkpoint"], row["shots"]) for row in PROBABILITIES} >= {("omniglot-conv4", 5)}
+
+
+@pytest.mark.parametrize("row", PROBABILITIES, ids=[str(i) for i in range(len(PROBABILITIES))])
+def test_probabilities_are_complete_and_can_be_run_again(row):
+    keys = set(
+        "dataset split ways shots episodes seed command commit hardware wall_seconds ece_before ece_after "
+        "temperature auroc auroc_ci95 false_alarm_asked false_alarm_measured protocol checkpoint "
+        "weights".split()
+    )
+    assert set(row) >= keys and row["split"] == "test" and row["protocol"] == "inductive"
+    assert len(row["commit"]) == 40 and row["episodes"] >= 600 and row["temperature"] > 0
+    assert row["calibrated_on"]["split"] != row["split"]
+    known = row["episodes"] * row["ways"] * row["queries"]
+    for when in ("before", "after"):
+        parts = row[f"reliability_{when}"]
+        assert sum(part["count"] for part in parts) == known
+        gaps = sum(part["count"] * abs(part["accuracy"] - part["confidence"]) for part in parts)
+        assert math.isclose(100 * gaps / known, row[f"ece_{when}"])
+        right = sum(part["count"] * part["accuracy"] for part in parts)
+        assert math.isclose(100 * right / known, row["accuracy"], rel_tol=1e-6)
+    words = row["command"].split()
+    assert words[:2] == ["python", "scripts/probabilities.py"]
+    again = probabilities_options(words[2:])
+    names = ("ways", "shots", "queries", "episodes", "seed", "split")
+    assert all(getattr(again, name) == row[name] for name in names) and again.run == row["checkpoint"]
+
+
+def test_shipped_weights_are_calibrated_as_the_record_says():
+    learner = load_learner("omniglot-conv4")
+    calibration = learner.calibrated()
+    assert calibration is not None and calibration.tasks["split"] == "val"
+    for row in PROBABILITIES:
+        if row["checkpoint"] == "omniglot-conv4":
+            assert row["temperature"] == calibration.temperature
+            assert row["weights"] == learner.fingerprint() and row["calibrated_on"] == calibration.tasks
+
+
+def test_probabilities_of_another_data_set_take_the_place_of_earlier_ones(tmp_path):
+    words = ["omniglot-conv4", "--dataset", "strokes", "--ways", "2", "--shots", "2", "--queries", "3"]
+    out = tmp_path / "probabilities.json"
+    for episodes in (3, 4):
+        put(probabilities(probabilities_options([*words, "--episodes", str(episodes)]), "as above"), out)
+    put(probabilities(probabilities_options([*words, "--episodes", "3", "--shots", "1"]), "as above"), out)
+    one, two = json.loads(out.read_text())
+    assert (one["shots"], one["episodes"], two["shots"], two["episodes"]) == (1, 3, 2, 4)
+    assert two["dataset"] == "strokes" and 0.4 < two["auroc"] <= 1 and 0 <= two["false_alarm_measured"] <= 1
+    assert sum(part["count"] for part in two["reliability_after"]) == 4 * 2 * 3

@@ -76,22 +76,26 @@ def read_image(path: Path, channels: int = 3, size: int = 84, invert: bool = Fal
     centre cropped. invert: 255 - value, for ink on paper where ink on black is expected (Omniglot). Raises
     OSError when it is no picture of FORMATS, no regular file or too large; see `open_picture`.
     """
+    with open_picture(path) as opened:
+        opened.load()
+        pixels = as_pixels(opened, channels, size)
+    return 255 - pixels if invert else pixels
+
+
+def as_pixels(picture: "Image.Image", channels: int, size: int) -> np.ndarray:
+    """Pillow's picture as uint8 [channels, size, size], brought to it as `read_image` says."""
     from PIL import Image, ImageOps
 
     if channels not in (1, 3):
         raise EpisodesError(f"pictures have 1 (grey) or 3 (RGB) channels, not {channels}")
-    with open_picture(path) as opened:
-        opened.load()
-        picture = ImageOps.exif_transpose(opened)
-    picture = _eight_bit(picture)
+    picture = _eight_bit(ImageOps.exif_transpose(picture))
     if picture.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in picture.info:
         picture = picture.convert("RGBA")
         picture = Image.alpha_composite(Image.new("RGBA", picture.size, (255, 255, 255, 255)), picture)
     # Before resizing: Pillow silently falls back to nearest neighbour on modes "1" and "P".
     picture = picture.convert("L" if channels == 1 else "RGB")
     picture = fit(picture, size)
-    pixels = np.asarray(picture, np.uint8).reshape(size, size, channels).transpose(2, 0, 1)
-    return 255 - pixels if invert else np.ascontiguousarray(pixels)
+    return np.array(np.asarray(picture, np.uint8).reshape(size, size, channels).transpose(2, 0, 1), order="C")
 
 
 def open_picture(path: Path) -> "ImageFile":

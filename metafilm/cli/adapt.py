@@ -5,11 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from episodes.progress import Progress
-from metafilm.backbones import LIBRARIES, LITE0
 from metafilm.cli.output import to_standard_output
 from metafilm.cli.predict import Pictures, as_records, print_table, read_support, tell_skipped
 from metafilm.errors import MetafilmError
-from metafilm.learner.build import load_learner
+from metafilm.learner.build import is_pretrained, load_learner, pretrained_learner
 from metafilm.learner.gate import HeldOut, leave_one_out
 from metafilm.learner.inner_loop import watcher
 from metafilm.learner.learner import MetaFiLM
@@ -39,8 +38,8 @@ def adapt(
     Raises MetafilmError, EpisodesError.
     """
     learner = learner_of(backbone, weights, image_size, sites, step_size)
-    images, labels, invert, skipped = read_support(learner, backbone, support, invert)
-    pictures = None if query is None else Pictures(learner, query, invert)
+    images, labels, recipe, skipped = read_support(learner, backbone, support, invert)
+    pictures = None if query is None else Pictures(learner, query, recipe)
     skipped = [*skipped, *([] if pictures is None else pictures.skipped)]
     tell_skipped(skipped)
     task, held_out = adapted(learner, images, labels, steps, gate)
@@ -48,6 +47,7 @@ def adapt(
         "backbone": backbone,
         "classes": task.classes,
         "support": len(labels),
+        "inverted": recipe.inverted,
         "leave_one_out": None if held_out is None else held_out._asdict(),
         "gate": None if task.report is None else finite(task.report.to_dict()),
         "deviations": sum(value.numel() for value in task.film.values()),
@@ -80,8 +80,7 @@ def learner_of(
 
     Raises MetafilmError: options that a trained learner can't take, or see `load_learner`.
     """
-    name = LITE0 if backbone == "lite0" else backbone
-    if not name.startswith(tuple(f"{library}:" for library in LIBRARIES)):
+    if not is_pretrained(backbone):
         options = {"weights": weights, "image-size": image_size, "sites": sites, "step-size": step_size}
         if given := [f"--{option}" for option, value in options.items() if value is not None]:
             raise MetafilmError(
@@ -91,10 +90,10 @@ def learner_of(
         return load_learner(backbone)
     words = " ".join(sites or ("all",))
     settings: dict[str, Any] = {} if step_size is None else {"step_size": step_size}
-    return MetaFiLM.from_backbone(
-        name,
-        None if image_size is None else (3, image_size, image_size),
-        weights=weights or ("lite0" if backbone == "lite0" else "default"),
+    return pretrained_learner(
+        backbone,
+        weights=weights,
+        image_size=image_size,
         sites=words if len(sites or ()) < 2 or words.startswith("last ") else list(sites or ()),
         **settings,
     )
@@ -112,7 +111,7 @@ def adapted(
         token = watcher.set(bar.advance)
         try:
             held_out = leave_one_out(learner, episode, steps=steps, gate=gate)
-            return learner.adapt(images, labels, steps=steps, gate=gate), held_out
+            return learner.adapt(images, labels, steps=steps, gate=gate, checked=True), held_out
         finally:
             watcher.reset(token)
 

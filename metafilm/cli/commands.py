@@ -1,4 +1,4 @@
-"""The command line: `metafilm demo | train | eval | predict | adapt | data | doctor`.
+"""The command line: `metafilm demo | train | eval | predict | adapt | calibrate | data | doctor`.
 
 Here stand the commands and their options; what they do stands in the files beside this one, which are
 imported only by the command that needs them. Options are spelled with hyphens; underscores are taken too.
@@ -160,7 +160,11 @@ class Predict:
     steps: int | None = None
     """Inner steps; default: the run's."""
     invert: Literal["auto", "yes", "no"] = "auto"
-    """Turn dark on light into light on dark; auto: for learners of handwriting, where mostly light."""
+    """Exchange light and dark; auto: where the examples as a whole are strokes on the other ground than those
+    trained on, with a warning."""
+    reject: float | None = None
+    """Say unknown of pictures that are like none of the classes, so that this share of pictures that are of a
+    class, such as 0.05, is taken for unknown too; for weights that were calibrated."""
     json: Path | None = None
     """Write predictions and probabilities to this file; - for standard output."""
     save_task: Path | None = None
@@ -174,7 +178,14 @@ class Predict:
         require_writable(self.json)
         require_writable(self.save_task)
         return predict(
-            self.run_or_name, self.support, self.query, self.steps, self.invert, self.json, self.save_task
+            self.run_or_name,
+            self.support,
+            self.query,
+            self.steps,
+            self.invert,
+            self.json,
+            self.save_task,
+            self.reject,
         )
 
 
@@ -208,7 +219,8 @@ class Adapt:
     no_gate: Switch = False
     """Take all steps, whatever held-out pictures say of them."""
     invert: Literal["auto", "yes", "no"] = "auto"
-    """Turn dark on light into light on dark; auto: for learners of handwriting, where mostly light."""
+    """Exchange light and dark; auto: where the examples as a whole are strokes on the other ground than those
+    trained on, with a warning."""
     json: Path | None = None
     """Write what was found to this file; - for standard output."""
     debug: Switch = False
@@ -232,6 +244,42 @@ class Adapt:
             gate=not self.no_gate,
             invert=self.invert,
             json_file=self.json,
+        )
+
+
+@dataclass(frozen=True)
+class Calibrate:
+    """Measure on validation tasks what the weights' probabilities are worth, and keep that with the weights.
+
+    A temperature by which probabilities mean what they say, and thresholds by which pictures of none of the
+    classes are told (--reject of predict).
+    """
+
+    run_or_name: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RUN")]
+    """A run directory or a .safetensors file, which is written to."""
+    ways: int | None = None
+    """Classes in a task; default: as in the run's validation."""
+    shots: tuple[int, ...] = (1, 5)
+    """Support images per class, one or several numbers; give RUN before them."""
+    episodes: int = 400
+    """Tasks of each number of shots."""
+    seed: int = 0
+    """Seed of the tasks."""
+    data_root: Path | None = None
+    """Where data sets lie; default: $METAFILM_DATA, else the user's cache directory."""
+    debug: Switch = False
+    """Show the traceback of an error."""
+
+    def run(self) -> int:
+        from metafilm.cli.calibrate import calibrate
+
+        return calibrate(
+            self.run_or_name,
+            ways=self.ways,
+            shots=self.shots,
+            episodes=self.episodes,
+            seed=self.seed,
+            data_root=self.data_root,
         )
 
 
@@ -314,7 +362,9 @@ class Doctor:
         return doctor(self.data_root)
 
 
-def parse(arguments: Sequence[str]) -> Demo | Train | Eval | Predict | Adapt | DataCommand | Doctor:
+def parse(
+    arguments: Sequence[str],
+) -> Demo | Train | Eval | Predict | Adapt | Calibrate | DataCommand | Doctor:
     """Options to a command. The settings of `train CONFIG` start from that file.
 
     Raises MetafilmError, ConfigError listing all that is wrong with the settings.
@@ -331,6 +381,7 @@ def parse(arguments: Sequence[str]) -> Demo | Train | Eval | Predict | Adapt | D
         | Annotated[Eval, tyro.conf.subcommand("eval")]
         | Annotated[Predict, tyro.conf.subcommand("predict")]
         | Annotated[Adapt, tyro.conf.subcommand("adapt")]
+        | Annotated[Calibrate, tyro.conf.subcommand("calibrate")]
         | Annotated[DataCommand, tyro.conf.subcommand("data")]
         | Annotated[Doctor, tyro.conf.subcommand("doctor")]
     )

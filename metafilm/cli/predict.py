@@ -10,13 +10,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from episodes import DATASETS
 from episodes.datasets.folder import SUFFIXES, read_class_folders
 from episodes.files.images import read_image
 from episodes.files.root import printable
 from metafilm.cli.output import to_standard_output
 from metafilm.errors import MetafilmError
 from metafilm.learner.build import load_learner
+from metafilm.learner.learner import MetaFiLM
+from metafilm.learner.pictures import Recipe
+from metafilm.learner.task import Task
 from metafilm.storage.atomic import atomic_write
 
 
@@ -28,6 +30,7 @@ def predict(
     invert: str = "auto",
     json_file: Path | None = None,
     task_file: Path | None = None,
+    reject: float | None = None,
 ) -> int:
     """Adapt to the support pictures, classify the query pictures, print a table (with `json_file` -: JSON),
     then write the files asked for.
@@ -35,14 +38,17 @@ def predict(
     Unreadable pictures are named on standard error and skipped. Raises MetafilmError, EpisodesError.
     """
     learner = load_learner(run_or_name)
-    images, labels, invert, skipped = read_support(learner, run_or_name, support, invert)
-    pictures = Pictures(learner, query, invert)
+    images, labels, recipe, skipped = read_support(learner, run_or_name, support, invert)
+    pictures = Pictures(learner, query, recipe)
     tell_skipped([*skipped, *pictures.skipped])
-    task = learner.adapt(images, labels, steps=steps)
+    task = learner.adapt(images, labels, steps=steps, checked=True)
+    predicted = pictures.predicted(task, reject)
     found: dict[str, Any] = {
         "checkpoint": str(run_or_name),
         "classes": task.classes,
-        **pictures.predicted(task),
+        "inverted": recipe.inverted,
+        "reject": reject,
+        **predicted,
         "skipped": as_records([*skipped, *pictures.skipped]),
     }
     text = json.dumps(found, indent=2) + "\n"
@@ -57,46 +63,43 @@ def predict(
     return 0
 
 
+UNKNOWN = "unknown"  # what the table says of a picture of none of the classes
 Skipped = list[tuple[Path, str]]
 """Files that could not be read, and why."""
 
 
 def read_support(
-    learner: Any, name: str, support: Path, invert: str
-) -> tuple[Tensor, list[str], str, Skipped]:
-    """The support pictures as the learner wants them, their labels, `yes`, `no` or `auto` for the other
-    pictures, and what was skipped. Raises MetafilmError, EpisodesError."""
+    learner: MetaFiLM, name: str, support: Path, invert: str
+) -> tuple[Tensor, list[str], Recipe, Skipped]:
+    """The support pictures as the learner wants them, their labels, the recipe for the other pictures, and
+    what was skipped. Warns where they are inverted. Raises MetafilmError, EpisodesError."""
     if learner.regression or len(learner.image_shape) != 3:
         raise MetafilmError(f"{name} learned functions, not pictures; use a run on pictures")
     channels, size = learner.image_shape[0], learner.image_shape[-1]
-    names = learner.config.data.name if learner.config is not None else ()
-    names = (names,) if isinstance(names, str) else names
-    # Where training pictures were light strokes on black, a user's scan is dark on light.
-    ink = bool(names) and all(name in DATASETS and DATASETS[name].ink for name in names)
-    if invert == "auto" and not ink:
-        invert = "no"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the unreadable ones come back in the list too
         images, labels, classes, _, skipped = read_class_folders(support, channels, size)
-    return light_on_dark(images, invert), [classes[i] for i in labels.tolist()], invert, skipped
+    images, recipe = learner.preprocess(images, invert=invert)
+    return images, [classes[i] for i in labels.tolist()], recipe, skipped
 
 
 class Pictures:
-    """Pictures to classify, in class folders or not."""
+    """Pictures to classify, in class folders or not, brought to the learner's form as the support was."""
 
-    def __init__(self, learner: Any, folder: Path, invert: str) -> None:
+    def __init__(self, learner: MetaFiLM, folder: Path, recipe: Recipe) -> None:
         channels, size = learner.image_shape[0], learner.image_shape[-1]
         self.folder = folder
         self.files, images, self.skipped = read_pictures(folder, channels, size)
-        self.images = light_on_dark(images, invert)
+        self.images, _ = learner.preprocess(images, recipe=recipe)
 
-    def predicted(self, task: Any) -> dict[str, Any]:
+    def predicted(self, task: Task, reject: float | None = None) -> dict[str, Any]:
         """`predictions`, a record a picture; where some lie in a class's folder, `accuracy` and how many are
-        `labelled`."""
+        `labelled`. With `reject` the prediction is None where a picture is of none of the classes."""
         probabilities = task.predict_proba(self.images)
+        known = [True] * len(self.files) if reject is None else task.known(self.images, reject).tolist()
         rows = [
-            describe(file, self.folder, task.classes, row)
-            for file, row in zip(self.files, probabilities, strict=True)
+            describe(file, self.folder, task.classes, row, familiar)
+            for file, row, familiar in zip(self.files, probabilities, known, strict=True)
         ]
         known = [row for row in rows if row["class"] is not None]
         if not known:
@@ -141,23 +144,15 @@ def read_pictures(
     return files, torch.from_numpy(np.stack(images)), skipped
 
 
-def light_on_dark(images: Tensor, invert: str) -> Tensor:
-    """uint8 [N, C, H, W] with all (`yes`), none (`no`) or the mostly light pictures (`auto`) inverted."""
-    if invert == "no":
-        return images
-    if invert == "yes":
-        return 255 - images
-    light = images.flatten(1).float().mean(1) > 127.5
-    return torch.where(light[:, None, None, None], 255 - images, images)
-
-
-def describe(file: Path, query: Path, classes: list[str], row: Tensor) -> dict[str, Any]:
+def describe(
+    file: Path, query: Path, classes: list[str], row: Tensor, familiar: bool = True
+) -> dict[str, Any]:
     """One picture's record; `class` is the folder it lies in, where that is one of the classes."""
     best = int(row.argmax())
     folder = file.parent.name if file.parent != query else None
     return {
         "file": printable(file),
-        "prediction": classes[best],
+        "prediction": classes[best] if familiar else None,
         "probability": float(row[best]),
         "class": folder if folder in classes else None,
         "probabilities": {name: float(value) for name, value in zip(classes, row, strict=True)},
@@ -167,10 +162,11 @@ def describe(file: Path, query: Path, classes: list[str], row: Tensor) -> dict[s
 def print_table(found: dict[str, Any]) -> None:
     """A line a picture, and how many are right of those whose class is known."""
     width = max(len(row["file"]) for row in found["predictions"])
-    names = max(len(str(name)) for name in found["classes"])
+    names = max(len(str(name)) for name in (*found["classes"], UNKNOWN))
     for row in found["predictions"]:
         wrong = row["class"] is not None and row["class"] != row["prediction"]
         note = f"   (lies in {row['class']})" if wrong else ""
-        print(f"{row['file']:{width}}  {row['prediction']:{names}}  {100 * row['probability']:5.1f} %{note}")
+        said = UNKNOWN if row["prediction"] is None else row["prediction"]
+        print(f"{row['file']:{width}}  {said:{names}}  {100 * row['probability']:5.1f} %{note}")
     if "labelled" in found:
         print(f"{found['accuracy']:.1f} % of the {found['labelled']} pictures in a class's folder are right")

@@ -1,7 +1,23 @@
-"""How well a learner does: accuracy by stage of adaptation, with intervals."""
+"""How well a learner does: accuracy by stage of adaptation, with intervals; what its probabilities mean."""
 
+from metafilm.evaluation.calibration import area, calibration_error, fit_temperature, reliability
 from metafilm.evaluation.intervals import interval
+from metafilm.evaluation.judgements import Judgements, calibrated, judge
 from metafilm.evaluation.overlap import overlap
 from metafilm.evaluation.scoring import ENCODER_SUPPORT, TOGETHER, evaluate, staged
 
-__all__ = ["ENCODER_SUPPORT", "TOGETHER", "evaluate", "interval", "overlap", "staged"]
+__all__ = [
+    "ENCODER_SUPPORT",
+    "TOGETHER",
+    "Judgements",
+    "area",
+    "calibrated",
+    "calibration_error",
+    "evaluate",
+    "fit_temperature",
+    "interval",
+    "judge",
+    "overlap",
+    "reliability",
+    "staged",
+]

@@ -59,6 +59,19 @@ class Head(nn.Module):
     def predict(self, state: State, features: Tensor) -> Tensor:
         raise NotImplementedError
 
+    def familiarity(self, state: State, features: Tensor, counts: Tensor) -> Tensor:
+        """How much each query is like what the support holds, higher for more; only comparisons count.
+
+        Args:
+            state: of :meth:`fit`.
+            features: ``[T, Q, D]``.
+            counts: ``[T, ways]``, support images of each class.
+
+        Returns:
+            ``[T, Q]``; here the largest probability (Hendrycks & Gimpel, ICLR 2017, arXiv:1610.02136).
+        """
+        return self.predict(state, features).softmax(-1).amax(-1)
+
     def state_shapes(self, ways: int, features: int | None) -> dict[str, tuple[int | None, ...]]:
         """What ``fit`` gives, without the axis of tasks; None where D is not known."""
         return {"weight": (ways, features), "bias": (ways,)}

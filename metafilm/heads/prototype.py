@@ -64,6 +64,16 @@ class PrototypeHead(_PrototypeHead):
     """Negative squared Euclidean distance to the prototypes, times a learned scale (Snell et al. 2017; the
     scale after Oreshkin et al. 2018). The query's own norm is left out: it is the same for every class."""
 
+    def familiarity(self, state: State, features: Tensor, counts: Tensor) -> Tensor:
+        """Minus the squared distance to the nearest prototype, over 1 + 1/n.
+
+        A query of that class and the mean of n such images differ by 1 + 1/n times the spread of the class:
+        so that one threshold serves any number of shots.
+        """
+        points = state["prototypes"]
+        distances = torch.cdist(features, points, compute_mode="donot_use_mm_for_euclid_dist").square()
+        return -(distances / (1 + 1 / counts.unsqueeze(1))).amin(-1)
+
     @staticmethod
     def first_scale(in_features: int) -> float:
         # squared distances grow with the width of the features: the first logits are about as large at any
@@ -86,6 +96,10 @@ class CosineHead(_PrototypeHead):
     @staticmethod
     def first_scale(in_features: int) -> float:
         return 10.0
+
+    def familiarity(self, state: State, features: Tensor, counts: Tensor) -> Tensor:
+        """The largest cosine."""
+        return (self.predict(state, features) / self.log_scale.exp()).amax(-1)
 
     def plain(self, state: State) -> nn.Module:
         return CosineClassifier(state["prototypes"][0].detach(), self.log_scale.detach().exp())

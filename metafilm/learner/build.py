@@ -21,6 +21,7 @@ from metafilm.learner.gate import Gate
 from metafilm.learner.inner_loop import InnerLoop
 from metafilm.learner.learner import MetaFiLM
 from metafilm.storage import tensorfile
+from metafilm.storage.calibration import read_calibration
 from metafilm.storage.models import load_state, model_path, read_classes, read_model
 
 
@@ -126,6 +127,34 @@ def build_learner(
     return learner
 
 
+def is_pretrained(name: object) -> bool:
+    """Whether this names a network of another library: ``lite0``, ``timm:NAME`` or ``torchvision:NAME``."""
+    return name == "lite0" or str(name).startswith(tuple(f"{library}:" for library in LIBRARIES))
+
+
+def pretrained_learner(
+    name: str,
+    *,
+    weights: str | Path | None = None,
+    image_size: int | None = None,
+    sites: str | Sequence[str] = "all",
+    **settings: Any,
+) -> MetaFiLM:
+    """A learner of a network that :func:`is_pretrained` names; see :meth:`MetaFiLM.from_backbone`.
+
+    Args:
+        weights: None: ``lite0``'s own, or the library's from its hub.
+        image_size: side of the square pictures; None: what the network was made for.
+    """
+    return MetaFiLM.from_backbone(
+        LITE0 if name == "lite0" else name,
+        None if image_size is None else (3, image_size, image_size),
+        weights=weights or ("lite0" if name == "lite0" else "default"),
+        sites=sites,
+        **settings,
+    )
+
+
 def load_learner(
     path_or_name: str | Path | dict[str, Any],
     device: str | torch.device = "cpu",
@@ -148,10 +177,8 @@ def load_learner(
     """
     if isinstance(path_or_name, dict):
         return MetaFiLM.from_backbone(**path_or_name).to(device)
-    if str(path_or_name) == "lite0":
-        return MetaFiLM.from_backbone(LITE0, weights="lite0").to(device)
-    if str(path_or_name).startswith(tuple(f"{library}:" for library in LIBRARIES)):
-        return MetaFiLM.from_backbone(str(path_or_name)).to(device)
+    if is_pretrained(path_or_name):
+        return pretrained_learner(str(path_or_name)).to(device)
     path = model_path(path_or_name)
     tensors, metadata = tensorfile.read(path)
     if metadata.get("version") == parts.VERSION and "parts" in metadata:
@@ -170,4 +197,5 @@ def load_learner(
     load_state(learner, tensors, path)
     learner.source = str(path_or_name)
     learner.trained_on = read_classes(path)
+    learner.calibration = read_calibration(path)
     return learner.to(device).eval()

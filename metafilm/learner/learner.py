@@ -3,6 +3,7 @@ deviations."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from metafilm.learner.gate import Gate, choose
 from metafilm.learner.inner_loop import InnerLoop
 from metafilm.learner.network import SharedNetwork, join
 from metafilm.learner.outcome import Adaptation, Outcome
+from metafilm.learner.pictures import Recipe, complaint, mismatched, preprocess
 from metafilm.learner.support import as_pictures, support_episode
 from metafilm.learner.task import Task, settled
 
@@ -336,6 +338,34 @@ class MetaFiLM(SharedNetwork):
 
     # What a user does with a trained learner.
 
+    def preprocess(
+        self, pictures: Any, *, invert: str = "auto", recipe: Recipe | None = None
+    ) -> tuple[Tensor, Recipe]:
+        """Bring pictures of any kind to what the training data were: size, channels, orientation, polarity.
+
+        Args:
+            pictures: a list of paths, of PIL pictures or of arrays; an array or tensor ``[n, H, W]``,
+                ``[n, C, H, W]`` or ``[n, H, W, C]``, C 1, 3 or 4; or rows ``[n, H * W]`` of square pictures.
+                Files and PIL pictures are turned as their EXIF orientation says, transparency lies on white;
+                the shorter side is resized (bilinear, antialiased), the middle cropped. uint8, floats in [0,
+                1], or other numbers from 0 (flat rows: from their least) to their largest.
+            invert: ``yes``, ``no`` or ``auto``: where the weights were trained on strokes on a dark ground
+                and these pictures, taken together, are strokes on a light one (or the other way round), all
+                change light and dark, with a warning. Photographs and colour networks are left alone.
+            recipe: what the support set's call returned, for the queries: they are treated as it was,
+                whatever they look like, so that no query depends on another; None: ``pictures`` are a
+                support set.
+
+        Returns:
+            ``[n, *image_shape]``, uint8 or floats in [0, 1], for :meth:`adapt` and the task's ``predict``;
+            and the recipe.
+
+        Raises:
+            MetafilmError: an unreadable file (named), values or shapes that are no pictures, or a learner
+                that takes none.
+        """
+        return preprocess(self, pictures, invert=invert, recipe=recipe)
+
     def adapt(
         self,
         images: Any,
@@ -343,8 +373,11 @@ class MetaFiLM(SharedNetwork):
         *,
         steps: int | None = None,
         gate: bool | None = None,
+        checked: bool = False,
     ) -> Task:
         """Learn one task from its support set. Safe to call from several threads.
+
+        Warns of drawings on the other ground than those trained on, which :meth:`preprocess` mends.
 
         Args:
             images: ``[S, C, H, W]`` float in [0, 1] or uint8, as a tensor, an array, or a list of pictures
@@ -353,6 +386,7 @@ class MetaFiLM(SharedNetwork):
             steps: inner steps; None: the learner's ``evaluation_steps``.
             gate: whether held-out support images decide how many of them are taken; None: as the learner has
                 it.
+            checked: the images come from :meth:`preprocess`: nothing is said of their ground.
 
         Returns:
             The task: its deviations (``film``), ``predict``, ``predict_proba``, ``to_module``, ``save``; its
@@ -363,6 +397,12 @@ class MetaFiLM(SharedNetwork):
         """
         pictures = as_pictures(images, self.image_shape).to(self.mean.device, self.mean.dtype)
         episode, classes = support_episode(pictures, labels, self.regression)
+        if not checked and not self.regression and mismatched(self, pictures):
+            warnings.warn(
+                f"{complaint(self, len(pictures))}: invert them, or bring them to the learner's form by its "
+                "preprocess",
+                stacklevel=2,
+            )
         with self.evaluating(), torch.no_grad():
             found = self.adaptation(episode, steps=steps, gate=gate, all_stages=False)
             films = found.films[-1] or film.zeros(self.backbone, 1)

@@ -15,6 +15,7 @@ from metafilm import film, norms
 from metafilm.errors import MetafilmError
 from metafilm.film import FilmDict
 from metafilm.heads import Head
+from metafilm.storage.calibration import Calibration
 
 
 class SharedNetwork(nn.Module):
@@ -34,6 +35,7 @@ class SharedNetwork(nn.Module):
             that build it again; None where neither is known.
         trained_on: the classes that it was trained on (:class:`metafilm.config.classes.Classes`), where its
             file names them.
+        calibration: what validation tasks said of its probabilities, where its file says it.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class SharedNetwork(nn.Module):
         self.config: Any = None  # the config it was built from, where there is one; goes with the weights
         self.source: str | dict[str, Any] | None = None
         self.trained_on: Any = None
+        self.calibration: Calibration | None = None
         self._evaluating = Evaluating()
         self._fingerprint: tuple[list[tuple[int, int]], str] | None = None
 
@@ -150,6 +153,11 @@ class SharedNetwork(nn.Module):
                 digest.update(value.detach().float().cpu().contiguous().numpy().tobytes())
             self._fingerprint = versions, digest.hexdigest()[:16]
         return self._fingerprint[1]
+
+    def calibrated(self) -> Calibration | None:
+        """The calibration, where there is one and it is of the weights as they are now."""
+        found = self.calibration
+        return found if found is not None and found.weights == self.fingerprint() else None
 
     def prepare(self, images: Tensor) -> Tensor:
         """``[T, n, C, H, W]`` in [0, 1], or uint8 -> normalised ``[T·n, C, H, W]``, channels last."""

@@ -21,6 +21,7 @@ from metafilm.heads import HEADS
 from metafilm.learner.gate import Gate
 from metafilm.learner.inner_loop import InnerLoop
 from metafilm.storage import tensorfile
+from metafilm.storage.calibration import KEY
 from metafilm.storage.models import FORMAT, save_model
 
 VERSION = "2"
@@ -35,6 +36,7 @@ def save(path: str | Path, learner: Any) -> None:
     """Write a :class:`metafilm.MetaFiLM`. See :meth:`metafilm.MetaFiLM.save`."""
     mean, std = learner.mean.flatten().tolist(), learner.std.flatten().tolist()
     auxiliary = 0 if learner.auxiliary is None else learner.auxiliary.out_features
+    calibration = learner.calibrated()
     if learner.config is not None:
         build = {
             "image_shape": list(learner.image_shape),
@@ -42,7 +44,7 @@ def save(path: str | Path, learner: Any) -> None:
             "mean": mean,
             "std": std,
         }
-        save_model(path, learner.state_dict(), learner.config, build, learner.trained_on)
+        save_model(path, learner.state_dict(), learner.config, build, learner.trained_on, calibration)
         return
     described: dict[str, Any] = {
         "backbone": _described(learner.backbone),
@@ -65,6 +67,8 @@ def save(path: str | Path, learner: Any) -> None:
                 "state_dict() and build it yourself"
             )
     metadata = {"format": FORMAT, "version": VERSION, "parts": json.dumps(described)}
+    if calibration is not None:
+        metadata[KEY] = calibration.to_json()
     tensorfile.write(path, learner.state_dict(), metadata)
 
 

@@ -18,6 +18,7 @@ from metafilm.learner.finite import not_finite, require_finite_weights
 from metafilm.learner.gate import Report
 from metafilm.learner.network import SharedNetwork
 from metafilm.learner.support import as_pictures
+from metafilm.storage.calibration import Calibration
 
 
 class Task:
@@ -33,6 +34,7 @@ class Task:
         classes: label of each output; empty for regression.
         fingerprint: of the weights it was adapted with (:meth:`SharedNetwork.fingerprint`).
         report: what the gate saw and chose; None where there was none.
+        shots: support images of each class; None where a file of an older version doesn't say.
     """
 
     def __init__(
@@ -44,11 +46,12 @@ class Task:
         classes: list[Any],
         fingerprint: str | None = None,
         report: Report | None = None,
+        shots: list[int] | None = None,
     ) -> None:
         self.learner, self.film, self.state = learner, deviations, state
         self.statistics, self.classes = statistics, classes
         self.fingerprint = fingerprint or learner.fingerprint()
-        self.report = report
+        self.report, self.shots = report, shots
         self._module: nn.Module | None = None
 
     def __repr__(self) -> str:
@@ -78,20 +81,61 @@ class Task:
             return torch.cat([network(part) for part in pictures.split(batch_size)])
 
     def predict_proba(self, images: Any) -> Tensor:
-        """Class probabilities ``[Q, ways]``, columns in the order of ``classes``.
+        """Class probabilities ``[Q, ways]``, columns in the order of ``classes``; at the temperature that
+        was calibrated for the learner's weights, where one was (``metafilm calibrate``).
 
         Raises:
             MetafilmError: a regression task, or images of another shape.
         """
         if self.learner.regression:
             raise MetafilmError("a regression task has values, not class probabilities; use predict")
-        return self.logits(images).softmax(-1)
+        calibration = self._calibration()
+        return (self.logits(images) / (calibration.temperature if calibration else 1)).softmax(-1)
 
     def predict(self, images: Any) -> list[Any] | Tensor:
         """The most probable label of each image, as given to ``adapt``; for regression y ``[Q, 1]``."""
         if self.learner.regression:
             return self.logits(images)
         return [self.classes[i] for i in self.logits(images).argmax(-1).tolist()]
+
+    def familiarity(self, images: Any) -> Tensor:
+        """How much each image is like the support's, ``[Q]``; see :meth:`metafilm.heads.Head.familiarity`.
+
+        Raises:
+            MetafilmError: a regression task, or one from a file that doesn't say how many shots it had.
+        """
+        if self.learner.regression or self.shots is None:
+            raise MetafilmError(
+                f"{self!r} can't tell familiar images from others: it is of functions, or of an older file; "
+                "adapt it again"
+            )
+        features = self.embed(images).unsqueeze(0)
+        counts = torch.tensor([self.shots], dtype=features.dtype, device=features.device)
+        with torch.no_grad():
+            return self.learner.head.familiarity(self.state, features, counts)[0]
+
+    def known(self, images: Any, reject: float) -> Tensor:
+        """Which images are of one of the task's classes, bool ``[Q]``.
+
+        Args:
+            reject: the share of images of known classes that may be taken for unknown; the threshold for it
+                comes from the validation tasks of the learner's calibration.
+
+        Raises:
+            MetafilmError: ``reject`` not between 0 and 1, weights that were not calibrated, or see
+                :meth:`familiarity`.
+        """
+        calibration = self._calibration()
+        if calibration is None:
+            raise MetafilmError(
+                "these weights have no threshold for unknown pictures; metafilm calibrate RUN finds one on "
+                "validation tasks, for learners that were trained"
+            )
+        return self.familiarity(images) >= calibration.threshold(reject)
+
+    def _calibration(self) -> Calibration | None:
+        found = self.learner.calibration
+        return found if found is not None and found.weights == self.fingerprint else None
 
     def to_module(self) -> nn.Module:
         """A plain network for this task: images ``[B, C, H, W]`` in [0, 1] -> logits ``[B, ways]``.
@@ -110,10 +154,19 @@ class Task:
         Raises:
             MetafilmError: labels that JSON has no form for.
         """
-        contents = taskfile.Contents(
-            self.film, self.state, self.statistics, self.classes, self.fingerprint, self.report
+        taskfile.write(path, self.contents(), self.learner)
+
+    def contents(self) -> taskfile.Contents:
+        """What its file keeps."""
+        return taskfile.Contents(
+            self.film,
+            self.state,
+            self.statistics,
+            self.classes,
+            self.fingerprint,
+            self.report,
+            self.shots,
         )
-        taskfile.write(path, contents, self.learner)
 
     @classmethod
     def load(cls, path: str | Path, learner: SharedNetwork | None = None) -> Task:
@@ -168,4 +221,6 @@ def settled(
             f"adapting gave values that are not finite: {bad[0]}, though the weights are; lower "
             "inner.step_size, or look for NaN in the images"
         )
-    return Task(network, deviations, state, statistics, classes, report=report)
+    counts = episode.support_labels[0].bincount(minlength=len(classes)) if classes else None
+    shots = None if counts is None else counts.tolist()
+    return Task(network, deviations, state, statistics, classes, report=report, shots=shots)

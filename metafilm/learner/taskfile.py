@@ -26,10 +26,16 @@ class Contents(NamedTuple):
     classes: list[Any]
     fingerprint: str | None
     report: Report | None = None
+    shots: list[int] | None = None
 
 
 def write(path: str | Path, contents: Contents, learner: SharedNetwork) -> None:
     """Write atomically. Raises MetafilmError: labels that JSON has no form for."""
+    tensorfile.write(path, *packed(contents, learner))
+
+
+def packed(contents: Contents, learner: SharedNetwork) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors and the metadata of a task's file. Raises MetafilmError as :func:`write`."""
     tensors = {f"film/{name}": value for name, value in contents.film.items()}
     tensors |= {f"head/{name}": value for name, value in contents.state.items()}
     tensors |= {f"norm/{name}": value for name, value in contents.statistics.items()}
@@ -48,11 +54,13 @@ def write(path: str | Path, contents: Contents, learner: SharedNetwork) -> None:
     }
     if contents.report is not None:
         metadata["gate"] = json.dumps(contents.report.to_dict())
+    if contents.shots is not None:
+        metadata["shots"] = json.dumps(contents.shots)
     if isinstance(learner.source, dict):
         metadata["backbone"] = json.dumps(learner.source)
     elif learner.source is not None:
         metadata["learner"] = learner.source
-    tensorfile.write(path, tensors, metadata)
+    return tensors, metadata
 
 
 def source_of(path: str | Path) -> str | dict[str, Any]:
@@ -105,7 +113,13 @@ def read(path: str | Path, learner: SharedNetwork) -> Contents:
     Raises:
         CheckpointError: missing or damaged file, or a task of another learner or of other weights.
     """
-    tensors, metadata = _read(path)
+    return unpacked(path, *_read(path), learner)
+
+
+def unpacked(
+    path: str | Path, tensors: dict[str, Tensor], metadata: dict[str, str], learner: SharedNetwork
+) -> Contents:
+    """What :func:`packed` gave, for a learner; ``path`` and errors as of :func:`read`."""
     parts: dict[str, dict[str, Tensor]] = {"film": {}, "head": {}, "norm": {}}
     for name, value in tensors.items():
         kind, _, rest = name.partition("/")
@@ -128,6 +142,7 @@ def read(path: str | Path, learner: SharedNetwork) -> Contents:
         classes,
         metadata.get("fingerprint") or None,
         _report(path, metadata),
+        _shots(path, metadata, len(classes)),
     )
 
 
@@ -138,6 +153,20 @@ def _report(path: str | Path, metadata: dict[str, str]) -> Report | None:
         raise CheckpointError(
             f"{path} has a damaged report of the gate ({error}); adapt the task again"
         ) from error
+
+
+def _shots(path: str | Path, metadata: dict[str, str], ways: int) -> list[int] | None:
+    if "shots" not in metadata:
+        return None
+    try:
+        shots = [int(count) for count in json.loads(metadata["shots"])]
+        if len(shots) != ways or min(shots) < 1:
+            raise ValueError(shots)
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"{path} has damaged counts of its support images ({error}); adapt the task again"
+        ) from error
+    return shots
 
 
 def task_shapes(learner: SharedNetwork) -> dict[str, tuple[int, ...]]:

@@ -18,6 +18,7 @@ from metafilm.config.config import Config
 from metafilm.config.messages import close_match
 from metafilm.errors import CheckpointError
 from metafilm.storage import tensorfile
+from metafilm.storage.calibration import KEY, Calibration
 from metafilm.storage.run import RunDirectory
 
 FORMAT = "metafilm"
@@ -30,11 +31,13 @@ def save_model(
     config: Config,
     build: Mapping[str, Any],
     classes: Sequence[Classes] | None = None,
+    calibration: Calibration | None = None,
 ) -> None:
     """Write the tensors of `state` with `config` and `build`, the keyword arguments of `build_learner`
     besides the config (plain numbers, strings and lists only).
 
     `classes`: those trained on, so that an evaluation can tell which of its own were; None: not known.
+    `calibration`: of these very weights, where there is one.
     """
     metadata = {
         "format": FORMAT,
@@ -44,6 +47,8 @@ def save_model(
     }
     if classes is not None:
         metadata["classes"] = json.dumps([asdict(part) for part in classes])
+    if calibration is not None:
+        metadata[KEY] = calibration.to_json()
     tensorfile.write(path, state, metadata)
 
 

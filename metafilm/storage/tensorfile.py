@@ -16,9 +16,24 @@ from metafilm.storage.atomic import atomic_write
 
 def write(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
     """Write `tensors` and `metadata`, atomically; equal contents make equal files."""
+    atomic_write(path, dumps(tensors, metadata))
+
+
+def dumps(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
+    """A file's content, as `write` writes it."""
     # Copies: safetensors refuses tensors that share memory, and strides other than the default.
     copies = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    atomic_write(path, sorted_header(safetensors.torch.save(copies, dict(metadata))))
+    return sorted_header(safetensors.torch.save(copies, dict(metadata)))
+
+
+def loads(content: bytes, name: str) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """(tensors, metadata) of what `dumps` gave. Raises CheckpointError, calling it `name`: damaged."""
+    try:
+        tensors = safetensors.torch.load(content)
+        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    except (safetensors.SafetensorError, ValueError) as error:
+        raise CheckpointError(f"{name} is damaged ({error}); save it again") from error
+    return tensors, header.get("__metadata__", {})
 
 
 def read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:

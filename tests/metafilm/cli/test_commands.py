@@ -9,7 +9,9 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
+import episodes
 import metafilm
 from metafilm.cli import demo as cli_demo
 from metafilm.cli import main
@@ -314,3 +316,27 @@ def test_python_m_and_light_imports():
         env={**os.environ, "COLUMNS": "100"},
     )
     assert "usage: metafilm" in shown.stdout
+
+
+@pytest.mark.filterwarnings("always:.*strokes on a light ground:UserWarning")
+def test_dark_ink_on_white_paper_is_noticed_and_mended(tmp_path, capsys):
+    """Black characters on white, given to weights of white characters on black, score as if inverted."""
+    pool = episodes.load("strokes", "val")
+    for number in range(3):
+        for drawing in range(4):
+            image = 255 - pool.images[20 * number + drawing, 0].numpy()
+            folder = tmp_path / ("support" if drawing < 2 else "query") / f"class{number}"
+            folder.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image).save(folder / f"{drawing}.png")
+    words = ["predict", "omniglot-conv4", "--support", str(tmp_path / "support")]
+    words += ["--query", str(tmp_path / "query"), "--json", "-"]
+    assert main(words) == 0
+    shown = capsys.readouterr()
+    mended = json.loads(shown.out)
+    assert "warning: the 6 pictures look like dark strokes on a light ground" in shown.err
+    assert main([*words, "--invert", "yes"]) == main([*words, "--invert", "no"]) == 0
+    shown = capsys.readouterr()
+    assert shown.err == ""
+    told, left = (json.loads(text) for text in shown.out.replace("}\n{", "}\0{").split("\0"))
+    assert mended["inverted"] and told["inverted"] and not left["inverted"]
+    assert mended["predictions"] == told["predictions"] != left["predictions"]

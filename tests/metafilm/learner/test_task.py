@@ -12,6 +12,7 @@ from torch import nn
 from metafilm import CheckpointError, MetaFiLM, MetafilmError, Task, film, norms
 from metafilm.film import FiLM
 from metafilm.storage import tensorfile
+from metafilm.storage.calibration import Calibration
 
 HEADS = ("prototype", "cosine", "ridge", "linear")
 
@@ -340,3 +341,41 @@ def test_threads_that_adapt_and_predict_do_not_disturb_each_other(learner, make_
         thread.join()
     assert not wrong
     assert learner.training and learner.backbone.training
+
+
+def test_probabilities_are_at_the_calibrated_temperature(make_learner, make_episode, tmp_path):
+    learner = make_learner(dtype=torch.float32)
+    episode = make_episode(tasks=1)
+    support, queries = episode.support_images[0], episode.query_images[0]
+    labels = episode.support_labels[0]
+    plain = learner.adapt(support, labels)
+    assert torch.equal(plain.predict_proba(queries), plain.logits(queries).softmax(-1))
+    with pytest.raises(MetafilmError, match="metafilm calibrate RUN"):
+        plain.known(queries, 0.05)
+    scores = plain.familiarity(queries)
+    middle = float(scores.median())
+    learner.calibration = Calibration(2.5, (middle - 1, middle, middle + 1), learner.fingerprint())
+    task = learner.adapt(support, labels)
+    torch.testing.assert_close(task.predict_proba(queries), (task.logits(queries) / 2.5).softmax(-1))
+    assert torch.equal(task.known(queries, 0.5), scores >= middle) and task.known(queries, 0.5).sum() > 0
+    task.save(tmp_path / "task")
+    again = Task.load(tmp_path / "task", learner)
+    assert again.shots == task.shots == [2, 2, 2]
+    assert torch.equal(again.known(queries, 0.5), task.known(queries, 0.5))
+    again.shots = None  # as of a file from before
+    with pytest.raises(MetafilmError, match="adapt it again"):
+        again.familiarity(queries)
+    learner.calibration = Calibration(2.5, (0.0, 1.0), "of others")
+    assert torch.equal(task.predict_proba(queries), plain.predict_proba(queries))
+
+
+def test_familiarity_is_the_distance_to_the_nearest_prototype(make_learner, make_episode):
+    """Over 1 + 1/n, so that a class of more shots is judged as strictly as one of fewer."""
+    learner = make_learner(dtype=torch.float64)
+    episode = make_episode(tasks=1, ways=2, shots=3)
+    task = learner.adapt(episode.support_images[0, 1:].double(), episode.support_labels[0, 1:])
+    assert task.shots == [2, 3]
+    features = task.embed(episode.query_images[0].double())
+    for query, found in zip(features, task.familiarity(episode.query_images[0].double()), strict=True):
+        distances = [float((query - p).square().sum()) for p in task.state["prototypes"][0]]
+        assert float(found) == pytest.approx(-min(distances[0] / (1 + 1 / 2), distances[1] / (1 + 1 / 3)))

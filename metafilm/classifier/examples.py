@@ -1,0 +1,80 @@
+"""What `fit` and `predict` are given: pictures in any form, scikit-learn's flat rows, a folder of folders."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import numpy as np
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_consistent_length, column_or_1d, validate_data
+from torch import Tensor
+
+from episodes.datasets.folder import read_class_folders
+from metafilm.errors import MetafilmError
+
+
+def is_folder(X: Any) -> bool:
+    """Whether X names a place instead of holding pictures."""
+    return isinstance(X, str | os.PathLike)
+
+
+def is_pictures(X: Any) -> bool:
+    """Whether X is pictures, and no table of numbers with a row for each."""
+    if isinstance(X, Tensor | np.ndarray):
+        return X.ndim > 2 or (X.ndim == 1 and getattr(X.dtype, "kind", "") in "OU" and _holds_pictures(X))
+    return isinstance(X, list | tuple) and _holds_pictures(X)
+
+
+def _holds_pictures(X: Any) -> bool:
+    first = X[0] if len(X) else None
+    if isinstance(first, list | tuple):  # of lists of rows
+        return bool(len(first)) and isinstance(first[0], list | tuple)
+    array = isinstance(first, Tensor | np.ndarray) and first.ndim > 1
+    return array or isinstance(first, str | os.PathLike) or hasattr(first, "getbands")
+
+
+def of_folder(X: Any, y: Any, image_shape: tuple[int, ...]) -> tuple[Tensor, np.ndarray]:
+    """The pictures of X/<class>/ as uint8 ``[n, C, side, side]``, and the names of their classes.
+
+    Raises:
+        MetafilmError: labels besides; EpisodesError: no such folder, or no pictures in it.
+    """
+    if y is not None:
+        raise MetafilmError(
+            f"labels besides the folder {os.fspath(X)}: the folders in it are the classes; leave y out, or "
+            "give a list of paths"
+        )
+    images, labels, classes, _, _ = read_class_folders(X, image_shape[0], max(image_shape[1:]))
+    return images, np.asarray(classes)[labels.numpy()]
+
+
+def checked(estimator: Any, X: Any, y: Any = None, *, first: bool, labelled: bool) -> tuple[Any, Any]:
+    """X and y as scikit-learn wants them: rows finite, as many columns as before, a label each.
+
+    Args:
+        first: whether this is what the columns of later calls are held to.
+        labelled: whether labels belong to it.
+
+    Raises:
+        ValueError: as scikit-learn's own estimators do.
+    """
+    if is_pictures(X):
+        if labelled:
+            if y is None:
+                raise ValueError(
+                    f"{type(estimator).__name__} requires y to be passed, but the target y is None; give a "
+                    "label for each picture, or a folder of class folders"
+                )
+            y = column_or_1d(np.asarray(y), warn=True)
+            check_consistent_length(X, y)
+    else:
+        X = X.numpy() if isinstance(X, Tensor) else X
+        options: dict[str, Any] = {"reset": first, "dtype": "numeric"}
+        if labelled:
+            X, y = validate_data(estimator, X, y, **options)
+        else:
+            X = validate_data(estimator, X, **options)
+    if labelled:
+        check_classification_targets(y)
+    return X, y

@@ -1,0 +1,74 @@
+"""The learner that a classifier's parameters name, loaded once; and one as bytes, for pickles."""
+
+from __future__ import annotations
+
+import tempfile
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from metafilm.errors import MetafilmError
+from metafilm.learner.build import is_pretrained, load_learner, pretrained_learner
+from metafilm.learner.learner import MetaFiLM
+from metafilm.storage.models import model_path
+
+SIZE = 96  # of a pre-trained network's pictures, where nothing else is said
+
+
+def opened(learner: Any, weights: str | Path | None, image_size: int | None) -> MetaFiLM:
+    """The learner by the parameters of :class:`metafilm.FewShotClassifier`.
+
+    Raises:
+        MetafilmError: none of that name, or options that a trained learner can't take.
+    """
+    if isinstance(learner, str) and is_pretrained(learner):
+        return _pretrained(learner, None if weights is None else str(weights), image_size)
+    options = {"weights": weights, "image_size": image_size}
+    if given := [name for name, value in options.items() if value is not None]:
+        shown = type(learner).__name__ if isinstance(learner, MetaFiLM) else learner
+        raise MetafilmError(
+            f"{', '.join(given)}: for lite0, timm:NAME and torchvision:NAME; {shown} is taken as it was "
+            "trained"
+        )
+    if isinstance(learner, MetaFiLM):
+        return learner
+    if isinstance(learner, dict):
+        return load_learner(learner)
+    if not isinstance(learner, str | Path):
+        raise MetafilmError(f"learner is a {type(learner).__name__}; expected a name, a path or a MetaFiLM")
+    found = model_path(learner).stat()
+    return _trained(str(learner), (found.st_mtime_ns, found.st_size))
+
+
+@lru_cache(maxsize=4)
+def _trained(name: str, version: tuple[int, int]) -> MetaFiLM:
+    """``version``: of its file, so that a run that was trained on is loaded anew."""
+    return load_learner(name)
+
+
+@lru_cache(maxsize=4)
+def _pretrained(name: str, weights: str | None, image_size: int | None) -> MetaFiLM:
+    try:
+        return pretrained_learner(name, weights=weights, image_size=image_size or SIZE)
+    except MetafilmError as error:
+        if image_size is not None or "does not take images of" not in str(error):
+            raise
+    return pretrained_learner(name, weights=weights)
+
+
+def to_bytes(learner: MetaFiLM) -> tuple[bytes, Any]:
+    """A learner's file, and its source. Raises MetafilmError: see :meth:`metafilm.MetaFiLM.save`."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "learner.safetensors"
+        learner.save(path)
+        return path.read_bytes(), learner.source
+
+
+def from_bytes(content: bytes, source: Any) -> MetaFiLM:
+    """What :func:`to_bytes` gave, as a learner."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "learner.safetensors"
+        path.write_bytes(content)
+        learner = load_learner(path)
+    learner.source = source
+    return learner

@@ -1,0 +1,69 @@
+"""`metafilm calibrate`: temperature and thresholds from validation tasks, kept in the weights' file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from metafilm.config.sources import evaluation_source
+from metafilm.engine.memory import keep_freed_memory
+from metafilm.errors import MetafilmError
+from metafilm.evaluation import calibrated, calibration_error
+from metafilm.learner.build import load_learner
+from metafilm.storage.calibration import write_calibration
+from metafilm.storage.models import model_path
+
+REJECT = 0.05  # the false-alarm rate whose threshold is printed
+
+
+def calibrate(
+    run: str,
+    *,
+    ways: int | None = None,
+    shots: tuple[int, ...] = (1, 5),
+    episodes: int = 400,
+    seed: int = 0,
+    data_root: Path | None = None,
+) -> int:
+    """Measure on the validation split that the run's settings name, print what was found, write it.
+
+    Raises MetafilmError, EpisodesError.
+    """
+    if episodes < 2 or not shots or min(shots) < 1:
+        raise MetafilmError(f"--episodes {episodes} and --shots {shots} must be at least 2 and 1")
+    keep_freed_memory()
+    path = model_path(run)
+    learner = load_learner(run)
+    if learner.config is None:
+        raise MetafilmError(f"{run} was saved without settings, which would name its validation tasks")
+    config, split = learner.config, learner.config.data.validation_split
+    sources = [
+        evaluation_source(
+            config, split, data_root, ways=ways, shots=n, seed=seed, channels=learner.image_shape[0]
+        )
+        for n in shots
+    ]
+    tasks = {
+        "dataset": config.data.name,
+        "split": split,
+        "ways": sources[0].sampler.batch([0]).ways,
+        "shots": list(shots),
+        "episodes": episodes,
+        "seed": seed,
+    }
+    found, judged = calibrated(learner, [source.sampler for source in sources], episodes, tasks)
+    logits, labels = torch.cat(judged.logits), torch.cat(judged.labels)
+    before, after = (calibration_error((logits / t).softmax(-1), labels) for t in (1.0, found.temperature))
+    print(
+        f"{len(shots) * episodes} tasks of {split} classes, {tasks['ways']}-way, "
+        f"{' and '.join(map(str, shots))} shots: {len(labels)} pictures"
+    )
+    print(
+        f"temperature {found.temperature:.3f}; expected calibration error {before:.2f} % without it, "
+        f"{after:.2f} % with it"
+    )
+    print(f"reject {REJECT:g}: unknown where the familiarity is below {found.threshold(REJECT):.4g}")
+    write_calibration(path, found)
+    print(f"written to {path}")
+    return 0

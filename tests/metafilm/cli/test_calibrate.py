@@ -1,0 +1,73 @@
+"""`metafilm calibrate` and what `predict --reject` makes of it."""
+
+import json
+import shutil
+
+import pytest
+import torch
+
+from metafilm import MetaFiLM
+from metafilm.cli import main
+from metafilm.storage.calibration import read_calibration
+
+
+def test_calibrated_on_validation_tasks_and_used(place, tmp_path, capsys) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(place / "run", run)
+    before = MetaFiLM.from_pretrained(run)
+    words = [
+        "predict",
+        str(run),
+        "--support",
+        str(place / "pictures/test"),
+        "--query",
+        str(place / "pictures/val"),
+    ]
+    assert main([*words, "--reject", "0.1"]) == 2
+    assert "metafilm calibrate RUN" in capsys.readouterr().err
+    assert (
+        main(
+            [
+                "calibrate",
+                str(run),
+                "--shots",
+                "1",
+                "2",
+                "--episodes",
+                "40",
+                "--data-root",
+                str(place / "root"),
+            ]
+        )
+        == 0
+    )
+    shown = capsys.readouterr().out
+    assert "80 tasks of val classes, 3-way, 1 and 2 shots: 480 pictures" in shown
+    found = read_calibration(run / "model.safetensors")
+    assert found is not None and found.tasks["split"] == "val" and found.tasks["episodes"] == 40
+    assert f"temperature {found.temperature:.3f}" in shown
+    after = MetaFiLM.from_pretrained(run)
+    assert after.fingerprint() == before.fingerprint() == found.weights
+    for name, value in before.state_dict().items():
+        assert torch.equal(value, after.state_dict()[name])
+    assert main([*words, "--reject", "0.5", "--json", "-"]) == 0
+    record = json.loads(capsys.readouterr().out)
+    said = [row["prediction"] for row in record["predictions"]]
+    assert None in said and record["reject"] == 0.5
+    assert main([*words, "--reject", "0.5"]) == 0
+    assert capsys.readouterr().out.count("unknown") == said.count(None)
+    assert main([*words, "--reject", "1.5"]) == 2
+    assert "reject is 1.5; give the share" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--episodes", "1"], "must be at least 2"),
+        (["--shots", "0"], "must be at least 2 and 1"),
+        (["--shots", "9", "--episodes", "2"], "9 shots + 2 queries need 11"),
+    ],
+)
+def test_impossible_tasks(words, message, place, capsys) -> None:
+    assert main(["calibrate", str(place / "run"), *words, "--data-root", str(place / "root")]) == 2
+    assert message in capsys.readouterr().err
