@@ -71,6 +71,7 @@ def _header(network: Any, title: str, records: Sequence[Mapping[str, Any]], lice
                 "metrics": [{"type": _measure(r), "value": round(float(r[f"{_measure(r)}_by_step"][-1]), 4)}],
             }
             for r in records
+            if r.get("encoder_support", "own") == "own"
         ]
         said["model-index"] = [{"name": title, "results": results}]
     return yaml.safe_dump(said, sort_keys=False, allow_unicode=True)
@@ -80,12 +81,11 @@ def _what(network: Any) -> str:
     sites = film.sites(network.backbone)
     shape = " x ".join(map(str, network.image_shape))
     backbone = getattr(network.backbone, "arguments", {}).get("name", type(network.backbone).__name__)
-    how = []
+    adapted = ""
     if network.encoder is not None:
-        how.append("a task encoder predicts them from the support set")
+        adapted += " A task encoder predicts them from the support set."
     if network.evaluation_steps:
-        how.append(f"up to {network.evaluation_steps} gradient steps refine them")
-    adapted = f" {' and '.join(how).capitalize()}." if how else ""
+        adapted += f" Gradient steps on the support set: at most {network.evaluation_steps}."
     count = sum(value.numel() for value in network.outer_parameters().values())
     return (
         "A few-shot learner of metafilm: shown a few examples of each class, it tells new ones apart. One "
@@ -117,16 +117,26 @@ def _training(network: Any, training: Any) -> str:
     for part in network.trained_on or ():
         said.append(f"Meta-trained on {len(part.names)} classes of `{part.dataset}`, split `{part.split}`.")
     if not network.trained_on and network.config is not None:
-        said.append(f"Meta-trained on {', '.join(f'`{one}`' for one in network.config.data.names)}.")
+        names = ", ".join(f"`{name}`" for name in network.config.data.names)
+        said.append(f"Meta-trained on the training classes of {names}.")
     if network.config is not None:
         ways, shots = network.config.episodes.ways, network.config.episodes.shots
-        said.append(f"Episodes of {ways} ways and {shots} shots, seed {network.config.seed}.")
+        said.append(
+            f"Episodes of {_count(ways, 'way')} and {_count(shots, 'shot')}, seed {network.config.seed}."
+        )
     if isinstance(training, Mapping) and "training_seconds" in training:
         said.append(
             f"{training['iterations']} iterations in {training['training_seconds'] / 60:.0f} minutes; these "
             f"weights are those of iteration {training['best_iteration']}, chosen on validation classes."
         )
     return " ".join(said) or "No meta-training: the weights are the backbone's own."
+
+
+def _count(number: Any, what: str) -> str:
+    """1 shot, 5 shots, 5 to 20 ways."""
+    if isinstance(number, int):
+        return f"{number} {what}{'' if number == 1 else 's'}"
+    return f"{number[0]} to {number[-1]} {what}s"
 
 
 def _results(records: Sequence[Mapping[str, Any]]) -> str:
@@ -141,6 +151,8 @@ def _results(records: Sequence[Mapping[str, Any]]) -> str:
         )
         by_stage = ", ".join(f"{stage} {value:.{digits}f} ± {ci:.{digits}f}" for stage, value, ci in stages)
         task = f"{record['ways']}-way {record['shots']}-shot"
+        if (support := record.get("encoder_support", "own")) != "own":
+            task += f", the encoder given {support} support"  # a control, to be told from the result
         lines.append(
             f"| {record['dataset']}, {record['split']} classes | {task} | {record['episodes']} | "
             f"{record['protocol']} | {by_stage} |"

@@ -76,7 +76,10 @@ def test_the_card_says_what_it_is_and_its_header_is_valid(learner, tmp_path) -> 
     assert read_back == {**header(text), "model-index": read_back["model-index"]}
     rows = json.loads(RECORDS.read_text())
     scores = read.data.eval_results
-    assert [round(row["accuracy"], 4) for row in rows] == [score.metric_value for score in scores]
+    own = [row for row in rows if row["encoder_support"] == "own"]
+    assert [round(row["accuracy"], 4) for row in own] == [score.metric_value for score in scores]
+    assert len(own) == len(rows) - 1 and text.count("the encoder given shuffled support") == 1
+    assert "Episodes of 5 to 20 ways and 1 shot, seed 0." in text
     assert {score.dataset_name for score in scores} == {"omniglot"}
     first = rows[0]
     for stage, value, ci in zip(
