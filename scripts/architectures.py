@@ -73,7 +73,12 @@ TORCHVISION = {
     "vision transformer": "vit_b_32 swin_t swin_v2_t",
     "convolution and attention": "maxvit_t",
 }
-SIDES = {"efficientformer_l1": 224, "inception_v4": 96, "inception_v3": 96}  # others: 64
+SIDES = {
+    "crossvit_tiny_240": 240,
+    "efficientformer_l1": 224,
+    "inception_v4": 96,
+    "inception_v3": 96,
+}  # others: 64
 TOLD: dict[str, dict[str, Any]] = {  # what some networks of torchvision have to be told of small images
     "vit_b_32": {"image_size": 64},
     "googlenet": {"init_weights": False, "aux_logits": False},
@@ -224,7 +229,9 @@ def _try(architecture: Architecture, found: dict[str, Any]) -> None:
         max(relative(folded(images[:IMAGES]), alone[0]), relative(film.fold(network)(images), expected)),
     )
     adapted = film.insert(copy.deepcopy(plain))
-    adapted.load_state_dict({**film.insert(copy.deepcopy(plain)).state_dict(), **tasks[0]})
+    state = adapted.state_dict()  # not a new dict: some networks read its metadata
+    state.update(tasks[0])
+    adapted.load_state_dict(state)
     same_task = torch.equal(adapted(images[:IMAGES]), alone[0])
     film.remove(adapted)
     kept, own = adapted.state_dict(), plain.state_dict()
