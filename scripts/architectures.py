@@ -109,7 +109,7 @@ class Architecture:
     @property
     def side(self) -> int:
         """Of the square images, in pixels."""
-        return SIDES.get(self.name, 64)
+        return SIDES.get(self.name, SIDE)
 
     def make(self) -> nn.Module:
         """The plain network in evaluation mode: random weights, the same each time."""
@@ -331,12 +331,13 @@ def page() -> str:
         f"float32; at most {worst['tasks']:.0e} between tasks at once and one by one, {worst['fold']:.0e} by "
         "folding,",
         f"{worst['export']:.0e} by exporting. {summary(rows)};",
-        "[results/architectures.json](../results/architectures.json) has every number.",
+        "[results/architectures.json](../results/architectures.json) has every number. maxvit_t stands here for a",
+        "smaller MaxVit of torchvision's: the named one takes 224 x 224 pixels alone.",
     ]
     for library in dict.fromkeys(row["library"] for row in rows):
         lines += ["", f"## {library}", ""]
         lines += [
-            "| network | family | pixels | sites | deviations | folded | checks |",
+            "| network | kind | pixels | sites | deviations | folded | checks |",
             "|---|---|---|---|---|---|---|",
         ]
         for row in rows:

@@ -17,7 +17,7 @@ ALL = [
     for file in sorted((ROOT / "results").glob("*.json"))
     for row in json.loads(file.read_text())
 ]
-RECORDS = [(name, row) for name, row in ALL if name != "adaptation.json"]
+RECORDS = [(name, row) for name, row in ALL if name not in ("adaptation.json", "architectures.json")]
 ADAPTATION = [row for name, row in ALL if name == "adaptation.json"]
 KEYS = set(
     "dataset split ways shots queries episodes seed ci95 protocol checkpoint wall_seconds stages steps "
