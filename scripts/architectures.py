@@ -73,12 +73,8 @@ TORCHVISION = {
     "vision transformer": "vit_b_32 swin_t swin_v2_t",
     "convolution and attention": "maxvit_t",
 }
-SIDES = {
-    "crossvit_tiny_240": 240,
-    "efficientformer_l1": 224,
-    "inception_v4": 96,
-    "inception_v3": 96,
-}  # others: 64
+SIDE = 64  # of the square images, in pixels, but for these
+SIDES = {"crossvit_tiny_240": 240, "efficientformer_l1": 224, "inception_v4": 96, "inception_v3": 96}
 TOLD: dict[str, dict[str, Any]] = {  # what some networks of torchvision have to be told of small images
     "vit_b_32": {"image_size": 64},
     "googlenet": {"init_weights": False, "aux_logits": False},
@@ -331,8 +327,8 @@ def page() -> str:
         f"float32; at most {worst['tasks']:.0e} between tasks at once and one by one, {worst['fold']:.0e} by "
         "folding,",
         f"{worst['export']:.0e} by exporting. {summary(rows)};",
-        "[results/architectures.json](../results/architectures.json) has every number. maxvit_t stands here for a",
-        "smaller MaxVit of torchvision's: the named one takes 224 x 224 pixels alone.",
+        "[results/architectures.json](../results/architectures.json) has every number. maxvit_t stands here for",
+        "a smaller MaxVit of torchvision's: the named one takes 224 x 224 pixels alone.",
     ]
     for library in dict.fromkeys(row["library"] for row in rows):
         lines += ["", f"## {library}", ""]
