@@ -327,7 +327,7 @@ def page() -> str:
         f"float32; at most {worst['tasks']:.0e} between tasks at once and one by one, {worst['fold']:.0e} by "
         "folding,",
         f"{worst['export']:.0e} by exporting. {summary(rows)};",
-        "[results/architectures.json](../results/architectures.json) has every number. maxvit_t stands here for",
+        "[results/architectures.json](../results/architectures.json) has every number. maxvit_t stands for",
         "a smaller MaxVit of torchvision's: the named one takes 224 x 224 pixels alone.",
     ]
     for library in dict.fromkeys(row["library"] for row in rows):

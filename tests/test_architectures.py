@@ -20,9 +20,6 @@ QUICK = {  # timm's smallest
     "timm:test_efficientnet_evos": "norm-and-activation",  # norms that are no subclass of PyTorch's
     "timm:test_convnext": "convolutional",
     "timm:test_vit3": "vision transformer",
-    "timm:test_mambaout": "convolutional",
-    "timm:test_efficientnet_ln": "norm-and-activation",
-    "timm:convnext_atto_rms": "convolutional",  # norms without a bias
     "torchvision:squeezenet1_1": "norm-free",
 }
 
