@@ -40,7 +40,8 @@ def fetched(name: str) -> Path:
     api = _package(name)
     match = REPOSITORY.fullmatch(name)
     assert match is not None
-    with _explained(name, CheckpointError, "check the name, or that you may read it (hf auth login)"):
+    where = f"{name}: nothing of that name lies here, and on the Hugging Face Hub"
+    with _explained(where, CheckpointError, "check the name, or that you may read it (hf auth login)"):
         return Path(
             api.hf_hub_download(match[1], WEIGHTS, revision=match[2], endpoint=_endpoint(), etag_timeout=10)
         )
@@ -58,7 +59,8 @@ def pushed(folder: Path, repository: str, message: str, private: bool | None, to
     if not re.fullmatch(f"{_NAME}/{_NAME}", repository):
         raise MetafilmError(f"{repository!r} names no repository of the Hub; write user/repo")
     hub = _package(repository)
-    with _explained(repository, MetafilmError, "log in with a token that may write (hf auth login)"):
+    where = f"{repository}, on the Hugging Face Hub:"
+    with _explained(where, MetafilmError, "log in with a token that may write (hf auth login)"):
         api = hub.HfApi(endpoint=_endpoint(), token=token)
         api.create_repo(repository, private=private, exist_ok=True)
         done = api.upload_folder(repo_id=repository, folder_path=folder, commit_message=message, token=token)
@@ -81,14 +83,14 @@ def _package(name: str) -> Any:
 
 
 @contextmanager
-def _explained(name: str, kind: type[MetafilmError], advice: str) -> Iterator[None]:
-    """Whatever huggingface_hub and what it stands on raise, as one line that names the repository."""
+def _explained(where: str, kind: type[MetafilmError], advice: str) -> Iterator[None]:
+    """Whatever huggingface_hub and what it stands on raise, as one line that begins with ``where``."""
     try:
         yield
     except MetafilmError:
         raise
     except Exception as error:  # its errors, httpx's, and the system's have no common base
-        raise kind(f"{name}, on the Hugging Face Hub: {_said(error)}; {advice}") from error
+        raise kind(f"{where} {_said(error)}; {advice}") from error
 
 
 def _said(error: Exception) -> str:
