@@ -40,6 +40,7 @@ FLOORS = {
         "conditioning",
         "config",
         "storage",
+        "publishing",
         "learner",
         "evaluation",
         "serving",

@@ -21,7 +21,7 @@ ALL = [
     for file in sorted((ROOT / "results").glob("*.json"))
     for row in json.loads(file.read_text())
 ]
-OTHERS = ("adaptation.json", "probabilities.json")
+OTHERS = ("adaptation.json", "architectures.json", "probabilities.json")
 RECORDS = [(name, row) for name, row in ALL if name not in OTHERS]
 PROBABILITIES = [row for name, row in ALL if name == "probabilities.json"]
 ADAPTATION = [row for name, row in ALL if name == "adaptation.json"]

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from episodes.progress import Progress
-from metafilm.cli.output import to_standard_output
 from metafilm.cli.predict import Pictures, as_records, print_table, read_support, tell_skipped
+from metafilm.cli.text.output import to_standard_output
 from metafilm.errors import MetafilmError
 from metafilm.learner.build import is_pretrained, load_learner, pretrained_learner
 from metafilm.learner.gate import HeldOut, leave_one_out

@@ -1,4 +1,4 @@
-"""The command line: `metafilm demo | train | eval | predict | adapt | calibrate | data | doctor`.
+"""The command line: `metafilm demo | train | eval | predict | adapt | calibrate | export | data | doctor`.
 
 Here stand the commands and their options; what they do stands in the files beside this one, which are
 imported only by the command that needs them. Options are spelled with hyphens; underscores are taken too.
@@ -15,8 +15,8 @@ import tyro
 
 from episodes import EpisodesError
 from metafilm import __version__
-from metafilm.cli.form import filled_in, form, form_of
-from metafilm.cli.output import printable, report, require_writable
+from metafilm.cli.text.form import filled_in, form, form_of
+from metafilm.cli.text.output import printable, report, require_writable
 from metafilm.config import Config, load_config
 from metafilm.errors import MetafilmError
 
@@ -284,6 +284,56 @@ class Calibrate:
 
 
 @dataclass(frozen=True)
+class Export:
+    """Adapt to a folder of pictures per class and write that task's network, to run without metafilm.
+
+    Checked before it is put in its place: the file is read again, ONNX by ONNX Runtime, and must give the
+    task's logits on the support pictures and on random ones. Classes, image size and value range stand in its
+    metadata; the network normalises by itself and takes batches of any size.
+    """
+
+    run_or_name: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RUN")]
+    """A run directory, a .safetensors file, shipped weights, lite0, timm:NAME or torchvision:NAME."""
+    support: Path
+    """Folder with a folder of example pictures for each class, of any size and mode."""
+    out: Path
+    """File to write: .pt2 a torch.export program, .onnx ONNX, .safetensors the task alone."""
+    weights: str | None = None
+    """Of timm:NAME and torchvision:NAME: default (from the library's hub) or a file."""
+    image_size: int | None = None
+    """Side of the pictures in the network; default: what it was made for. Half is four times as fast."""
+    sites: tuple[str, ...] | None = None
+    """FiLM sites: all (default), last, last N, or names of modules."""
+    steps: int | None = None
+    """Inner steps, at most as the gate says; default: 20, or the run's."""
+    step_size: float | None = None
+    """Of Adam's steps; default: 0.0015."""
+    no_gate: Switch = False
+    """Take all steps, whatever held-out pictures say of them."""
+    invert: Literal["auto", "yes", "no"] = "auto"
+    """Turn dark on light into light on dark; auto: for learners of handwriting, where mostly light."""
+    debug: Switch = False
+    """Show the traceback of an error."""
+
+    def run(self) -> int:
+        from metafilm.cli.export import export_task
+
+        require_writable(self.out)
+        return export_task(
+            self.run_or_name,
+            self.support,
+            self.out,
+            weights=self.weights,
+            image_size=self.image_size,
+            sites=self.sites,
+            steps=self.steps,
+            step_size=self.step_size,
+            gate=False if self.no_gate else None,
+            invert=self.invert,
+        )
+
+
+@dataclass(frozen=True)
 class DataList:
     """List the data sets there are, and where they lie."""
 
@@ -364,7 +414,7 @@ class Doctor:
 
 def parse(
     arguments: Sequence[str],
-) -> Demo | Train | Eval | Predict | Adapt | Calibrate | DataCommand | Doctor:
+) -> Demo | Train | Eval | Predict | Adapt | Calibrate | Export | DataCommand | Doctor:
     """Options to a command. The settings of `train CONFIG` start from that file.
 
     Raises MetafilmError, ConfigError listing all that is wrong with the settings.
@@ -382,6 +432,7 @@ def parse(
         | Annotated[Predict, tyro.conf.subcommand("predict")]
         | Annotated[Adapt, tyro.conf.subcommand("adapt")]
         | Annotated[Calibrate, tyro.conf.subcommand("calibrate")]
+        | Annotated[Export, tyro.conf.subcommand("export")]
         | Annotated[DataCommand, tyro.conf.subcommand("data")]
         | Annotated[Doctor, tyro.conf.subcommand("doctor")]
     )

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from metafilm.cli.eval import record
-from metafilm.cli.table import stage_in_words
+from metafilm.cli.text.table import stage_in_words
 from metafilm.config import load_config
 from metafilm.storage.run import RunDirectory
 from metafilm.training.run import train

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from episodes import dataset as find_data_set
-from metafilm.cli.output import to_standard_output
-from metafilm.cli.table import print_table
+from metafilm.cli.text.output import to_standard_output
+from metafilm.cli.text.table import print_table
 from metafilm.config import Config
 from metafilm.config.classes import Classes, classes_again, classes_of
 from metafilm.config.settings import REGRESSION_DATA

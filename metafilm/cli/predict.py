@@ -13,7 +13,7 @@ from torch import Tensor
 from episodes.datasets.folder import SUFFIXES, read_class_folders
 from episodes.files.images import read_image
 from episodes.files.root import printable
-from metafilm.cli.output import to_standard_output
+from metafilm.cli.text.output import to_standard_output
 from metafilm.errors import MetafilmError
 from metafilm.learner.build import load_learner
 from metafilm.learner.learner import MetaFiLM

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping
 from typing import cast
 
 from torch import Tensor, nn
-from torch.nn.parameter import UninitializedParameter
 
 from metafilm.errors import MetafilmError
+from metafilm.film.kinds import after_norm, features_of, is_norm
 from metafilm.film.layer import BIAS, GAIN, FiLM, FilmDict
 
 SITES = ("all", "none", "last")
@@ -23,7 +23,8 @@ def insert(network: nn.Module, sites: str | Iterable[str] = "all") -> nn.Module:
 
     A layer that normalises and activates in one (timm's ``BatchNormAct2d``, ``GroupNormAct``) is modulated
     between the two. Many tasks at once need the batch in the first dimension of what a site puts out:
-    networks that carry sequences first (``batch_first=False``) take one task at a time.
+    networks that carry sequences first (``batch_first=False``) take one task at a time. The networks of timm
+    and torchvision that were tried stand in docs/architectures.md.
 
     Args:
         network: any network of modules; its own parameter names stay as they are.
@@ -48,7 +49,7 @@ def insert(network: nn.Module, sites: str | Iterable[str] = "all") -> nn.Module:
         module = modules[name]
         if isinstance(getattr(module, "film", None), FiLM):
             raise MetafilmError(f"module {name!r} has a FiLM layer already; list each site once")
-        features, channel_dim = _features(name, module)
+        features, channel_dim = features_of(name, module)
         reference = next(module.parameters(), None)
         layer = FiLM(features, channel_dim)
         module.add_module("film", layer if reference is None else layer.to(reference.device, reference.dtype))
@@ -108,14 +109,6 @@ def _is_ours(hook: object) -> bool:
     return hook is _output_hook or isinstance(hook, _BeforeActivation)
 
 
-def after_norm(module: nn.Module) -> nn.Module | None:
-    """The first module that a norm-and-activation layer runs behind its norm; None for all other layers."""
-    if not is_norm(module) or not isinstance(getattr(module, "act", None), nn.Module):
-        return None
-    drop = getattr(module, "drop", None)
-    return drop if isinstance(drop, nn.Module) else cast(nn.Module, module.act)
-
-
 def _site_names(
     network: nn.Module, modules: Mapping[str, nn.Module], sites: str | Iterable[str]
 ) -> list[str]:
@@ -140,33 +133,6 @@ def _site_names(
             )
         return usual[-int(last[1]) :] if last else usual[-1:] if sites == "last" else usual
     return [sites] if isinstance(sites, str) else list(sites)
-
-
-def is_norm(module: nn.Module) -> bool:
-    """Whether the module is a normalisation layer, PyTorch's or one that is made after it."""
-    kinds = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
-    return isinstance(module, kinds) or bool(getattr(module, "applies_film", False))
-
-
-def _features(name: str, module: nn.Module) -> tuple[int, int]:
-    """How many features the module puts out, and in which dimension."""
-    if any(isinstance(parameter, UninitializedParameter) for parameter in module.parameters()):
-        raise MetafilmError(
-            f"module {name!r} ({type(module).__name__}) does not know its number of features yet; run the "
-            "network once on an input before FiLM is put in"
-        )
-    if isinstance(module, nn.LayerNorm | nn.RMSNorm):
-        # torchvision's and timm's LayerNorm2d and LayerNormAct2d normalise the channels of [B, C, H, W]
-        return module.normalized_shape[-1], 1 if type(module).__name__.endswith("2d") else -1
-    if isinstance(module, nn.Linear):
-        return module.out_features, -1
-    for attribute in ("num_features", "num_channels", "out_channels"):
-        if isinstance(getattr(module, attribute, None), int):
-            return getattr(module, attribute), 1
-    raise MetafilmError(
-        f"can't tell how many features module {name!r} ({type(module).__name__}) puts out; "
-        "choose a norm, convolution or linear layer as the site"
-    )
 
 
 def sites(network: nn.Module) -> dict[str, int]:

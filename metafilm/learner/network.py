@@ -6,15 +6,17 @@ import hashlib
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
-from metafilm import film, norms
+from metafilm import film, norms, publishing
 from metafilm.errors import MetafilmError
 from metafilm.film import FilmDict
 from metafilm.heads import Head
+from metafilm.publishing import Records
 from metafilm.storage.calibration import Calibration
 
 
@@ -75,8 +77,10 @@ class SharedNetwork(nn.Module):
         """A trained learner in evaluation mode.
 
         Args:
-            name_or_path: a run directory, a ``.safetensors`` file that metafilm wrote, or the name of weights
-                that ship with the package (``"omniglot-conv4"``); or a learner's ``source``.
+            name_or_path: a run directory, a folder that :meth:`save_pretrained` wrote, a ``.safetensors``
+                file that metafilm wrote, the name of weights that ship with the package
+                (``"omniglot-conv4"``), or a repository of the Hugging Face Hub, ``"user/repo"`` or
+                ``"user/repo@revision"``, of which no code is run; or a learner's ``source``.
 
         Raises:
             MetafilmError: nothing there, or not a learner's weights; says what was found and expected.
@@ -84,6 +88,53 @@ class SharedNetwork(nn.Module):
         from metafilm.learner.build import load_learner  # the one import upwards: it builds learners
 
         return load_learner(name_or_path)
+
+    def save_pretrained(
+        self, folder: str | Path, *, results: Records = (), license: str | None = None
+    ) -> Path:
+        """Write the learner as the Hugging Face Hub lays out a model: ``model.safetensors``, ``config.json``
+        and ``README.md``, a model card.
+
+        Args:
+            folder: made where there is none.
+            results: what the card says of its accuracy: records that ``metafilm eval --json`` wrote, or files
+                of them.
+            license: of the weights, by the Hub's name (``mit``); None: the card says that none is stated.
+
+        Returns:
+            The folder, which :meth:`from_pretrained` reads.
+
+        Raises:
+            MetafilmError: a file in the folder's place, a run in it, results that are none, or a part that a
+                file can't rebuild (:meth:`metafilm.MetaFiLM.save`).
+        """
+        return publishing.save_pretrained(self, folder, results, license)
+
+    def push_to_hub(
+        self,
+        repository: str,
+        *,
+        results: Records = (),
+        license: str | None = None,
+        private: bool | None = None,
+        token: str | None = None,
+    ) -> str:
+        """Put what :meth:`save_pretrained` writes into a repository of the Hugging Face Hub, in one commit.
+
+        Args:
+            repository: ``"user/repo"``; made where there is none.
+            results, license: as in :meth:`save_pretrained`.
+            private: of a repository that is made; None: as the account has it.
+            token: that may write; None: the one this machine is logged in with.
+
+        Returns:
+            The commit's address.
+
+        Raises:
+            MetafilmError: as :meth:`save_pretrained`; huggingface_hub is not installed, the Hub refuses or
+                can't be reached.
+        """
+        return publishing.push_to_hub(self, repository, results, license, private, token)
 
     @property
     def regression(self) -> bool:

@@ -89,8 +89,13 @@ class Task:
         """
         if self.learner.regression:
             raise MetafilmError("a regression task has values, not class probabilities; use predict")
+        return (self.logits(images) / self.temperature).softmax(-1)
+
+    @property
+    def temperature(self) -> float:
+        """What logits are divided by before they become probabilities; 1 where none was calibrated."""
         calibration = self._calibration()
-        return (self.logits(images) / (calibration.temperature if calibration else 1)).softmax(-1)
+        return calibration.temperature if calibration else 1.0
 
     def predict(self, images: Any) -> list[Any] | Tensor:
         """The most probable label of each image, as given to ``adapt``; for regression y ``[Q, 1]``."""

@@ -17,7 +17,7 @@ from metafilm.config.classes import Classes
 from metafilm.config.config import Config
 from metafilm.config.messages import close_match
 from metafilm.errors import CheckpointError
-from metafilm.storage import tensorfile
+from metafilm.storage import hub, tensorfile
 from metafilm.storage.calibration import KEY, Calibration
 from metafilm.storage.run import RunDirectory
 
@@ -120,7 +120,8 @@ def shipped_models() -> dict[str, Path]:
 
 
 def model_path(path_or_name: str | Path) -> Path:
-    """The weights file meant by a run directory, a file, or a shipped name. Raises CheckpointError."""
+    """The weights file meant by a run directory or another folder that holds one, a file, a shipped name, or
+    a repository of the Hugging Face Hub, from which it is fetched. Raises CheckpointError."""
     path = Path(path_or_name)
     if path.is_dir():
         run = RunDirectory(path)
@@ -136,6 +137,8 @@ def model_path(path_or_name: str | Path) -> Path:
     shipped = shipped_models()
     if str(path_or_name) in shipped:
         return shipped[str(path_or_name)]
+    if hub.is_repository(str(path_or_name)):
+        return hub.fetched(str(path_or_name))
     hint = close_match(str(path_or_name), shipped)
     raise CheckpointError(
         f"{path_or_name} is neither a run directory, a .safetensors file nor shipped weights{hint}"

@@ -11,7 +11,7 @@ import safetensors.torch
 from metafilm import MetaFiLM, film, heads
 from metafilm.backbones import Conv4
 from metafilm.cli import main
-from metafilm.cli.table import print_table
+from metafilm.cli.text.table import print_table
 from metafilm.config import Config
 from metafilm.learner import build_learner
 from metafilm.storage import atomic

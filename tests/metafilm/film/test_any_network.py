@@ -92,16 +92,6 @@ def test_a_network_without_norms_is_modulated_at_its_convolutions() -> None:
         film.insert(nn.Sequential(nn.Linear(2, 2), nn.ReLU()))
 
 
-def test_rms_norm_takes_a_gain_but_no_bias_when_folded() -> None:
-    network = film.insert(nn.Sequential(nn.Linear(4, 6), nn.RMSNorm(6))).double()
-    x = torch.randn(3, 4, dtype=torch.float64)
-    deviations = {"1.film.delta_gamma": torch.linspace(-0.5, 0.5, 6).double()}
-    torch.testing.assert_close(film.fold(network, deviations)(x), film.call(network, deviations, x))
-    deviations["1.film.delta_beta"] = torch.ones(6).double()
-    with pytest.raises(MetafilmError, match=r"'1'.*no bias"):
-        film.fold(network, deviations)
-
-
 def test_a_lazy_norm_and_a_plain_weight_are_refused() -> None:
     with pytest.raises(MetafilmError, match="run the network once"):
         film.insert(nn.Sequential(nn.LazyBatchNorm2d()))

@@ -8,7 +8,7 @@ import torch
 
 from episodes import Episode
 from metafilm import CheckpointError, Gate, MetaFiLM, MetafilmError, Task, evaluate, film
-from metafilm.cli.table import stage_in_words
+from metafilm.cli.text.table import stage_in_words
 from metafilm.config.config import Config
 from metafilm.errors import ConfigError
 from metafilm.learner import load_learner

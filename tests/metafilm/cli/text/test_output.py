@@ -13,7 +13,7 @@ from PIL import Image
 from metafilm.cli import eval as cli_eval
 from metafilm.cli import main
 from metafilm.cli import predict as cli_predict
-from metafilm.cli.output import require_writable
+from metafilm.cli.text.output import require_writable
 from metafilm.errors import MetafilmError
 
 HOME = Path(__file__).parents[3]
