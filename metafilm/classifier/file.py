@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from metafilm.errors import CheckpointError, MetafilmError
-from metafilm.learner import taskfile
 from metafilm.learner.learner import MetaFiLM
 from metafilm.learner.pictures import Recipe
 from metafilm.learner.task import Task
+from metafilm.learner.task import file as taskfile
 from metafilm.storage import tensorfile
 
 FORMAT, VERSION = "metafilm-classifier", "1"

@@ -13,11 +13,12 @@ from torch import Tensor, nn
 from episodes import Episode
 from metafilm import film, norms
 from metafilm.errors import MetafilmError, NotFinite
-from metafilm.learner import plain, taskfile
 from metafilm.learner.finite import not_finite, require_finite_weights
 from metafilm.learner.gate import Report
 from metafilm.learner.network import SharedNetwork
 from metafilm.learner.support import as_pictures
+from metafilm.learner.task import file as taskfile
+from metafilm.learner.task import plain
 from metafilm.storage.calibration import Calibration
 
 
