@@ -45,6 +45,7 @@ FLOORS = {
         "serving",
         "classifier",
         "training",
+        "report",
         "cli",
     ],
 }
