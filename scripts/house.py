@@ -46,6 +46,7 @@ FLOORS = {
         "classifier",
         "training",
         "report",
+        "app",
         "cli",
     ],
 }

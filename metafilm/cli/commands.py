@@ -1,4 +1,5 @@
-"""The command line: `metafilm demo | train | eval | predict | adapt | calibrate | data | doctor`.
+"""The command line: `metafilm demo | train | eval | predict | adapt | calibrate | report | app | data |
+doctor`.
 
 Here stand the commands and their options; what they do stands in the files beside this one, which are
 imported only by the command that needs them. Options are spelled with hyphens; underscores are taken too.
@@ -16,7 +17,7 @@ import tyro
 from episodes import EpisodesError
 from metafilm import __version__
 from metafilm.cli.form import filled_in, form, form_of
-from metafilm.cli.output import printable, report, require_writable
+from metafilm.cli.output import printable, report, require_file, require_writable
 from metafilm.config import Config, load_config
 from metafilm.errors import MetafilmError
 
@@ -169,6 +170,8 @@ class Predict:
     """Write predictions and probabilities to this file; - for standard output."""
     save_task: Path | None = None
     """Keep what was learned as a small .safetensors file."""
+    report: Path | None = None
+    """Write a page of what was said of each picture, how sure, and which example is nearest."""
     debug: Switch = False
     """Show the traceback of an error."""
 
@@ -177,6 +180,7 @@ class Predict:
 
         require_writable(self.json)
         require_writable(self.save_task)
+        require_file(self.report)
         return predict(
             self.run_or_name,
             self.support,
@@ -186,6 +190,7 @@ class Predict:
             self.json,
             self.save_task,
             self.reject,
+            self.report,
         )
 
 
@@ -284,6 +289,71 @@ class Calibrate:
 
 
 @dataclass(frozen=True)
+class Report:
+    """Write one page about a run: curves, accuracy by stage, deviations, map of tasks, the worst episodes."""
+
+    run_or_name: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RUN")]
+    """A run directory, a .safetensors file, or shipped weights such as omniglot-conv4."""
+    out: Path | None = None
+    """The file; default: report.html in the run directory, of weights alone NAME-report.html here."""
+    episodes: int = 100
+    """Tasks that are scored for the page; 0: none."""
+    split: str = "val"
+    """Split to draw their classes from."""
+    ways: int | None = None
+    """Classes in a task; default: as in the run's validation."""
+    shots: int | None = None
+    """Support images per class; default: as in the run's validation."""
+    seed: int = 0
+    """Seed of the tasks."""
+    dataset: str | None = None
+    """Another data set than the run's."""
+    data_root: Path | None = None
+    """Where data sets lie; default: $METAFILM_DATA, else the user's cache directory."""
+    debug: Switch = False
+    """Show the traceback of an error."""
+
+    def run(self) -> int:
+        from metafilm.cli.pages.report import report
+
+        require_file(self.out)
+        return report(
+            self.run_or_name,
+            self.out,
+            episodes=self.episodes,
+            split=self.split,
+            ways=self.ways,
+            shots=self.shots,
+            seed=self.seed,
+            dataset=self.dataset,
+            data_root=self.data_root,
+        )
+
+
+@dataclass(frozen=True)
+class App:
+    """Open a local page on which to draw, upload or photograph a few examples, and then ask."""
+
+    run_or_name: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RUN")] = "omniglot-conv4"
+    """A run directory, a .safetensors file, shipped weights, lite0, timm:NAME or torchvision:NAME."""
+    host: str = "127.0.0.1"
+    """Address to listen on; another than this machine's own loopback lets others in."""
+    port: int = 8321
+    """Port; 0: any that is free."""
+    image_size: int | None = None
+    """Side of the pictures in lite0, timm:NAME and torchvision:NAME; default: what it was made for."""
+    open: Switch = False
+    """Open the page in the browser."""
+    debug: Switch = False
+    """Show the traceback of an error."""
+
+    def run(self) -> int:
+        from metafilm.cli.pages.app import app
+
+        return app(self.run_or_name, self.host, self.port, self.image_size, self.open)
+
+
+@dataclass(frozen=True)
 class DataList:
     """List the data sets there are, and where they lie."""
 
@@ -364,7 +434,7 @@ class Doctor:
 
 def parse(
     arguments: Sequence[str],
-) -> Demo | Train | Eval | Predict | Adapt | Calibrate | DataCommand | Doctor:
+) -> Demo | Train | Eval | Predict | Adapt | Calibrate | Report | App | DataCommand | Doctor:
     """Options to a command. The settings of `train CONFIG` start from that file.
 
     Raises MetafilmError, ConfigError listing all that is wrong with the settings.
@@ -382,6 +452,8 @@ def parse(
         | Annotated[Predict, tyro.conf.subcommand("predict")]
         | Annotated[Adapt, tyro.conf.subcommand("adapt")]
         | Annotated[Calibrate, tyro.conf.subcommand("calibrate")]
+        | Annotated[Report, tyro.conf.subcommand("report")]
+        | Annotated[App, tyro.conf.subcommand("app")]
         | Annotated[DataCommand, tyro.conf.subcommand("data")]
         | Annotated[Doctor, tyro.conf.subcommand("doctor")]
     )
