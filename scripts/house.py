@@ -46,6 +46,8 @@ FLOORS = {
         "serving",
         "classifier",
         "training",
+        "report",
+        "app",
         "cli",
     ],
 }

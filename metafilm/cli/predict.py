@@ -31,6 +31,7 @@ def predict(
     json_file: Path | None = None,
     task_file: Path | None = None,
     reject: float | None = None,
+    report_file: Path | None = None,
 ) -> int:
     """Adapt to the support pictures, classify the query pictures, print a table (with `json_file` -: JSON),
     then write the files asked for.
@@ -60,7 +61,31 @@ def predict(
         task.save(task_file)
     if json_file is not None and not to_standard_output(json_file):
         atomic_write(json_file, text.encode())
+    if report_file is not None:
+        write_report(report_file, found, task, images, labels, pictures, support)
     return 0
+
+
+def write_report(
+    file: Path,
+    found: dict[str, Any],
+    task: Any,
+    images: Tensor,
+    labels: list[str],
+    pictures: Any,
+    support: Path,
+) -> None:
+    """The page of what was said; the pictures are read again in colour, for people."""
+    from metafilm.report import nearest, prediction_report, write
+    from metafilm.report.predictions import THUMB
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the unreadable ones have been named
+        examples = read_class_folders(support, 3, THUMB)[0]
+    shown = read_pictures(pictures.folder, 3, THUMB)[1]
+    near = nearest(task, images, pictures.images)
+    write(file, prediction_report(found, near, labels, examples, shown))
+    print(f"written to {file}", file=sys.stderr)
 
 
 UNKNOWN = "unknown"  # what the table says of a picture of none of the classes

@@ -17,6 +17,7 @@ from metafilm.engine.distributed import Group, WorkerLost
 from metafilm.engine.memory import keep_freed_memory
 from metafilm.errors import MetafilmError, NotFinite, RunError
 from metafilm.learner.build import build_learner
+from metafilm.storage.environment import environment
 from metafilm.storage.run import RunDirectory
 from metafilm.training import chunks
 from metafilm.training.chunks import Chunks
@@ -145,6 +146,7 @@ def train(
         "processes": group.size,
         "task_chunk": loop.chunks.tasks,
         "query_chunk": loop.chunks.queries,
+        "environment": environment(),
     }
     if group.leads:
         run.write_results(results)

@@ -1,6 +1,7 @@
 """Small learners and generated episodes: nothing here reads a file."""
 
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -178,3 +179,59 @@ def outer_loss():
         return value
 
     return loss
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Any]:
+    """A headless Chromium, driven by selenium; tests are skipped where one of them is not there."""
+    webdriver = pytest.importorskip(
+        "selenium.webdriver", reason="selenium is not installed (the extra `test`)"
+    )
+    browser, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if browser is None or driver is None:
+        pytest.skip("no chromium and chromedriver here (on Debian: apt install chromium chromium-driver)")
+    options = webdriver.ChromeOptions()
+    options.binary_location = browser
+    for word in ("headless=new", "no-sandbox", "disable-gpu", "disable-dev-shm-usage", "hide-scrollbars"):
+        options.add_argument(f"--{word}")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    opened = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+    try:
+        yield opened
+    finally:
+        opened.quit()
+
+
+@pytest.fixture
+def wear(chromium) -> Callable[[int, str], None]:
+    """`wear(width, scheme)`: make the window so wide, and ask for ``light`` or ``dark``."""
+
+    def change(width: int, scheme: str) -> None:
+        size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+        preference = {"name": "prefers-color-scheme", "value": scheme}
+        chromium.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+        chromium.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [preference]})
+
+    return change
+
+
+@pytest.fixture
+def reached_by_keyboard(chromium) -> Callable[[], list[str]]:
+    """`reached_by_keyboard()`: what of the page's controls, links and scrolled parts Tab does not come to."""
+
+    def missed() -> list[str]:
+        wanted = """return [...document.querySelectorAll(
+            'button, a[href], input:not([type=file]), canvas[tabindex], summary, [tabindex="0"]')]
+            .filter((one) => one.checkVisibility() && !one.disabled)"""
+        elements = chromium.execute_script(wanted)
+        chromium.execute_script("document.activeElement.blur(); window.came = new Set();")
+        chromium.execute_script("addEventListener('focusin', (event) => window.came.add(event.target))")
+        webdriver = pytest.importorskip("selenium.webdriver")
+        keys = webdriver.ActionChains(chromium, duration=0)
+        for _ in range(len(elements) + 2):
+            keys.send_keys("\ue004")  # Tab
+        keys.perform()
+        left = "return arguments[0].filter((one) => !window.came.has(one)).map((one) => one.outerHTML)"
+        return chromium.execute_script(left, elements)
+
+    return missed

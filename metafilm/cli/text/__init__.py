@@ -1,7 +1,6 @@
-"""What the command line says: options from settings, tables, and lines that any terminal can show."""
+"""What the command line says: tables, and lines that any terminal can show."""
 
-from metafilm.cli.text.form import form_of
 from metafilm.cli.text.output import printable
 from metafilm.cli.text.table import print_table, stage_in_words
 
-__all__ = ["form_of", "print_table", "printable", "stage_in_words"]
+__all__ = ["print_table", "printable", "stage_in_words"]

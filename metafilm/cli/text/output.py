@@ -41,6 +41,13 @@ def require_writable(file: Path | None) -> None:
         raise MetafilmError(f"can't write {file}: {error.strerror}; choose another place") from error
 
 
+def require_file(file: Path | None) -> None:
+    """As :func:`require_writable`, for what is a file and nothing to print."""
+    if file is not None and to_standard_output(file):
+        raise MetafilmError("a page can't be printed: name a file, such as report.html")
+    require_writable(file)
+
+
 def to_standard_output(file: Path | None) -> bool:
     return str(file) == "-"
 

@@ -15,6 +15,9 @@ import tyro
 from metafilm.config.config import Config
 from metafilm.config.settings.checks import OneOf
 
+Switch = Annotated[bool, tyro.conf.FlagCreatePairsOff]
+"""An option that is given or not; no --no-... beside it."""
+
 
 def form(settings: Any) -> Any:
     """A section's values as an instance of `form_of` its class."""

@@ -4,7 +4,7 @@ from dataclasses import asdict, fields, replace
 
 import pytest
 
-from metafilm.cli.text.form import filled_in, form, form_of
+from metafilm.cli.options.form import filled_in, form, form_of
 from metafilm.config import Config, config_names, load_config
 from metafilm.errors import ConfigError
 

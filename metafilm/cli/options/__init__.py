@@ -1,0 +1,23 @@
+"""The options of every command, each documented once: what `metafilm COMMAND --help` shows."""
+
+from metafilm.cli.options.form import filled_in, form
+from metafilm.cli.options.pages import App, Report
+from metafilm.cli.options.pictures import Adapt, Calibrate, Export, Predict
+from metafilm.cli.options.training import Demo, Eval, Train
+from metafilm.cli.options.upkeep import DataCommand, Doctor
+
+__all__ = [
+    "Adapt",
+    "App",
+    "Calibrate",
+    "DataCommand",
+    "Demo",
+    "Doctor",
+    "Eval",
+    "Export",
+    "Predict",
+    "Report",
+    "Train",
+    "filled_in",
+    "form",
+]

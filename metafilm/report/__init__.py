@@ -1,0 +1,19 @@
+"""Pages to read: one HTML file about a run, or about what was said of a user's pictures."""
+
+from metafilm.report.found import Found, find
+from metafilm.report.page.document import style, write
+from metafilm.report.page.pictures import data_address
+from metafilm.report.predictions import nearest, prediction_report
+from metafilm.report.run import Asked, run_report
+
+__all__ = [
+    "Asked",
+    "Found",
+    "data_address",
+    "find",
+    "nearest",
+    "prediction_report",
+    "run_report",
+    "style",
+    "write",
+]
