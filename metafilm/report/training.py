@@ -28,6 +28,8 @@ def curves(found: Found) -> Section:
 
     for measure, unit in (("accuracy", "accuracy, %"), ("mse", "mean squared error")):
         chart_of_validation(metrics, measure, unit, charts)
+    chart("Pre-training, all training classes", [("pretrain_loss", "loss")], "cross entropy")
+    chart("The same, accuracy", [("pretrain_accuracy", "accuracy")], "accuracy, %")
     chart("Outer loss on training tasks", [("loss", "loss")], "loss")
     chart("Accuracy on training tasks", [("accuracy", "accuracy")], "accuracy, %")
     others = [("auxiliary", "auxiliary classification"), ("domain", "guess of the domain")]
@@ -39,7 +41,8 @@ def curves(found: Found) -> Section:
         charts = [note("No curves: ", "there is not more than one record of the training.")]
         return Section("Training", "Training", charts)
     lead = (
-        "Means over the tasks of each recorded iteration; a band spans neighbours that lie too close to draw."
+        "Means over the tasks of each recorded iteration (a pre-training's count up to 0); a band spans "
+        "neighbours that lie too close to draw."
     )
     return Section(
         "Training", "Training", [tag("p", lead, class_="soft"), tag("div", charts, class_="grid2")]
@@ -57,9 +60,12 @@ def chart_of_validation(metrics: list[dict[str, Any]], measure: str, unit: str, 
     high = [value + width for value, width in zip(y, half, strict=True)]
     drawn = [Curve("validation classes", x, y, low, high)]
     stages = validated[-1].get("validation_stages") or []
-    by_step = [record.get(f"validation_{measure}_by_step") or [] for record in validated]
-    if len(stages) > 1 and all(len(row) == len(stages) and None not in row for row in by_step):
-        drawn.append(Curve("the same before adaptation", x, [row[0] for row in by_step]))
+    rows = [record.get(f"validation_{measure}_by_step") or [] for record in validated]
+    # at the end of a pre-training there are no stages yet
+    by_step = [(where, row) for where, row in zip(x, rows, strict=True) if row]
+    if len(stages) > 1 and all(len(row) == len(stages) and None not in row for _, row in by_step):
+        before = [row[0] for _, row in by_step]
+        drawn.append(Curve("the same before adaptation", [where for where, _ in by_step], before))
     drawn.append(Curve("training classes", *column(validated, f"training_classes_{measure}")))
     charts.append(line_chart("Validation", drawn, "iteration", unit))
     domains = validated[-1].get(f"validation_{measure}_by_domain") or {}

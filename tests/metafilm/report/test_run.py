@@ -164,6 +164,18 @@ def test_a_training_says_what_it_was_made_with(run):
     assert environment()["hardware"] and "trained with torch" in text and environment()["torch"] in text
 
 
+def test_a_pretraining_has_curves_and_no_stages(run):
+    found = find(str(run.path))
+    assert "Pre-training" not in run_report(found, None)
+    before = [
+        {"iteration": i, "seconds": 1.0, "pretrain_loss": 4.0 + i, "pretrain_accuracy": 50.0 + i}
+        for i in range(-3, 1)
+    ]
+    before[-1] |= {"validation_accuracy": 55.0, "validation_ci95": 2.0}
+    page = run_report(replace(found, metrics=[*before, *metrics()]), None)
+    assert "Pre-training, all training classes" in page and "the same before adaptation" in page
+
+
 def test_results_and_settings_are_in_the_record(run):
     run.results_file.write_text(json.dumps({"best_validation": 61.5, "threads": 1, "odd": ["<i>"]}))
     text = run_report(find(str(run.path)), None)
