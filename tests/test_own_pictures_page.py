@@ -6,9 +6,7 @@ import shlex
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
-import episodes
 from metafilm.cli import commands as cli
 from scripts.probabilities import table
 
@@ -18,21 +16,6 @@ PAGE = (ROOT / "docs" / "your-own-pictures.md").read_text(encoding="utf-8")
 
 def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", PAGE, re.DOTALL)
-
-
-@pytest.fixture
-def pictures(tmp_path, monkeypatch) -> Path:
-    """examples/{a,b}/1.png ... 5.png and unknown/1.png, 2.png: one more of a, one of b."""
-    monkeypatch.chdir(tmp_path)
-    pool = episodes.load("strokes", "val")
-    for number, name in enumerate("ab"):
-        (tmp_path / "examples" / name).mkdir(parents=True)
-        (tmp_path / "unknown").mkdir(exist_ok=True)
-        drawings = pool.images[20 * number : 20 * number + 6, 0].numpy()
-        for shot, drawing in enumerate(drawings[:5], 1):
-            Image.fromarray(drawing).save(tmp_path / "examples" / name / f"{shot}.png")
-        Image.fromarray(drawings[5]).save(tmp_path / "unknown" / f"{number + 1}.png")
-    return tmp_path
 
 
 @pytest.mark.parametrize("number", range(len(blocks("python"))))

@@ -18,12 +18,13 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
 
 
-@pytest.mark.parametrize("code", blocks("python"), ids=["first", "networks", "pretrained", "serving"])
-def test_python_runs(code, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
+@pytest.mark.parametrize("code", blocks("python"), ids=["own", "first", "networks", "pretrained", "serving"])
+def test_python_runs(code, tmp_path, pictures, capsys):
     names: dict = {}
     exec(compile(code, "README.md", "exec"), names)
-    if "network" in names and "task" in names:
+    if "few_shot" in names:
+        assert capsys.readouterr().out == "['a' 'b']\n"
+    elif "network" in names and "task" in names:
         assert 1_000 < (tmp_path / "task.safetensors").stat().st_size < 20_000
         found = ast.literal_eval(capsys.readouterr().out.splitlines()[-1])
         before, _, after = found["accuracy_by_step"]
