@@ -9,7 +9,8 @@ import pytest
 from metafilm.cli import commands as cli
 from metafilm.config import load_config
 from metafilm.learner.build import load_learner
-from scripts.adaptation import NETWORKS, parsed, rows
+from scripts.adaptation import parsed, rows
+from scripts.adapting.arms import NETWORKS
 from scripts.probabilities import parsed as probabilities_options
 from scripts.probabilities import put
 from scripts.probabilities import record as probabilities
