@@ -138,7 +138,7 @@ def deviations(name: str, tasks: int, data_root: Path | None) -> None:
         layers.bar(where, shares, width, color=colour, alpha=0.8, label=label)
     layers.set_xticks(range(1, len(shares) + 1), [f"layer {i}" for i in range(1, len(shares) + 1)])
     layers.set(title="share of δ's variance between the kinds of task", ylim=(0, 1))
-    layers.legend(fontsize=8, frameon=False)
+    layers.legend(fontsize=8, framealpha=0.9, loc="lower center", ncols=2)
     save(figure, DOCS / "deviations.svg")
 
 
