@@ -127,7 +127,9 @@ def image_rows(name: str, run: Path, data_root: Path | None, out: Path) -> list[
 
 def criteria_rows(folder: Path, out: Path) -> list[dict[str, Any]]:
     """Score every arm that is trained; the full method also with the support of another criterion in the task
-    encoder."""
+    encoder. Rows of these very trainings that are there are kept."""
+    before = json.loads(out.read_text()) if out.is_file() else []
+    kept = {(row["command"], row["training_seconds"]): row for row in before}
     rows = []
     for arm, changes in CRITERIA_ARMS.items():
         run = folder / arm
@@ -141,15 +143,20 @@ def criteria_rows(folder: Path, out: Path) -> list[dict[str, Any]]:
             for support in ("own", "other-domain") if arm == "encoder+steps" else ("own",):
                 more = {} if support == "own" else {"encoder_support": support}
                 flags = " ".join(f"--{key.replace('_', '-')} {v}" for key, v in (settings | more).items())
+                command = f"metafilm eval {run.as_posix()} {flags} --queries 15 --seed 0 --split test"
+                there = kept.get((command, trained["training_seconds"]))
+                if there is not None:
+                    rows.append(there)
+                    continue
                 found = record(str(run), queries=15, seed=0, split="test", progress=True, **settings, **more)
+                found["checkpoint"] = (run / "model.safetensors").as_posix()
                 rows.append(
                     {"setting": {"arm": arm}}
                     | found
                     | {
                         "config": "configs/criteria.yaml",
                         "train_command": train_command,
-                        "command": f"metafilm eval {run.as_posix()} {flags} "
-                        "--queries 15 --seed 0 --split test",
+                        "command": command,
                         "training_seconds": trained["training_seconds"],
                         "training_threads": trained["threads"],
                         "hardware": hardware(),
