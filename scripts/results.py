@@ -134,7 +134,11 @@ def criteria_rows(folder: Path, out: Path) -> list[dict[str, Any]]:
     for arm, changes in CRITERIA_ARMS.items():
         run = folder / arm
         if not (run / "results.json").is_file():
-            print(f"{run} is not trained yet: metafilm train configs/criteria.yaml {changes} --run-dir {run}")
+            there = [row for row in before if row["setting"]["arm"] == arm]
+            rows += there
+            if not there:
+                command = f"metafilm train configs/criteria.yaml {changes} --run-dir {run}"
+                print(f"{run} is not trained yet: {command}")
             continue
         trained = json.loads((run / "results.json").read_text())
         train_command = f"metafilm train configs/criteria.yaml {changes}".strip()
