@@ -10,16 +10,18 @@ from metafilm.engine import distributed
 from metafilm.storage.run import RunDirectory
 from metafilm.training.data import open_data
 from metafilm.training.run import train
-from metafilm.training.tracking import Tracker
+from metafilm.training.tracking import Tracker, under_sweep
 
 
 def train_or_resume(config: Config, run_dir: Path | None, data_root: Path | None) -> int:
     """Train and say where everything is; 130 after Ctrl-C, once the checkpoint is written.
 
     Nothing is written before the data are there. Under torchrun every process calls this; the first alone
-    opens the folder and speaks. Raises EpisodesError and MetafilmError, see `RunDirectory.open`, `open_data`
+    opens the folder and speaks. An agent of a sweep at Weights & Biases changes settings and folder, see
+    `under_sweep`. Raises EpisodesError and MetafilmError, see `RunDirectory.open`, `open_data`
     and `metafilm.training.run.train`.
     """
+    config, run_dir = under_sweep(config, run_dir)
     path = run_dir or Path("runs") / config.name
     group = distributed.start()
     try:
@@ -58,6 +60,7 @@ def _lead(config: Config, path: Path, data_root: Path | None, group: distributed
         try:
             with Tracker(run, config) as tracker:
                 results = train(config, run, tracker, data_root, group=group, data=data)
+                tracker.conclude(data.validation)
                 tracker.finish(results)
             group.wait()  # all leave the group together
         except KeyboardInterrupt:

@@ -1,0 +1,6 @@
+"""Where a run's numbers go: always metrics.jsonl, and Weights & Biases where it is asked for."""
+
+from metafilm.training.tracking.sweep import under_sweep
+from metafilm.training.tracking.tracker import Tracker
+
+__all__ = ["Tracker", "under_sweep"]
