@@ -12,7 +12,6 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
 import episodes
 import metafilm
@@ -33,21 +32,6 @@ def blocks(page: str, language: str) -> list[str]:
 
 def runnable(page: str) -> list[str]:
     return [code for code in blocks(page, "python") if not any(word in code for word in ONLINE)]
-
-
-@pytest.fixture
-def pictures(tmp_path, monkeypatch) -> Path:
-    """examples/{a,b}/1.png ... 5.png and unknown/1.png, 2.png: one more of a, one of b."""
-    monkeypatch.chdir(tmp_path)
-    pool = episodes.load("strokes", "val")
-    for number, name in enumerate("ab"):
-        (tmp_path / "examples" / name).mkdir(parents=True)
-        (tmp_path / "unknown").mkdir(exist_ok=True)
-        drawings = pool.images[20 * number : 20 * number + 6, 0].numpy()
-        for shot, drawing in enumerate(drawings[:5], 1):
-            Image.fromarray(drawing).save(tmp_path / "examples" / name / f"{shot}.png")
-        Image.fromarray(drawings[5]).save(tmp_path / "unknown" / f"{number + 1}.png")
-    return tmp_path
 
 
 def given(page: str, home: Path) -> dict:
@@ -188,7 +172,8 @@ def test_the_notebook_runs(tmp_path, monkeypatch) -> None:
     assert not any(cell.get("outputs") for cell in notebook.cells), "commit it without outputs"
     options = {"timeout": 60, "kernel_name": "python3", "resources": {"metadata": {"path": str(tmp_path)}}}
     nbclient.NotebookClient(notebook, **options).execute()
-    shown = "".join(str(cell.get("outputs", "")) for cell in notebook.cells)
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    shown = "".join(output.get("text") or output.get("data", {}).get("text/plain", "") for output in outputs)
     assert "['ru', 'ru', 'ru', 'ru']" in shown and "100 % right" in shown and "a chessboard: None" in shown
 
 
@@ -202,7 +187,7 @@ def site(tmp_path_factory) -> Path:
         if find_spec(name) is None:
             pytest.skip(f'{name} is not installed: pip install "metafilm[docs]"')
     out = tmp_path_factory.mktemp("site")
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(out)]
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(out)]
     environment = os.environ | {"NO_MKDOCS_2_WARNING": "1"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -6,14 +6,11 @@ import re
 from typing import Any
 
 from metafilm.config.config import Config
-from metafilm.config.sources import Source
-from metafilm.learner.build import load_learner
 from metafilm.storage.run import RunDirectory
-from metafilm.training.tracking.pictures import heat, sheet
-from metafilm.training.tracking.worst import Worst, worst_episode
+from metafilm.training.tracking.pictures import Judged, heat, query_rows, sheet
 
 
-def conclude(tracked: Any, run: RunDirectory, config: Config, validation: Source) -> None:
+def conclude(tracked: Any, run: RunDirectory, config: Config, worst: Judged | None) -> None:
     """Log what the whole run shows.
 
     - ``stages``: a table, validation's score at every stage over the iterations.
@@ -25,7 +22,7 @@ def conclude(tracked: Any, run: RunDirectory, config: Config, validation: Source
 
     Args:
         tracked: wandb's run.
-        validation: the episodes that chose the weights; as many of them are gone through as a validation has.
+        worst: the validation task with the fewest queries right; None of functions.
     """
     import wandb
 
@@ -38,16 +35,11 @@ def conclude(tracked: Any, run: RunDirectory, config: Config, validation: Source
         found["deviations_picture"] = wandb.Image(
             heat(sizes), caption=f"rows: {', '.join(dict.fromkeys(row[1] for row in sizes))}"
         )
+    if worst is not None:
+        rows: list[Any] = [[wandb.Image(picture), *rest] for picture, *rest in query_rows(worst)]
+        found["worst_episode"] = wandb.Table(columns=["picture", "class", "named", "probability"], data=rows)
+        found["worst_episode_picture"] = wandb.Image(sheet(worst), caption=caption(worst))
     if run.model_file.is_file():
-        if validation.pools:
-            learner = load_learner(run.path)
-            worst = worst_episode(learner, validation, config.evaluation.episodes)
-            rows: list[Any] = [[wandb.Image(one.picture), *one[1:]] for one in worst.queries]
-            found["worst_episode"] = wandb.Table(
-                columns=["picture", "class", "named", "probability"],
-                data=rows,
-            )
-            found["worst_episode_picture"] = wandb.Image(sheet(worst), caption=caption(worst))
         artifact = wandb.Artifact(artifact_name(config.name), type="model", metadata=config.to_dict())
         artifact.add_file(str(run.model_file))
         artifact.add_file(str(run.config_file))
@@ -75,11 +67,12 @@ def size_rows(records: list[dict[str, Any]]) -> list[Any]:
     ]
 
 
-def caption(worst: Worst) -> str:
+def caption(worst: Judged) -> str:
     """What the picture of a task shows."""
+    number = int(worst.episode.index[0])
     return (
-        f"validation's worst task, episode {worst.number}: {worst.accuracy:.1f} % right. A row is a class, "
-        "left its support, right its queries; framed ones were named wrongly"
+        f"validation's worst task, episode {number}: {worst.score:.1f} % right. A row is a class, left its "
+        "support, right its queries; framed ones were named wrongly"
     )
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import torch
+from torch import Tensor
 
-from metafilm.training.tracking.worst import Worst
+from episodes import Episode
 
 FRAME, GAP = 2, 8  # pixels
 WRONG = (214, 39, 40)
@@ -14,20 +16,42 @@ DARKEST = (8, 48, 88)
 CELL = (12, 6)  # height and width of a value, in pixels
 
 
-def sheet(worst: Worst) -> np.ndarray:
-    """A row per class, its support left of a gap, its queries right; wrong ones in a red frame.
+class Judged(NamedTuple):
+    """One task, what was said of its queries ``[Q, ways]``, its score in percent, and its labels' names."""
+
+    episode: Episode
+    logits: Tensor
+    score: float
+    names: list[str]
+
+
+def query_rows(judged: Judged) -> list[list[Any]]:
+    """[picture, class, what it was taken for, how surely] of each query."""
+    sure, said = judged.logits.softmax(-1).max(-1)
+    labels = judged.episode.query_labels[0].tolist()
+    return [
+        [as_picture(image), judged.names[label], judged.names[other], chance]
+        for image, label, other, chance in zip(
+            judged.episode.query_images[0], labels, said.tolist(), sure.tolist(), strict=True
+        )
+    ]
+
+
+def sheet(judged: Judged) -> np.ndarray:
+    """A row per class, its support left of a gap, its queries right; those named wrongly in a red frame.
 
     Returns:
         ``[height, width, 3]`` uint8.
     """
-    by_class: dict[str, list[np.ndarray]] = {}
-    for query in worst.queries:
-        by_class.setdefault(query.label, []).append(framed(query.picture, query.named != query.label))
-    rows = []
-    for examples, queries in zip(worst.support, by_class.values(), strict=True):
-        left = [framed(picture, False) for picture in examples]
-        gap = np.full((left[0].shape[0], GAP, 3), 255, np.uint8)
-        rows.append(np.concatenate([*left, gap, *queries], 1))
+    task, said = judged.episode, judged.logits.argmax(-1).tolist()
+    support: list[list[np.ndarray]] = [[] for _ in range(task.ways)]
+    queries: list[list[np.ndarray]] = [[] for _ in range(task.ways)]
+    for image, label in zip(task.support_images[0], task.support_labels[0].tolist(), strict=True):
+        support[label].append(framed(as_picture(image), False))
+    for image, label, other in zip(task.query_images[0], task.query_labels[0].tolist(), said, strict=True):
+        queries[label].append(framed(as_picture(image), label != other))
+    gap = np.full((support[0][0].shape[0], GAP, 3), 255, np.uint8)
+    rows = [np.concatenate([*left, gap, *right], 1) for left, right in zip(support, queries, strict=True)]
     width = max(row.shape[1] for row in rows)
     return np.concatenate(
         [np.pad(row, ((0, 0), (0, width - row.shape[1]), (0, 0)), constant_values=255) for row in rows]
@@ -42,6 +66,14 @@ def framed(picture: np.ndarray, wrong: bool) -> np.ndarray:
     whole[:] = WRONG if wrong else (255, 255, 255)
     whole[FRAME:-FRAME, FRAME:-FRAME] = colours
     return whole
+
+
+def as_picture(image: Tensor) -> np.ndarray:
+    """``[C, H, W]``, uint8 or float in [0, 1] -> uint8, grey ``[H, W]`` or ``[H, W, 3]``."""
+    if image.dtype != torch.uint8:
+        image = (image.float().clamp(0, 1) * 255).round().to(torch.uint8)
+    array = image.cpu().numpy()
+    return array[0] if len(array) == 1 else np.moveaxis(array, 0, -1)
 
 
 def heat(rows: list[list[Any]]) -> np.ndarray:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from metafilm.config.config import Config
-from metafilm.config.sources import Source
 from metafilm.storage.atomic import finite
 from metafilm.storage.run import RunDirectory
 from metafilm.training.tracking.conclusion import conclude
+from metafilm.training.tracking.pictures import Judged
 from metafilm.training.tracking.start import start_wandb
 
 
@@ -35,11 +35,11 @@ class Tracker:
             known = {name: value for name, value in finite(record).items() if value is not None}
             self._wandb.log(known, step=known.pop("iteration") + self._first)
 
-    def conclude(self, validation: Source) -> None:
+    def conclude(self, worst: Callable[[], Judged | None]) -> None:
         """What is said once, when the training is over: in wandb tables, pictures and the weights; see
-        `metafilm.training.tracking.conclusion`. Without wandb nothing."""
+        `metafilm.training.tracking.conclusion`. Without wandb nothing, and `worst` is not called."""
         if self._wandb is not None:
-            conclude(self._wandb, self.run, self.config, validation)
+            conclude(self._wandb, self.run, self.config, worst())
 
     def finish(self, results: Mapping[str, Any] | None = None, failed: bool = False) -> None:
         """End the tracking; plain values of `results` become wandb's summary. Safe to call twice."""

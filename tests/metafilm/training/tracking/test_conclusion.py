@@ -1,7 +1,6 @@
 """A finished run at Weights & Biases: its tables and pictures tell the truth, and its weights come along."""
 
 import json
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,11 +8,22 @@ import torch
 
 import episodes
 from metafilm.cli.commands import main
-from metafilm.config.sources import Source
-from metafilm.learner.build import load_learner
-from metafilm.training.tracking import conclusion
-from metafilm.training.tracking.pictures import CELL, DARKEST, FRAME, WRONG, heat, sheet
-from metafilm.training.tracking.worst import Query, Worst, as_picture, class_names, worst_episode
+from metafilm.cli.train import worst_of
+from metafilm.config import Config, load_config
+from metafilm.config.sources import evaluation_source
+from metafilm.storage.run import RunDirectory
+from metafilm.training.tracking import Tracker, conclusion
+from metafilm.training.tracking.pictures import (
+    CELL,
+    DARKEST,
+    FRAME,
+    WRONG,
+    Judged,
+    as_picture,
+    heat,
+    query_rows,
+    sheet,
+)
 
 RECORDS = [
     {"iteration": 1, "sizes": {"a.delta_gamma": 0.1, "a.delta_beta": 0.0}},
@@ -42,53 +52,38 @@ def test_deviations_are_darkest_where_they_are_largest() -> None:
     assert 255 > cells[0][0][0] > DARKEST[0]
 
 
-def test_wrong_queries_are_framed() -> None:
-    black = np.zeros((5, 5), np.uint8)
-    colour = np.full((5, 5, 3), 9, np.uint8)
-    queries = [Query(black, "a", "a", 0.9), Query(black, "a", "b", 0.6), Query(colour, "b", "b", 0.8)]
-    found = sheet(Worst(3, 66.7, [[black], [colour]], queries))
-    side = 5 + 2 * FRAME
+@pytest.fixture(scope="module")
+def judged() -> Judged:
+    """2-way, 1 shot, 2 queries of 28 x 28; the second query of the second class is taken for the first."""
+    pool = episodes.load("strokes", "val")
+    episode = episodes.EpisodeSampler(pool, ways=2, shots=1, queries=2, seed=3)[4]
+    return Judged(episode, torch.tensor([[3.0, 0], [2, 0], [0, 1], [1, 0]]), 75.0, ["ka", "ru"])
+
+
+def test_wrong_queries_are_framed(judged) -> None:
+    found, side = sheet(judged), 28 + 2 * FRAME
     assert found.shape[0] == 2 * side
     red = (found == WRONG).all(-1)
-    assert red[:side].sum() == side**2 - 25 and not red[side:].any()
-    columns = red[:side].any(0).nonzero()[0]
+    assert red[side:].sum() == side**2 - 28**2 and not red[:side].any()
+    columns = red[side:].any(0).nonzero()[0]
     assert columns[-1] - columns[0] == side - 1 and columns[-1] == found.shape[1] - 1  # the last of its row
+    picture = as_picture(judged.episode.query_images[0, 3])
+    assert np.array_equal(found[-28 - FRAME : -FRAME, -28 - FRAME : -FRAME, 0], picture)
 
 
-@pytest.fixture(scope="module")
-def source() -> Source:
-    pool = episodes.load("strokes", "val")
-    return Source(episodes.EpisodeSampler(pool, ways=5, shots=1, queries=3, seed=3), (pool,))
+def test_each_query_has_its_line(judged) -> None:
+    rows = query_rows(judged)
+    assert [row[1:3] for row in rows] == [["ka", "ka"], ["ka", "ka"], ["ru", "ru"], ["ru", "ka"]]
+    assert rows[0][3] == pytest.approx(1 / (1 + np.exp(-3))) and rows[0][0].dtype == np.uint8
+    assert "episode 4: 75.0 % right" in conclusion.caption(judged)
 
 
-def test_the_worst_episode_is_the_worst(source) -> None:
-    learner = load_learner("omniglot-conv4")
-    found = worst_episode(learner, source, 20)
-    accuracies = []
-    with torch.no_grad():
-        for number in range(20):
-            episode = source.sampler.batch([number])
-            named = learner(episode).predictions[-1].argmax(-1)
-            accuracies.append(100 * float((named == episode.query_labels).double().mean()))
-    assert found.accuracy == pytest.approx(min(accuracies)) and min(accuracies) < max(accuracies)
-    assert found.number == accuracies.index(min(accuracies))
-    right = [query.named == query.label for query in found.queries]
-    assert 100 * sum(right) / len(right) == pytest.approx(found.accuracy)
-    episode = source.sampler.batch([found.number])
-    assert np.array_equal(found.queries[4].picture, as_picture(episode.query_images[0, 4]))
-    assert episode.class_ids is not None
-    names = [source.pools[0].class_names[i] for i in episode.class_ids[0].tolist()]
-    assert [query.label for query in found.queries] == [names[i] for i in episode.query_labels[0].tolist()]
-    assert not learner.training
-
-
-def test_values_of_a_criterion_go_by_number(source) -> None:
-    """Their ids count values, and there is one pool however many criteria."""
-    episode = source.sampler.batch([0])
-    of_criterion = replace(episode, pool_ids=torch.tensor([3]))
-    assert class_names(source, of_criterion) == ["0", "1", "2", "3", "4"]
-    several = Source(source.sampler, source.pools * 2)
-    assert class_names(several, replace(episode, pool_ids=torch.tensor([1]))) == class_names(source, episode)
+def test_pictures_of_any_kind_are_bytes() -> None:
+    colours = torch.rand(3, 4, 5)
+    assert as_picture(colours).shape == (4, 5, 3)
+    grey = torch.randint(0, 256, (1, 4, 5), dtype=torch.uint8)
+    assert np.array_equal(as_picture(grey), grey[0].numpy())
+    assert as_picture(torch.tensor([[[1.2, -0.1]]])).tolist() == [[255, 0]]
 
 
 @pytest.mark.slow
@@ -130,7 +125,9 @@ def test_a_swept_run_ends_with_tables_pictures_and_weights(tmp_path, monkeypatch
         [i, stage] for i in (2, 4) for stage in ("identity", "encoder", "step 1", "step 2")
     ]
     queries = json.loads(next(p for n, p in tables.items() if n.startswith("worst_episode")).read_text())
-    assert len(queries["data"]) == 5 * 3
+    assert len(queries["data"]) == 5 * 3 and {row[1] for row in queries["data"]} >= {
+        row[2] for row in queries["data"]
+    }
     pictures = {path.name.rsplit("_", 2)[0] for path in (media / "images").glob("*.png")}
     assert {"worst_episode_picture", "deviations_picture"} <= pictures
     (artifact,) = (one for one in logged if one.type == "model")  # tables are kept as artifacts too
@@ -139,13 +136,16 @@ def test_a_swept_run_ends_with_tables_pictures_and_weights(tmp_path, monkeypatch
     assert "best validation" in capfd.readouterr().out
 
 
-def test_without_wandb_nothing_is_said(tmp_path, source) -> None:
-    from metafilm.config.config import Config
-    from metafilm.storage.run import RunDirectory
-    from metafilm.training.tracking import Tracker
+def test_without_wandb_nothing_is_said(tmp_path) -> None:
+    def worst() -> None:
+        raise AssertionError("not asked for")
 
-    config = replace(Config(), name="quiet")
-    with RunDirectory.open(tmp_path / "run", config) as run, Tracker(run, config) as tracker:
+    with RunDirectory.open(tmp_path / "run", Config()) as run, Tracker(run, Config()) as tracker:
         before = set(run.path.iterdir())
-        tracker.conclude(source)
+        tracker.conclude(worst)
         assert set(run.path.iterdir()) == before
+
+
+def test_of_functions_there_is_no_worst_task(tmp_path) -> None:
+    config = load_config("sinusoids")
+    assert worst_of(tmp_path, evaluation_source(config, "val"), 3) is None
