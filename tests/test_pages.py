@@ -46,7 +46,14 @@ def given(page: str, home: Path) -> dict:
     return {"images": images.numpy()}
 
 
-@pytest.mark.parametrize("page", [page for page in sorted(PAGES) if runnable(page)])
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(page, marks=pytest.mark.slow if page in ("export.md", "ecosystem.md") else ())
+        for page in sorted(PAGES)
+        if runnable(page)
+    ],
+)
 def test_python_runs(page, pictures, capsys) -> None:
     """All blocks of a page in a row, as a reader would."""
     names = given(page, pictures)
@@ -222,6 +229,11 @@ def test_the_reference_holds_what_a_user_types(site) -> None:
             if inspect.isclass(thing) or inspect.isfunction(thing):  # no rooms, registries, types of others
                 own = {f"{room.__name__}.{name}", f"{thing.__module__}.{name}"}
                 assert own & documented or thing.__module__ == "builtins", own
+    assert {
+        "metafilm.MetaFiLM.adapt",
+        "metafilm.MetaFiLM.from_pretrained",
+        "metafilm.Task.predict",
+    } <= documented
     assert ":class:`" not in text and ":func:`" not in text
 
 

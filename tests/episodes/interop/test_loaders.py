@@ -22,6 +22,7 @@ def numbers(loader: DataLoader[Episode]) -> list[list[int]]:
     return [episode.index.tolist() for episode in loader]
 
 
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")  # from 3.12 on
 @pytest.mark.parametrize("workers", [0, 2])
 def test_items_are_the_sampler_s_episodes(pool, workers) -> None:
     sampler = EpisodeSampler(pool, ways=3, shots=2, queries=4, seed=5)
