@@ -1,5 +1,6 @@
 # make demo    install into .venv, then meta-train and evaluate on generated characters (no download)
 # make test    install the test extras too, then ruff, pyright and pytest
+# make docs    install what builds the pages too, then build them as a site in build/site
 # make clean   remove .venv
 #
 # PYTHON names the interpreter to build .venv with (3.11 or newer); PYTEST adds arguments, e.g.
@@ -12,7 +13,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PYTEST ?=
 
-.PHONY: demo test check clean
+.PHONY: demo test check docs clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.installed
@@ -25,6 +26,10 @@ check: $(VENV)/.installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
+
+docs: $(VENV)/.installed
+	@$(PIP) install --editable '.[docs]'
+	$(BIN)/python -m mkdocs build --strict
 
 clean:
 	rm -rf $(VENV)

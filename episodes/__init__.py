@@ -20,7 +20,7 @@ from episodes.sampling.prefetch import Sampler
 if TYPE_CHECKING:
     from episodes.datasets.sinusoids import SinusoidSampler
     from episodes.datasets.strokes import load_strokes
-    from episodes.interop import from_dataset, from_taskset, to_taskset
+    from episodes.interop import from_dataset, from_taskset, to_dataloader, to_taskset
 
 __all__ = [
     "DATASETS",
@@ -39,6 +39,7 @@ __all__ = [
     "from_taskset",
     "load",
     "load_strokes",
+    "to_dataloader",
     "to_taskset",
 ]
 
@@ -47,6 +48,7 @@ _LATER = {
     "from_dataset": "episodes.interop",
     "from_taskset": "episodes.interop",
     "load_strokes": "episodes.datasets.strokes",
+    "to_dataloader": "episodes.interop",
     "to_taskset": "episodes.interop",
 }
 

@@ -1,13 +1,16 @@
-"""Where a run's numbers go: always metrics.jsonl, and Weights & Biases where it is asked for."""
+"""What takes a run's metrics while it goes on, and its end."""
 
-import os
-from collections.abc import Mapping
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from metafilm.config.config import Config
-from metafilm.errors import MetafilmError
-from metafilm.storage.atomic import atomic_write, finite
+from metafilm.storage.atomic import finite
 from metafilm.storage.run import RunDirectory
+from metafilm.training.tracking.conclusion import conclude
+from metafilm.training.tracking.pictures import Judged
+from metafilm.training.tracking.start import start_wandb
 
 
 class Tracker:
@@ -20,7 +23,7 @@ class Tracker:
     """
 
     def __init__(self, run: RunDirectory, config: Config):
-        self.run = run
+        self.run, self.config = run, config
         self._first = config.pretrain.iterations  # wandb counts its steps from 0
         self._wandb = None if config.tracking.wandb == "disabled" else start_wandb(run, config)
 
@@ -32,6 +35,12 @@ class Tracker:
             known = {name: value for name, value in finite(record).items() if value is not None}
             self._wandb.log(known, step=known.pop("iteration") + self._first)
 
+    def conclude(self, worst: Callable[[], Judged | None]) -> None:
+        """What is said once, when the training is over: in wandb tables, pictures and the weights; see
+        `metafilm.training.tracking.conclusion`. Without wandb nothing, and `worst` is not called."""
+        if self._wandb is not None:
+            conclude(self._wandb, self.run, self.config, worst())
+
     def finish(self, results: Mapping[str, Any] | None = None, failed: bool = False) -> None:
         """End the tracking; plain values of `results` become wandb's summary. Safe to call twice."""
         if self._wandb is None:
@@ -42,39 +51,8 @@ class Tracker:
         self._wandb.finish(exit_code=1 if failed else 0)
         self._wandb = None
 
-    def __enter__(self) -> "Tracker":
+    def __enter__(self) -> Tracker:
         return self
 
     def __exit__(self, kind: object, *rest: object) -> None:
         self.finish(failed=kind is not None)
-
-
-def start_wandb(run: RunDirectory, config: Config) -> Any:
-    """A wandb run whose id lies in the run directory, so that resuming the one resumes the other."""
-    if config.tracking.wandb == "offline":
-        os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # or importing it opens a line to its makers
-    try:
-        import wandb
-    except ImportError as error:
-        raise MetafilmError(
-            f"--tracking.wandb {config.tracking.wandb} needs the wandb package: "
-            'pip install "metafilm[wandb]", or --tracking.wandb disabled'
-        ) from error
-    id_file = run.path / "wandb-id.txt"
-    if not id_file.is_file():
-        atomic_write(id_file, os.urandom(8).hex().encode())
-    try:
-        return wandb.init(
-            project=config.tracking.project,
-            name=config.name,
-            id=id_file.read_text().strip(),
-            resume="allow" if config.tracking.wandb == "online" else None,
-            mode=config.tracking.wandb,
-            dir=run.path,
-            config=config.to_dict(),
-            settings=wandb.Settings(silent=True, console="off", disable_git=True),
-        )
-    except wandb.Error as error:  # no account, no network
-        raise MetafilmError(
-            f"wandb did not start ({error}); log in with `wandb login`, or use --tracking.wandb offline"
-        ) from error
