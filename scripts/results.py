@@ -6,7 +6,7 @@
     python scripts/results.py miniimagenet runs/miniimagenet_5way_5shot
     python scripts/results.py sinusoids runs/sinusoids          # trains its runs there first, a few minutes
     python scripts/results.py criteria runs/criteria            # of the runs that are there
-    python scripts/results.py readme                            # puts the tables into README.md
+    python scripts/results.py readme                            # puts the tables into the README and docs/adaptation.md
 
 Every row is one run of the test split, with the keys of `metafilm eval --json` and `config`, `command`,
 `train_command`, `training_seconds`, `hardware` and `commit`.
@@ -319,22 +319,21 @@ def adaptation_markdown(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def fill_readme() -> None:
-    """Replace the README's tables by those of results/."""
-    readme = ROOT / "README.md"
-    text = readme.read_text(encoding="utf-8")
-    for name in TABLES:
-        file = ROOT / "results" / f"{name}.json"
-        if not file.is_file():
-            print(f"{file} is not made yet: its table is left out")
-            continue
-        rows = json.loads(file.read_text())
-        begin, end = f"<!-- results/{name}.json -->", f"<!-- end of {name} -->"
-        before, rest = text.split(begin)
-        after = rest.split(end)[1]
-        lines = adaptation_markdown(rows) if name == "adaptation" else markdown(rows)
-        text = f"{before}{begin}\n{lines}\n{end}{after}"
-    atomic_write(readme, text.encode())
+def fill_pages() -> None:
+    """Replace the tables of the README and of docs/adaptation.md by those of results/."""
+    for page in (ROOT / "README.md", ROOT / "docs" / "adaptation.md"):
+        text = page.read_text(encoding="utf-8")
+        for name in TABLES:
+            begin, end = f"<!-- results/{name}.json -->", f"<!-- end of {name} -->"
+            file = ROOT / "results" / f"{name}.json"
+            if begin not in text or not file.is_file():
+                continue
+            before, rest = text.split(begin)
+            after = rest.split(end)[1]
+            rows = json.loads(file.read_text())
+            lines = adaptation_markdown(rows) if name == "adaptation" else markdown(rows)
+            text = f"{before}{begin}\n{lines}\n{end}{after}"
+        atomic_write(page, text.encode())
 
 
 def print_row(row: dict[str, Any]) -> None:
@@ -357,7 +356,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=None, help="file to write; default: results/NAME.json")
     arguments = parser.parse_args()
     if arguments.name == "readme":
-        fill_readme()
+        fill_pages()
         return 0
     out = arguments.out or ROOT / "results" / f"{arguments.name}.json"
     if arguments.name == "gate":

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import metafilm
-from scripts import packaging
+from scripts import installation as packaging
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("metafilm", "episodes")
@@ -64,7 +64,7 @@ def test_the_sdist_holds_what_its_tests_and_pages_read(built) -> None:
         linked = set(re.findall(r"\]\(([^)#:]+)\)", text))
         missing = {to for to in linked if to not in names and not any(n.startswith(f"{to}/") for n in names)}
         assert not missing, page
-    assert {"tests/conftest.py", "scripts/packaging.py", "Makefile"} <= names
+    assert {"tests/conftest.py", "scripts/installation.py", "Makefile"} <= names
 
 
 def test_the_version_stands_in_one_place() -> None:

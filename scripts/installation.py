@@ -1,4 +1,4 @@
-"""Does what is shipped install and run where nothing else is? `python scripts/packaging.py`.
+"""Does what is shipped install and run where nothing else is? `python scripts/installation.py`.
 
 Builds the sdist, and the wheel from it, and installs each into an empty environment of every Python of 3.11,
 3.12 and 3.13 found here (on the path, or pyenv's). There, from a folder outside the checkout: the version, an
