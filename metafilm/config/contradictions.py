@@ -54,6 +54,13 @@ def of_backbone(backbone: Backbone, outer: Outer) -> Iterator[Problem]:
         yield "outer.compile", f"knows metafilm's own backbones alone, not {backbone.name}"
 
 
+def _flattens(backbone: Backbone) -> bool:
+    """Whether the features' number follows the images' size, as far as the settings tell."""
+    if backbone.name not in POOLED:
+        return True
+    return (backbone.pooling or ("flatten" if backbone.name == "conv4" else "mean")) == "flatten"
+
+
 def of_head(head: Head, data: Data, episodes: Episodes, outer: Outer) -> Iterator[Problem]:
     kind = heads.HEADS[head.name]
     regression = data.name in REGRESSION_DATA
@@ -100,9 +107,14 @@ def of_mixture(data: Data, episodes: Episodes, outer: Outer) -> Iterator[Problem
         yield "outer.domain", f"needs several data sets in {flag('data.name')} to tell apart"
 
 
-def of_pretrain(pretrain: Pretrain, data: Data, episodes: Episodes) -> Iterator[Problem]:
+def of_pretrain(pretrain: Pretrain, data: Data, episodes: Episodes, backbone: Backbone) -> Iterator[Problem]:
     if not pretrain.iterations:
         return
+    if pretrain.image_sizes and _flattens(backbone):
+        yield (
+            "pretrain.image_sizes",
+            f"needs features that fit any image size; add {flag('backbone.pooling')} mean or max",
+        )
     if data.name in REGRESSION_DATA:
         yield "pretrain.iterations", "must be 0 for functions: they have no classes to tell apart"
     if episodes.criteria != "none":

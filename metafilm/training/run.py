@@ -25,7 +25,7 @@ from metafilm.training.data import Data, open_data
 from metafilm.training.interrupt import interruptible
 from metafilm.training.outer_gradient import Diverged
 from metafilm.training.outer_loop import OuterLoop
-from metafilm.training.pretraining import Pretraining, belongs, pretrain
+from metafilm.training.plain.pretraining import Pretraining, belongs, pretrain
 from metafilm.training.validation import plainly, validate
 
 GO_ON = "The same command goes on from there"

@@ -14,10 +14,12 @@ from metafilm.config.sources import Source, plain_source
 from metafilm.errors import ConfigError
 from metafilm.learner.build import build_learner
 from metafilm.storage.run import RunDirectory
-from metafilm.training import data, pretraining
+from metafilm.training import data
 from metafilm.training import run as training
 from metafilm.training.outer_gradient import Diverged
-from metafilm.training.pretraining import CosineClassifier, Pretraining, rate
+from metafilm.training.plain import pretraining
+from metafilm.training.plain.classifiers import CosineClassifier, resized
+from metafilm.training.plain.pretraining import Pretraining, image_size, rate
 from metafilm.training.run import train
 from metafilm.training.tracking import Tracker
 
@@ -216,3 +218,99 @@ def test_data_without_one_set_of_classes_is_refused(tiny_config, sections) -> No
 def test_a_frozen_backbone_stays_in_evaluation(config, pool) -> None:
     learner = build_learner(config, pool.image_shape, 0, [0.4], [0.5]).train()
     assert learner.training and not any(module.training for module in learner.backbone.modules())
+
+
+def test_images_grow_in_equal_parts(tiny_config) -> None:
+    settings = tiny_config(
+        backbone={"pooling": "mean"}, pretrain={"iterations": 10, "image_sizes": [16, 20, 24]}
+    ).pretrain
+    assert [image_size(i, settings) for i in range(10)] == [16] * 4 + [20] * 3 + [24] * 3
+    assert image_size(3, replace(settings, image_sizes=())) is None
+
+
+def test_a_smaller_image_averages_its_pixels() -> None:
+    images = torch.rand(2, 3, 24, 36, dtype=torch.float64)
+    found, expected = resized(images, 12), torch.zeros(2, 3, 12, 18, dtype=torch.float64)
+    triangle = [0.25, 0.75, 0.75, 0.25]  # of width 2 around the middle of two pixels
+    for i in range(12):
+        for j in range(18):
+            total = 0.0
+            for a, down in enumerate(triangle):
+                for b, right in enumerate(triangle):
+                    y, x = 2 * i - 1 + a, 2 * j - 1 + b
+                    if 0 <= y < 24 and 0 <= x < 36:
+                        expected[:, :, i, j] += down * right * images[:, :, y, x]
+                        total += down * right
+            expected[:, :, i, j] /= total
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
+    assert resized(images, 24) is images and resized(images, 48).shape == (2, 3, 48, 72)
+
+
+@pytest.fixture
+def growing(config):
+    """A network that takes any size, two sizes, and an average."""
+    settings = replace(config.pretrain, image_sizes=(24, 16), average=0.9)
+    return replace(config, pretrain=settings, backbone=replace(config.backbone, pooling="mean", pools=3))
+
+
+def test_the_average_of_steps_on_resized_images(growing, pool) -> None:
+    """Each step is that of a plain batch resized beforehand, and the stage ends with their average."""
+    source = plain_source(growing, (pool,))
+    stages = [
+        Pretraining(build_learner(growing, pool.image_shape, 0, [0.4], [0.5]), settings, source)
+        for settings in (growing, replace(growing, pretrain=replace(growing.pretrain, average=0.0)))
+    ]
+    seen, values = [], None
+    for i in range(STEPS):
+        batch = source.sampler.batch([i])
+        first = (
+            stages[0]
+            .learner.backbone.blocks[0]
+            .register_forward_pre_hook(lambda _, inputs: seen.append(tuple(inputs[0].shape[2:])))
+        )
+        reports = [stage.step(batch) for stage in stages]
+        first.remove()
+        assert reports[0] == reports[1]
+        state = {name: value.clone() for name, value in stages[1].learner.state_dict().items()}
+        if values is None:
+            values = build_learner(growing, pool.image_shape, 0, [0.4], [0.5]).state_dict()
+        weight = 1 - min(0.9, (2 + i) / (11 + i))
+        values = {
+            name: value + weight * (state[name] - value) if value.is_floating_point() else state[name]
+            for name, value in values.items()
+        }
+    assert seen == [(24, 24)] * 6 + [(16, 16)] * 6
+    for name, value in stages[0].learner.state_dict().items():
+        torch.testing.assert_close(value, values[name], rtol=1e-4, atol=1e-6, msg=name)
+
+
+def test_a_growing_stage_resumes_to_the_last_bit(in_memory, growing, tmp_path, monkeypatch) -> None:
+    whole = run(growing, tmp_path / "whole").load_checkpoint()
+    original = Pretraining.step
+
+    def interrupted(self, batch):
+        if self.iteration == 7:
+            signal.raise_signal(signal.SIGINT)
+        return original(self, batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Pretraining, "step", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run(growing, tmp_path / "broken")
+    state = RunDirectory(tmp_path / "broken").load_checkpoint()
+    assert state is not None and state["iteration"] == 8 - STEPS and state["average"]["updates"] == 8
+    broken = run(growing, tmp_path / "broken").load_checkpoint()
+    assert whole is not None and broken is not None
+    for name, value in whole["learner"].items():
+        assert torch.equal(value, broken["learner"][name]), name
+
+
+def test_sizes_need_features_that_fit_any(tiny_config) -> None:
+    growing = {"iterations": 5, "image_sizes": [16, 24]}
+    expected = r"--pretrain\.image-sizes needs features that fit any image size; add --backbone\.pooling mean"
+    for backbone in ({}, {"name": "resnet12", "pooling": "flatten"}):
+        with pytest.raises(ConfigError, match=expected):
+            tiny_config(pretrain=growing, backbone=backbone)
+    tiny_config(pretrain=growing, backbone={"name": "resnet12"})
+    with pytest.raises(ConfigError, match=r"--pretrain\.image-sizes must be at least 16, is 8"):
+        tiny_config(pretrain={"iterations": 5, "image_sizes": [8]}, backbone={"pooling": "max"})
