@@ -115,7 +115,7 @@ class Config:
             *contradictions.of_outer(self.outer, self.episodes, self.inner),
             *contradictions.of_gate(self.head, self.encoder, self.inner),
             *contradictions.of_backbone(self.backbone, self.outer),
-            *contradictions.of_pretrain(self.pretrain, self.data, self.episodes, self.backbone),
+            *contradictions.of_plain(self.pretrain, self.outer, self.data, self.episodes, self.backbone),
         ]
         return [f"{flag(name)} {what}" for name, what in found]
 

@@ -107,20 +107,20 @@ def of_mixture(data: Data, episodes: Episodes, outer: Outer) -> Iterator[Problem
         yield "outer.domain", f"needs several data sets in {flag('data.name')} to tell apart"
 
 
-def of_pretrain(pretrain: Pretrain, data: Data, episodes: Episodes, backbone: Backbone) -> Iterator[Problem]:
+def of_plain(
+    pretrain: Pretrain, outer: Outer, data: Data, episodes: Episodes, backbone: Backbone
+) -> Iterator[Problem]:
+    for name, wanted in (("pretrain.iterations", pretrain.iterations), ("outer.plain", outer.plain)):
+        if wanted and data.name in REGRESSION_DATA:
+            yield name, "must be 0 for functions: they have no classes to tell apart"
+        if wanted and episodes.criteria != "none":
+            yield name, f"must be 0 with {flag('episodes.criteria')}: an image has a class by each of them"
     if not pretrain.iterations:
         return
     if pretrain.image_sizes and _flattens(backbone):
         yield (
             "pretrain.image_sizes",
             f"needs features that fit any image size; add {flag('backbone.pooling')} mean or max",
-        )
-    if data.name in REGRESSION_DATA:
-        yield "pretrain.iterations", "must be 0 for functions: they have no classes to tell apart"
-    if episodes.criteria != "none":
-        yield (
-            "pretrain.iterations",
-            f"must be 0 with {flag('episodes.criteria')}: an image has a class by each of them",
         )
 
 
@@ -143,6 +143,10 @@ def of_outer(outer: Outer, episodes: Episodes, inner: Inner) -> Iterator[Problem
             "outer.compile",
             "traces plain inner steps alone; use --inner.optimiser sgd, --inner.proximal 0",
         )
+    if outer.plain in (1, 2, 3):
+        yield "outer.plain", f"must be 0 or at least 4 images, is {outer.plain}"
+    if outer.plain and "backbone" in outer.freeze:
+        yield "outer.plain", f"has nothing to teach a frozen backbone; take it out of {flag('outer.freeze')}"
     for name in ("domain", "film_noise"):
         if outer.compile and getattr(outer, name):
             yield "outer.compile", f"does not know {flag('outer', name)}; set that to 0"

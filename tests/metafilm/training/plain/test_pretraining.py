@@ -9,34 +9,17 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from episodes import EpisodeSampler
 from metafilm.config.sources import Source, plain_source
 from metafilm.errors import ConfigError
 from metafilm.learner.build import build_learner
 from metafilm.storage.run import RunDirectory
-from metafilm.training import data
 from metafilm.training import run as training
 from metafilm.training.outer_gradient import Diverged
 from metafilm.training.plain import pretraining
 from metafilm.training.plain.classifiers import CosineClassifier, resized
 from metafilm.training.plain.pretraining import Pretraining, image_size, rate
-from metafilm.training.run import train
-from metafilm.training.tracking import Tracker
 
 STEPS = 12
-
-
-@pytest.fixture
-def in_memory(monkeypatch, pool):
-    """`train` on the pool of the fixtures, whatever the configuration names."""
-
-    def source(config, *args, seed=None, **kwargs) -> Source:
-        return Source(EpisodeSampler(pool, 3, 2, 2, config.seed if seed is None else seed), (pool,))
-
-    monkeypatch.setattr(data, "training_source", source)
-    monkeypatch.setattr(data, "evaluation_source", source)
-    monkeypatch.setattr(data, "require_disjoint", lambda *_: None)  # one pool for both
-    monkeypatch.setattr(training, "keep_freed_memory", lambda: None)
 
 
 @pytest.fixture
@@ -46,12 +29,6 @@ def config(tiny_config):
         outer={"freeze": ["backbone"], "iterations": 4},
         evaluation={"checkpoint_every_seconds": 0.0},
     )
-
-
-def run(config, folder):
-    with RunDirectory.open(folder, config) as directory:
-        train(config, directory, Tracker(directory, config), progress=False)
-    return directory
 
 
 def plain_twin(learner, classes: int) -> nn.Sequential:
@@ -129,7 +106,7 @@ def test_cosines_times_a_learned_factor() -> None:
 
 @pytest.mark.parametrize(("kind", "learning_rate"), [("linear", 0.2), ("cosine", 5.0)])
 def test_it_learns_and_a_frozen_backbone_keeps_it(
-    in_memory, config, tmp_path, kind, learning_rate, monkeypatch
+    run, config, tmp_path, kind, learning_rate, monkeypatch
 ) -> None:
     settings = replace(config.pretrain, iterations=40, classifier=kind, learning_rate=learning_rate)
     config = replace(config, pretrain=settings)
@@ -153,9 +130,7 @@ def test_it_learns_and_a_frozen_backbone_keeps_it(
     assert records[-1]["seconds"] > records[4]["seconds"] > 0
 
 
-def test_interrupted_and_resumed_it_is_the_same_to_the_last_bit(
-    in_memory, config, tmp_path, monkeypatch
-) -> None:
+def test_interrupted_and_resumed_it_is_the_same_to_the_last_bit(run, config, tmp_path, monkeypatch) -> None:
     whole = run(config, tmp_path / "whole")
     original = Pretraining.step
 
@@ -180,7 +155,7 @@ def test_interrupted_and_resumed_it_is_the_same_to_the_last_bit(
         assert one == other
 
 
-def test_a_finished_stage_is_not_run_again(in_memory, config, tmp_path, monkeypatch) -> None:
+def test_a_finished_stage_is_not_run_again(run, config, tmp_path, monkeypatch) -> None:
     directory = run(config, tmp_path / "run")
     monkeypatch.setattr(pretraining, "pretrain", None)
     monkeypatch.setattr(training, "pretrain", None)
@@ -188,13 +163,13 @@ def test_a_finished_stage_is_not_run_again(in_memory, config, tmp_path, monkeypa
     assert run(config, tmp_path / "run").read_metrics() == records
 
 
-def test_nan_names_the_setting(in_memory, config, tmp_path) -> None:
+def test_nan_names_the_setting(run, config, tmp_path) -> None:
     config = replace(config, pretrain=replace(config.pretrain, learning_rate=1e30))
     with pytest.raises(Diverged, match=r"at iteration \d+ of the pre-training; lower --pretrain.learning"):
         run(config, tmp_path / "run")
 
 
-def test_another_runs_checkpoint_is_refused(in_memory, config, tmp_path, pool) -> None:
+def test_another_runs_checkpoint_is_refused(run, config, tmp_path, pool) -> None:
     stage = Pretraining(
         build_learner(config, pool.image_shape, 0, [0.4], [0.5]), config, Source(None, (pool,))
     )  # type: ignore[arg-type]
@@ -284,7 +259,7 @@ def test_the_average_of_steps_on_resized_images(growing, pool) -> None:
         torch.testing.assert_close(value, values[name], rtol=1e-4, atol=1e-6, msg=name)
 
 
-def test_a_growing_stage_resumes_to_the_last_bit(in_memory, growing, tmp_path, monkeypatch) -> None:
+def test_a_growing_stage_resumes_to_the_last_bit(run, growing, tmp_path, monkeypatch) -> None:
     whole = run(growing, tmp_path / "whole").load_checkpoint()
     original = Pretraining.step
 
