@@ -68,6 +68,8 @@ def of_head(head: Head, data: Data, episodes: Episodes, outer: Outer) -> Iterato
         yield "head.name", f"{head.name} does not fit --data.name {data.name}"
     if regression and outer.auxiliary:
         yield "outer.auxiliary", "must be 0 for functions: they have no classes to tell apart"
+    if head.transform and not kind.uses_support:
+        yield "head.transform", f"is for heads fitted to the support, not for {head.name}"
     # a classifier that isn't fitted to the support has one learned output per class
     fixed = not kind.uses_support and not kind.regression
     if fixed and isinstance(episodes.ways, tuple):

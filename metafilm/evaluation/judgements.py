@@ -83,6 +83,7 @@ def _judge(learner: MetaFiLM, episode: Episode, ways: int, found: Judgements) ->
         predictions, features = next(learner.predictions(one, [own]))
         if not predictions.isfinite().all():
             raise NotFinite(f"the predictions of episode {int(one.index[0])} are not finite")
+        features = learner.head.seen(features)
         support = features.shape[1] - predictions.shape[1]
         state = learner.head.fit(features[:, :support], one.support_labels, ways)
         counts = one.support_labels[0].bincount(minlength=ways).to(features.dtype).unsqueeze(0)

@@ -5,11 +5,15 @@ from metafilm.heads.linear import LinearHead, RegressionHead
 from metafilm.heads.prototype import CosineClassifier, CosineHead, PrototypeHead
 from metafilm.heads.registry import HEADS, build
 from metafilm.heads.ridge import RidgeHead
+from metafilm.heads.transform import STEPS as TRANSFORMS
+from metafilm.heads.transform import FeatureTransform
 
 __all__ = [
     "HEADS",
+    "TRANSFORMS",
     "CosineClassifier",
     "CosineHead",
+    "FeatureTransform",
     "Head",
     "LinearHead",
     "PrototypeHead",

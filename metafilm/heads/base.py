@@ -7,10 +7,13 @@ descends. Heads hold what the outer loop learns about them (scales, shared weigh
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from metafilm.heads.transform import FeatureTransform
 
 State = dict[str, Tensor]
 
@@ -43,6 +46,10 @@ class Head(nn.Module):
     regression = False  # labels are real values
     arguments: dict[str, Any]  # what it was built with
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.transform: FeatureTransform | None = None  # of features in evaluation, see ``seen``
+
     @classmethod
     def build(cls, in_features: int, ways: int, scale: float) -> Head:
         """A head for features of this size; ``ways`` matters to heads of a fixed number of classes alone."""
@@ -52,6 +59,16 @@ class Head(nn.Module):
     def first_scale(in_features: int) -> float:
         """The factor on the logits to start from, where the settings leave it open."""
         return 1.0
+
+    def seen(self, features: Tensor) -> Tensor:
+        """Features ``[..., D]`` as ``fit``, ``predict``, ``inner_loss`` and ``familiarity`` take them:
+        transformed, in evaluation, where the head has a transform."""
+        return features if self.transform is None or self.training else self.transform(features)
+
+    def plain_with_transform(self, state: State) -> nn.Module:
+        """:meth:`plain`, and before it the transform where there is one."""
+        layers = self.plain(state)
+        return layers if self.transform is None else nn.Sequential(copy.deepcopy(self.transform), layers)
 
     def fit(self, features: Tensor, labels: Tensor, ways: int) -> State:
         raise NotImplementedError

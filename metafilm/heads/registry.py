@@ -1,10 +1,13 @@
 """The heads by name: command line, configuration and docs read this mapping and no other."""
 
+from collections.abc import Iterable
+
 from metafilm.errors import MetafilmError
 from metafilm.heads.base import Head
 from metafilm.heads.linear import LinearHead, RegressionHead
 from metafilm.heads.prototype import CosineHead, PrototypeHead
 from metafilm.heads.ridge import RidgeHead
+from metafilm.heads.transform import FeatureTransform
 
 HEADS: dict[str, type[Head]] = {
     "prototype": PrototypeHead,
@@ -15,18 +18,29 @@ HEADS: dict[str, type[Head]] = {
 }
 
 
-def build(name: str, in_features: int, ways: int, scale: float | None = None) -> Head:
+def build(
+    name: str,
+    in_features: int,
+    ways: int,
+    scale: float | None = None,
+    transform: Iterable[str] = (),
+) -> Head:
     """The head of that name.
 
     Args:
         in_features: D of the features.
         ways: classes of a task, for heads of a fixed number.
         scale: first value of the factor on the logits; None: the head's own.
+        transform: steps on the features in evaluation (:class:`metafilm.heads.FeatureTransform`); none: as
+            they are.
 
     Raises:
-        MetafilmError: unknown name.
+        MetafilmError: unknown name, of the head or of a step.
     """
     if name not in HEADS:
         raise MetafilmError(f"unknown head {name!r}; expected one of {', '.join(HEADS)}")
     head = HEADS[name]
-    return head.build(in_features, ways, head.first_scale(in_features) if scale is None else scale)
+    made = head.build(in_features, ways, head.first_scale(in_features) if scale is None else scale)
+    if steps := tuple(transform):
+        made.transform = FeatureTransform(steps, in_features)
+    return made

@@ -72,7 +72,7 @@ def build_learner(
         sites = film.sites(backbone)
         features: int = backbone.out_features  # type: ignore[assignment]
         ways = config.episodes.ways if isinstance(config.episodes.ways, int) else config.episodes.ways[1]
-        head = heads.build(config.head.name, features, ways, config.head.scale)
+        head = heads.build(config.head.name, features, ways, config.head.scale, config.head.transform)
         regression = head.regression
         encoder = None
         if config.encoder.enabled and config.encoder.kind == "constant":

@@ -290,7 +290,7 @@ class MetaFiLM(UsableNetwork):
         def loss(deviations: FilmDict) -> Tensor:
             images, labels = next(each_step)
             shots = labels.shape[1]
-            features = self.features(images, deviations, tasks, support=shots)
+            features = self.head.seen(self.features(images, deviations, tasks, support=shots))
             held_out = features[:, shots:] if features.shape[1] > shots else None
             value = self.head.inner_loss(features[:, :shots], labels, episode.ways, held_out)
             if losses is not None:

@@ -273,8 +273,9 @@ class SharedNetwork(nn.Module):
         tasks = labels.shape[0]
         record = self.training and record
         features = self.features(x, deviations, tasks, support=support or None, record=record)
-        state = self.head.fit(features[:, :support], labels, ways)
-        return self.head.predict(state, features[:, support:]), features
+        seen = self.head.seen(features)
+        state = self.head.fit(seen[:, :support], labels, ways)
+        return self.head.predict(state, seen[:, support:]), features
 
 
 class Evaluating:

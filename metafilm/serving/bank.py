@@ -224,13 +224,14 @@ class TaskBank:
         return result
 
     def _features(self, images: Tensor, places: Sequence[_Place]) -> Tensor:
-        """``[B, D]``."""
+        """``[B, D]`` as the head takes them."""
         like = self.learner.mean
         images = as_pictures(images, self.learner.image_shape).to(like.device, like.dtype)
         rows = torch.tensor([place.row for place in places], device=like.device)
         x = self.learner.prepare(images.unsqueeze(0))
         with torch.autocast(like.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
-            return film.call(self._network, self._film.tensors, x, rows, self._norm.tensors).to(like.dtype)
+            found = film.call(self._network, self._film.tensors, x, rows, self._norm.tensors)
+        return self._head.seen(found.to(like.dtype))
 
     def predict(self, images: Tensor, ids: Sequence[int] | Tensor) -> list[Any] | Tensor:
         """The most probable label of each image, as given to ``adapt``; for regression y ``[B, 1]``.

@@ -82,7 +82,7 @@ def train(
         stage = Pretraining(learner, config, plain_source(config, source.pools))
 
         def score() -> dict[str, Any]:
-            return plainly(learner, validation, config, group)
+            return plainly(learner, validation, seen, config, group)
 
         before = pretrain(stage, run, tracker.log, score, group, state, progress)
         state, known = None, stage.classifier.state_dict()

@@ -20,6 +20,12 @@ def sizes(value: tuple[int, ...]) -> tuple[int, ...]:
     return value
 
 
+def once(value: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(value)) < len(value):
+        raise ValueError(f"must name each step once, is {' '.join(value)}")
+    return value
+
+
 def film_sites(value: Any) -> Any:
     if value == ():
         raise ValueError("is an empty list; write none for a network without FiLM")
@@ -105,3 +111,6 @@ class Head:
     """Classifier, or regression for curves."""
     scale: Annotated[Number | None, above(0)] = None
     """First value of the learned factor on the logits; empty: the head's own."""
+    transform: Annotated[tuple[Text, ...], OneOf(heads.TRANSFORMS), AfterValidator(once)] = ()
+    """What is done to features in evaluation, in this order: centre takes off the training classes' mean,
+    power takes the square root, normalise makes the length 1; empty: nothing."""

@@ -118,7 +118,8 @@ class Task:
         features = self.embed(images).unsqueeze(0)
         counts = torch.tensor([self.shots], dtype=features.dtype, device=features.device)
         with torch.no_grad():
-            return self.learner.head.familiarity(self.state, features, counts)[0]
+            head = self.learner.head
+            return head.familiarity(self.state, head.seen(features), counts)[0]
 
     def known(self, images: Any, reject: float) -> Tensor:
         """Which images are of one of the task's classes, bool ``[Q]``.
@@ -219,7 +220,7 @@ def settled(
         }
     else:
         features = network.features(x, deviations, 1)
-    state = network.head.fit(features, episode.support_labels, episode.ways)
+    state = network.head.fit(network.head.seen(features), episode.support_labels, episode.ways)
     state = {name: value.detach().clone() for name, value in state.items()}
     if bad := not_finite({"the support features": features, **deviations, **state}):
         require_finite_weights(network)
