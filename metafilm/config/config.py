@@ -109,7 +109,7 @@ class Config:
         found = [
             *contradictions.of_film(self.film, self.encoder, self.inner, self.outer),
             *contradictions.of_encoder(self.encoder, self.data, self.outer),
-            *contradictions.of_head(self.head, self.data, self.episodes, self.outer),
+            *contradictions.of_head(self.head, self.data, self.episodes, self.outer, self.evaluation),
             *contradictions.of_criteria(self.data, self.episodes, self.outer),
             *contradictions.of_mixture(self.data, self.episodes, self.outer),
             *contradictions.of_outer(self.outer, self.episodes, self.inner),

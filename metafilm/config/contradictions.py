@@ -11,6 +11,7 @@ from metafilm.config.settings import (
     Data,
     Encoder,
     Episodes,
+    Evaluation,
     Film,
     Head,
     Inner,
@@ -61,7 +62,9 @@ def _flattens(backbone: Backbone) -> bool:
     return (backbone.pooling or ("flatten" if backbone.name == "conv4" else "mean")) == "flatten"
 
 
-def of_head(head: Head, data: Data, episodes: Episodes, outer: Outer) -> Iterator[Problem]:
+def of_head(
+    head: Head, data: Data, episodes: Episodes, outer: Outer, evaluation: Evaluation
+) -> Iterator[Problem]:
     kind = heads.HEADS[head.name]
     regression = data.name in REGRESSION_DATA
     if regression != kind.regression:
@@ -70,6 +73,8 @@ def of_head(head: Head, data: Data, episodes: Episodes, outer: Outer) -> Iterato
         yield "outer.auxiliary", "must be 0 for functions: they have no classes to tell apart"
     if head.transform and not kind.uses_support:
         yield "head.transform", f"is for heads fitted to the support, not for {head.name}"
+    if evaluation.copies and not kind.uses_support:
+        yield "evaluation.copies", f"must be 0 for the {head.name} head, which is not fitted to the support"
     # a classifier that isn't fitted to the support has one learned output per class
     fixed = not kind.uses_support and not kind.regression
     if fixed and isinstance(episodes.ways, tuple):

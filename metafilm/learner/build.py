@@ -120,6 +120,8 @@ def build_learner(
             view_augment=config.inner.view_augment,
             detach_encoder=config.encoder.detach,
             batch=config.inner.batch,
+            copies=config.evaluation.copies,
+            copy_augment=config.evaluation.copy_augment,
             gate=Gate() if config.inner.gate else None,
             auxiliary_classes=train_classes if config.outer.auxiliary else 0,
         )

@@ -58,6 +58,8 @@ def save(path: str | Path, learner: Any) -> None:
         described["transform"] = learner.head.transform.arguments
     if learner.batch is not None:
         described["batch"] = learner.batch
+    if learner.copies:
+        described |= {"copies": learner.copies, "copy_augment": learner.copy_augment}
     if learner.gate is not None:
         described["gate"] = learner.gate.to_dict()
     for name in ("head", "encoder", "inner"):
@@ -115,6 +117,8 @@ def rebuilt(metadata: Mapping[str, str], path: str | Path, backbone: nn.Module |
             **built,
             **{name: described[name] for name in PLAIN},
             "batch": described.get("batch"),
+            "copies": described.get("copies", 0),
+            "copy_augment": described.get("copy_augment", "shift"),
             "gate": Gate.from_dict(described["gate"]) if "gate" in described else None,
         }
     except (KeyError, TypeError, ValueError) as error:

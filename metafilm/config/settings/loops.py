@@ -147,6 +147,10 @@ class Evaluation:
     """Support images per class; empty: as in training (the low end of a range)."""
     queries: Annotated[Whole | None, at_least(1)] = None
     """Query images per class; empty: as in training."""
+    copies: Annotated[Whole, at_least(0)] = 0
+    """Augmented copies of each support image that the head is fitted to as well, in every evaluation."""
+    copy_augment: Annotated[Text, OneOf(augment.BY_NAME)] = "shift"
+    """Augmentation that makes them, by name."""
     checkpoint_every_seconds: Annotated[Number, at_least(0)] = free(60.0)
     """Seconds between checkpoints: what a killed run loses at most."""
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from episodes import Episode
 from metafilm import film, norms
 from metafilm.errors import MetafilmError, NotFinite
+from metafilm.learner.copies import with_copies
 from metafilm.learner.finite import not_finite, require_finite_weights
 from metafilm.learner.gate import Report
 from metafilm.learner.network import SharedNetwork
@@ -206,6 +207,8 @@ def settled(
         episode: one task.
         report: of the gate.
     """
+    counts = episode.support_labels[0].bincount(minlength=len(classes)) if classes else None
+    episode = with_copies(network, episode)
     x = network.prepare(episode.support_images)
     statistics: dict[str, Tensor] = {}
     if norms.mode_of(network.backbone) in ("support", "transductive"):
@@ -228,6 +231,5 @@ def settled(
             f"adapting gave values that are not finite: {bad[0]}, though the weights are; lower "
             "inner.step_size, or look for NaN in the images"
         )
-    counts = episode.support_labels[0].bincount(minlength=len(classes)) if classes else None
     shots = None if counts is None else counts.tolist()
     return Task(network, deviations, state, statistics, classes, report=report, shots=shots)
