@@ -63,7 +63,7 @@ def _flattens(backbone: Backbone) -> bool:
 
 
 def of_head(
-    head: Head, data: Data, episodes: Episodes, outer: Outer, evaluation: Evaluation
+    head: Head, backbone: Backbone, data: Data, episodes: Episodes, outer: Outer, evaluation: Evaluation
 ) -> Iterator[Problem]:
     kind = heads.HEADS[head.name]
     regression = data.name in REGRESSION_DATA
@@ -73,6 +73,14 @@ def of_head(
         yield "outer.auxiliary", "must be 0 for functions: they have no classes to tell apart"
     if head.transform and not kind.uses_support:
         yield "head.transform", f"is for heads fitted to the support, not for {head.name}"
+    if kind.local and not _flattens(backbone):
+        yield "head.name", f"{head.name} compares the cells of maps; add {flag('backbone.pooling')} flatten"
+    if kind.local and backbone.name not in POOLED:
+        yield "head.name", f"{head.name} compares the cells of the maps of conv4 or resnet12 alone"
+    if kind.local and head.transform:
+        yield "head.transform", f"is for features of whole images, not for the {head.name} head"
+    if kind.local and outer.compile:
+        yield "outer.compile", f"can't trace the {head.name} head"
     if evaluation.copies and not kind.uses_support:
         yield "evaluation.copies", f"must be 0 for the {head.name} head, which is not fitted to the support"
     # a classifier that isn't fitted to the support has one learned output per class
@@ -115,7 +123,7 @@ def of_mixture(data: Data, episodes: Episodes, outer: Outer) -> Iterator[Problem
 
 
 def of_plain(
-    pretrain: Pretrain, outer: Outer, data: Data, episodes: Episodes, backbone: Backbone
+    pretrain: Pretrain, outer: Outer, data: Data, episodes: Episodes, backbone: Backbone, head: Head
 ) -> Iterator[Problem]:
     for name, wanted in (("pretrain.iterations", pretrain.iterations), ("outer.plain", outer.plain)):
         if wanted and data.name in REGRESSION_DATA:
@@ -124,7 +132,9 @@ def of_plain(
             yield name, f"must be 0 with {flag('episodes.criteria')}: an image has a class by each of them"
     if not pretrain.iterations:
         return
-    if pretrain.image_sizes and _flattens(backbone):
+    # for heads of cells the stage takes their mean
+    local = heads.HEADS[head.name].local and backbone.name in POOLED
+    if pretrain.image_sizes and _flattens(backbone) and not local:
         yield (
             "pretrain.image_sizes",
             f"needs features that fit any image size; add {flag('backbone.pooling')} mean or max",

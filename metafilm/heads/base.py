@@ -44,6 +44,7 @@ class Head(nn.Module):
     uses_support = True  # ``fit`` reads the support features
     metric = "accuracy"  # what ``measure`` gives: ``accuracy`` in percent, or ``mse``
     regression = False  # labels are real values
+    local = False  # features are the cells of maps (metafilm.heads.local)
     arguments: dict[str, Any]  # what it was built with
 
     def __init__(self) -> None:
@@ -69,6 +70,14 @@ class Head(nn.Module):
         """:meth:`plain`, and before it the transform where there is one."""
         layers = self.plain(state)
         return layers if self.transform is None else nn.Sequential(copy.deepcopy(self.transform), layers)
+
+    def whole(self, features: Tensor) -> Tensor:
+        """``[..., D]`` -> what a classifier of whole images takes, ``[..., whole_size(D)]``."""
+        return features
+
+    def whole_size(self, features: int) -> int:
+        """Its size, of D features."""
+        return features
 
     def fit(self, features: Tensor, labels: Tensor, ways: int) -> State:
         raise NotImplementedError

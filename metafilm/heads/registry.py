@@ -4,8 +4,11 @@ from collections.abc import Iterable
 
 from metafilm.errors import MetafilmError
 from metafilm.heads.base import Head
+from metafilm.heads.descriptors import DescriptorsHead
 from metafilm.heads.linear import LinearHead, RegressionHead
+from metafilm.heads.local import LocalHead
 from metafilm.heads.prototype import CosineHead, PrototypeHead
+from metafilm.heads.reconstruction import ReconstructionHead
 from metafilm.heads.ridge import RidgeHead
 from metafilm.heads.transform import FeatureTransform
 
@@ -14,6 +17,8 @@ HEADS: dict[str, type[Head]] = {
     "cosine": CosineHead,
     "linear": LinearHead,
     "ridge": RidgeHead,
+    "descriptors": DescriptorsHead,
+    "reconstruction": ReconstructionHead,
     "regression": RegressionHead,
 }
 
@@ -24,6 +29,7 @@ def build(
     ways: int,
     scale: float | None = None,
     transform: Iterable[str] = (),
+    cells: int = 1,
 ) -> Head:
     """The head of that name.
 
@@ -33,6 +39,7 @@ def build(
         scale: first value of the factor on the logits; None: the head's own.
         transform: steps on the features in evaluation (:class:`metafilm.heads.FeatureTransform`); none: as
             they are.
+        cells: of the maps that the features are, flattened, for heads that compare these.
 
     Raises:
         MetafilmError: unknown name, of the head or of a step.
@@ -40,7 +47,11 @@ def build(
     if name not in HEADS:
         raise MetafilmError(f"unknown head {name!r}; expected one of {', '.join(HEADS)}")
     head = HEADS[name]
-    made = head.build(in_features, ways, head.first_scale(in_features) if scale is None else scale)
+    first = head.first_scale(in_features) if scale is None else scale
+    if issubclass(head, LocalHead):
+        made = head.build(in_features, ways, first, cells)
+    else:
+        made = head.build(in_features, ways, first)
     if steps := tuple(transform):
         made.transform = FeatureTransform(steps, in_features)
     return made

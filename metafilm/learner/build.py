@@ -72,7 +72,14 @@ def build_learner(
         sites = film.sites(backbone)
         features: int = backbone.out_features  # type: ignore[assignment]
         ways = config.episodes.ways if isinstance(config.episodes.ways, int) else config.episodes.ways[1]
-        head = heads.build(config.head.name, features, ways, config.head.scale, config.head.transform)
+        head = heads.build(
+            config.head.name,
+            features,
+            ways,
+            config.head.scale,
+            config.head.transform,
+            getattr(backbone, "cells", 1),
+        )
         regression = head.regression
         encoder = None
         if config.encoder.enabled and config.encoder.kind == "constant":

@@ -66,7 +66,7 @@ def classified(
     labels = torch.cat((batch.support_labels, batch.query_labels), 1)
     assert batch.class_ids is not None
     classes = batch.class_ids.gather(1, labels).flatten()
-    logits = classifier(learner.features(images, {}, 1, record=True)[0])
+    logits = classifier(learner.head.whole(learner.features(images, {}, 1, record=True)[0]))
     right = (logits.detach().argmax(1) == classes).float().mean()
     return F.cross_entropy(logits, classes), 100 * float(right)
 

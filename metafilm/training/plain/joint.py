@@ -34,7 +34,9 @@ class PlainImages:
         self.source = plain_source(config, source.pools, config.outer.plain)
         size = learner.feature_size
         assert size is not None  # all backbones of a configuration say it
-        self.classifier = classifier(config.pretrain, size, self.source.classes, config.seed)
+        self.classifier = classifier(
+            config.pretrain, learner.head.whole_size(size), self.source.classes, config.seed
+        )
         self.classifier.to(learner.mean.device)
         self._ahead: Iterator[list[Episode]] | None = None
         self._next = 0

@@ -46,7 +46,9 @@ class Pretraining:
         self.learner, self.config, self.source = learner, config, source
         size = learner.feature_size
         assert size is not None  # all backbones of a configuration say it
-        self.classifier = classifier(config.pretrain, size, source.classes, config.seed)
+        self.classifier = classifier(
+            config.pretrain, learner.head.whole_size(size), source.classes, config.seed
+        )
         self.classifier.to(learner.mean.device)
         self.frozen = not any(parameter.requires_grad for parameter in learner.backbone.parameters())
         self._require_gradients(True)
