@@ -19,7 +19,8 @@ from metafilm.config.strict import section
 @section("pretrain")
 class Pretrain:
     """Before the outer loop: the plain backbone (δ = 0) learns to tell all training classes apart, by SGD
-    with Nesterov's momentum and a classifier that is thrown away afterwards.
+    with Nesterov's momentum and a classifier that is thrown away in the end. Its kind, augment and style are
+    those of outer.plain too.
     """
 
     iterations: Annotated[Whole, at_least(0)] = 0
