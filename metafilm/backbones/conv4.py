@@ -7,26 +7,33 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
+from metafilm.backbones import pooling as pooling_by
 from metafilm.engine.convolution import Conv2d
 from metafilm.errors import MetafilmError
 from metafilm.norms import Measured, Norm
+
+WORDS = {3: "three", 4: "four"}
 
 
 class Block(nn.Module):
     """3×3 convolution, norm, 2×2 max-pooling, ReLU: the usual norm, ReLU, pooling in an order that gives the
     same numbers on a quarter of the maps.
+
+    Args:
+        pools: False leaves the max-pooling out.
     """
 
-    def __init__(self, in_channels: int, width: int, norm: str) -> None:
+    def __init__(self, in_channels: int, width: int, norm: str, pools: bool = True) -> None:
         super().__init__()
         self.conv = Conv2d(in_channels, width, 3, padding=1, bias=False)
         self.norm = Norm(width, norm)
-        self.pool = nn.MaxPool2d(2)
+        self.pool = nn.MaxPool2d(2) if pools else nn.Identity()
+        self.window = 2 if pools else 1
         self.relu = nn.ReLU()
 
     def measure(self, x: Tensor) -> Measured:
         """What the block computes before its FiLM site."""
-        return self.norm.measure(x, self.conv)
+        return self.norm.measure(x, self.conv, self.window)
 
     def forward(self, x: Tensor | Measured) -> Tensor:
         """``x``: maps, or what :meth:`measure` made of them."""
@@ -47,26 +54,47 @@ class Conv4(nn.Module):
     """Four blocks of ``width`` maps.
 
     Args:
-        image_shape: ``(C, H, W)`` of the images; at least 16×16.
+        image_shape: ``(C, H, W)`` of the images; at least 16×16 (8×8 with three poolings).
         width: feature maps per block (64 in Snell et al.; CAVIA uses up to 512).
         norm: norm mode (:mod:`metafilm.norms`).
+        pooling: how the last maps become features (:data:`metafilm.backbones.POOLINGS`).
+        pools: blocks that max-pool: 4, or 3, which leaves the last block's maps at twice the size (RFS: Tian
+            et al., ECCV 2020, with ``pooling="mean"``).
 
     Raises:
-        MetafilmError: smaller images, or an unknown norm mode.
+        MetafilmError: smaller images, an unknown norm mode or pooling, another number of poolings.
 
-    ``[B, C, H, W]`` in, ``[B, out_features]`` out: 64 for 28×28 images, 1,600 for 84×84.
+    ``[B, C, H, W]`` in, ``[B, out_features]`` out: flattened 64 for 28×28 images, 1,600 for 84×84; the mean
+    or maximum over the ``cells`` of a map ``width``.
     """
 
-    def __init__(self, image_shape: tuple[int, int, int], width: int = 64, norm: str = "running") -> None:
+    def __init__(
+        self,
+        image_shape: tuple[int, int, int],
+        width: int = 64,
+        norm: str = "running",
+        pooling: str = "flatten",
+        pools: int = 4,
+    ) -> None:
         super().__init__()
         self.arguments = {"image_shape": list(image_shape), "width": width, "norm": norm}
+        self.arguments |= {"pooling": pooling, "pools": pools}
         channels, height, breadth = image_shape
-        if min(height, breadth) < 16:
+        if pools not in (3, 4):
+            raise MetafilmError(f"Conv-4 has 3 or 4 poolings, not {pools!r}")
+        pooling_by.require(pooling)
+        least = 2**pools
+        if min(height, breadth) < least:
             raise MetafilmError(
-                f"images of {height}x{breadth} are too small for Conv-4's four poolings; use at least 16x16"
+                f"images of {height}x{breadth} are too small for Conv-4's {WORDS[pools]} poolings; use at "
+                f"least {least}x{least}"
             )
-        self.blocks = nn.Sequential(*(Block(channels if i == 0 else width, width, norm) for i in range(4)))
-        self.out_features = width * (height // 16) * (breadth // 16)
+        self.blocks = nn.Sequential(
+            *(Block(channels if i == 0 else width, width, norm, i < pools) for i in range(4))
+        )
+        self.pooling, self.pools = pooling, pools
+        self.cells = (height // least) * (breadth // least)
+        self.out_features = width * (self.cells if pooling == "flatten" else 1)
         self.film_sites = tuple(f"blocks.{i}.norm" for i in range(4))
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
@@ -85,7 +113,7 @@ class Conv4(nn.Module):
         for i in range(start, len(self.blocks)):
             maps = self.block(i)(maps)
         assert isinstance(maps, Tensor)
-        return maps.flatten(1)
+        return pooling_by.pooled(maps, self.pooling)
 
     def block(self, i: int) -> Block:
         """Block i of four."""

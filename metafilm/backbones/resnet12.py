@@ -1,10 +1,11 @@
 """ResNet-12 in the form of TADAM and MetaOptNet (Oreshkin et al. 2018; Lee et al. 2019): four residual blocks
-of three convolutions, leaky ReLU 0.1, max-pooling after each, global average pooling."""
+of three convolutions, leaky ReLU 0.1, max-pooling after each, the mean over the last maps."""
 
 from __future__ import annotations
 
 from torch import Tensor, nn
 
+from metafilm.backbones import pooling as pooling_by
 from metafilm.engine.convolution import Conv2d
 from metafilm.errors import MetafilmError
 from metafilm.norms import Norm
@@ -41,16 +42,24 @@ class ResNet12(nn.Module):
         image_shape: ``(C, H, W)``; at least 16×16.
         width: feature maps of the first block.
         norm: norm mode (:mod:`metafilm.norms`).
+        pooling: how the last maps become features (:data:`metafilm.backbones.POOLINGS`).
 
     Raises:
-        MetafilmError: smaller images, or an unknown norm mode.
+        MetafilmError: smaller images, or an unknown norm mode or pooling.
 
-    ``[B, C, H, W]`` in, ``[B, 8·width]`` out.
+    ``[B, C, H, W]`` in, ``[B, 8·width]`` out, times the ``cells`` of a map where these are flattened.
     """
 
-    def __init__(self, image_shape: tuple[int, int, int], width: int = 64, norm: str = "running") -> None:
+    def __init__(
+        self,
+        image_shape: tuple[int, int, int],
+        width: int = 64,
+        norm: str = "running",
+        pooling: str = "mean",
+    ) -> None:
         super().__init__()
-        self.arguments = {"image_shape": list(image_shape), "width": width, "norm": norm}
+        self.arguments = {"image_shape": list(image_shape), "width": width, "norm": norm, "pooling": pooling}
+        pooling_by.require(pooling)
         channels, height, breadth = image_shape
         if min(height, breadth) < 16:
             raise MetafilmError(
@@ -61,12 +70,13 @@ class ResNet12(nn.Module):
         self.blocks = nn.Sequential(
             *(Block(channels if i == 0 else widths[i - 1], widths[i], norm) for i in range(4))
         )
-        self.pool = nn.AdaptiveAvgPool2d(1)
-        self.out_features = widths[-1]
+        self.pooling = pooling
+        self.cells = (height // 16) * (breadth // 16)
+        self.out_features = widths[-1] * (self.cells if pooling == "flatten" else 1)
         self.film_sites = tuple(f"blocks.{i}.norms.{j}" for i in range(4) for j in range(3))
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", a=0.1, nonlinearity="leaky_relu")
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.pool(self.blocks(x)).flatten(1)
+        return pooling_by.pooled(self.blocks(x), self.pooling)

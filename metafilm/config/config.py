@@ -109,13 +109,17 @@ class Config:
         found = [
             *contradictions.of_film(self.film, self.encoder, self.inner, self.outer),
             *contradictions.of_encoder(self.encoder, self.data, self.outer),
-            *contradictions.of_head(self.head, self.data, self.episodes, self.outer),
+            *contradictions.of_head(
+                self.head, self.backbone, self.data, self.episodes, self.outer, self.evaluation
+            ),
             *contradictions.of_criteria(self.data, self.episodes, self.outer),
             *contradictions.of_mixture(self.data, self.episodes, self.outer),
             *contradictions.of_outer(self.outer, self.episodes, self.inner),
             *contradictions.of_gate(self.head, self.encoder, self.inner),
             *contradictions.of_backbone(self.backbone, self.outer),
-            *contradictions.of_pretrain(self.pretrain, self.data, self.episodes),
+            *contradictions.of_plain(
+                self.pretrain, self.outer, self.data, self.episodes, self.backbone, self.head
+            ),
         ]
         return [f"{flag(name)} {what}" for name, what in found]
 

@@ -11,6 +11,7 @@ from metafilm.config.settings import (
     Data,
     Encoder,
     Episodes,
+    Evaluation,
     Film,
     Head,
     Inner,
@@ -18,6 +19,7 @@ from metafilm.config.settings import (
     Pretrain,
 )
 
+POOLED = ("conv4", "resnet12")  # networks whose last maps are pooled by name
 Problem = tuple[str, str]
 """A setting's name and what is wrong with it, e.g. ("film.sites", "none leaves ...")."""
 
@@ -45,17 +47,42 @@ def of_backbone(backbone: Backbone, outer: Outer) -> Iterator[Problem]:
     library = backbone.name.partition(":")[0] in LIBRARIES
     if backbone.weights is not None and not library:
         yield "backbone.weights", f"is for networks of {' and '.join(LIBRARIES)}, not for {backbone.name}"
+    if backbone.pooling is not None and backbone.name not in POOLED:
+        yield "backbone.pooling", f"is for conv4 and resnet12; {backbone.name} pools in its own way"
+    if backbone.pools != 4 and backbone.name != "conv4":
+        yield "backbone.pools", f"is for conv4; leave it at 4 for {backbone.name}"
     if library and outer.compile:
         yield "outer.compile", f"knows metafilm's own backbones alone, not {backbone.name}"
 
 
-def of_head(head: Head, data: Data, episodes: Episodes, outer: Outer) -> Iterator[Problem]:
+def _flattens(backbone: Backbone) -> bool:
+    """Whether the features' number follows the images' size, as far as the settings tell."""
+    if backbone.name not in POOLED:
+        return True
+    return (backbone.pooling or ("flatten" if backbone.name == "conv4" else "mean")) == "flatten"
+
+
+def of_head(
+    head: Head, backbone: Backbone, data: Data, episodes: Episodes, outer: Outer, evaluation: Evaluation
+) -> Iterator[Problem]:
     kind = heads.HEADS[head.name]
     regression = data.name in REGRESSION_DATA
     if regression != kind.regression:
         yield "head.name", f"{head.name} does not fit --data.name {data.name}"
     if regression and outer.auxiliary:
         yield "outer.auxiliary", "must be 0 for functions: they have no classes to tell apart"
+    if head.transform and not kind.uses_support:
+        yield "head.transform", f"is for heads fitted to the support, not for {head.name}"
+    if kind.local and not _flattens(backbone):
+        yield "head.name", f"{head.name} compares the cells of maps; add {flag('backbone.pooling')} flatten"
+    if kind.local and backbone.name not in POOLED:
+        yield "head.name", f"{head.name} compares the cells of the maps of conv4 or resnet12 alone"
+    if kind.local and head.transform:
+        yield "head.transform", f"is for features of whole images, not for the {head.name} head"
+    if kind.local and outer.compile:
+        yield "outer.compile", f"can't trace the {head.name} head"
+    if evaluation.copies and not kind.uses_support:
+        yield "evaluation.copies", f"must be 0 for the {head.name} head, which is not fitted to the support"
     # a classifier that isn't fitted to the support has one learned output per class
     fixed = not kind.uses_support and not kind.regression
     if fixed and isinstance(episodes.ways, tuple):
@@ -95,15 +122,22 @@ def of_mixture(data: Data, episodes: Episodes, outer: Outer) -> Iterator[Problem
         yield "outer.domain", f"needs several data sets in {flag('data.name')} to tell apart"
 
 
-def of_pretrain(pretrain: Pretrain, data: Data, episodes: Episodes) -> Iterator[Problem]:
+def of_plain(
+    pretrain: Pretrain, outer: Outer, data: Data, episodes: Episodes, backbone: Backbone, head: Head
+) -> Iterator[Problem]:
+    for name, wanted in (("pretrain.iterations", pretrain.iterations), ("outer.plain", outer.plain)):
+        if wanted and data.name in REGRESSION_DATA:
+            yield name, "must be 0 for functions: they have no classes to tell apart"
+        if wanted and episodes.criteria != "none":
+            yield name, f"must be 0 with {flag('episodes.criteria')}: an image has a class by each of them"
     if not pretrain.iterations:
         return
-    if data.name in REGRESSION_DATA:
-        yield "pretrain.iterations", "must be 0 for functions: they have no classes to tell apart"
-    if episodes.criteria != "none":
+    # for heads of cells the stage takes their mean
+    local = heads.HEADS[head.name].local and backbone.name in POOLED
+    if pretrain.image_sizes and _flattens(backbone) and not local:
         yield (
-            "pretrain.iterations",
-            f"must be 0 with {flag('episodes.criteria')}: an image has a class by each of them",
+            "pretrain.image_sizes",
+            f"needs features that fit any image size; add {flag('backbone.pooling')} mean or max",
         )
 
 
@@ -126,6 +160,10 @@ def of_outer(outer: Outer, episodes: Episodes, inner: Inner) -> Iterator[Problem
             "outer.compile",
             "traces plain inner steps alone; use --inner.optimiser sgd, --inner.proximal 0",
         )
+    if outer.plain in (1, 2, 3):
+        yield "outer.plain", f"must be 0 or at least 4 images, is {outer.plain}"
+    if outer.plain and "backbone" in outer.freeze:
+        yield "outer.plain", f"has nothing to teach a frozen backbone; take it out of {flag('outer.freeze')}"
     for name in ("domain", "film_noise"):
         if outer.compile and getattr(outer, name):
             yield "outer.compile", f"does not know {flag('outer', name)}; set that to 0"

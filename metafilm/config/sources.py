@@ -144,17 +144,23 @@ def training_source(config: Config, root: str | Path | None = None) -> Source:
     return Source(sampler, pools)
 
 
-def plain_source(config: Config, pools: tuple[ClassPool, ...]) -> Source:
-    """Batches of images of all training classes, each batch an episode of one task: as many classes as the
-    settings' ``pretrain.batch`` has room for with two images each, its images spread evenly over them."""
+def plain_source(config: Config, pools: tuple[ClassPool, ...], size: int | None = None) -> Source:
+    """Batches of images of all training classes, each batch an episode of one task: as many classes as it has
+    room for with two images each, its images spread evenly over them.
+
+    Args:
+        size: images in a batch; None: the settings' ``pretrain.batch``. Augmentation and style are those of
+            ``pretrain`` in any case.
+    """
     settings = config.pretrain
+    size = size or settings.batch
     fewest = min(pool.num_classes for pool in pools)
-    ways = max(min(settings.batch // 2, fewest), 2)
+    ways = max(min(size // 2, fewest), 2)
     sampler = EpisodeSampler(
         pools,
         ways,
         1,
-        max(settings.batch // ways - 1, 1),
+        max(size // ways - 1, 1),
         config.seed,
         augment=augment.by_name(settings.augment),
         transform=style(settings.style),

@@ -1,6 +1,7 @@
 """How well a learner does: accuracy by stage of adaptation, with intervals; what its probabilities mean."""
 
 from metafilm.evaluation.calibration import area, calibration_error, fit_temperature, reliability
+from metafilm.evaluation.centring import centre
 from metafilm.evaluation.intervals import interval
 from metafilm.evaluation.judgements import Judgements, calibrated, judge
 from metafilm.evaluation.overlap import overlap
@@ -13,6 +14,7 @@ __all__ = [
     "area",
     "calibrated",
     "calibration_error",
+    "centre",
     "evaluate",
     "fit_temperature",
     "interval",

@@ -83,8 +83,11 @@ def _judge(learner: MetaFiLM, episode: Episode, ways: int, found: Judgements) ->
         predictions, features = next(learner.predictions(one, [own]))
         if not predictions.isfinite().all():
             raise NotFinite(f"the predictions of episode {int(one.index[0])} are not finite")
+        features = learner.head.seen(features)
         support = features.shape[1] - predictions.shape[1]
-        state = learner.head.fit(features[:, :support], one.support_labels, ways)
+        # after the support may come copies of it, in its order
+        labels = one.support_labels.repeat(1, support // one.support_labels.shape[1])
+        state = learner.head.fit(features[:, :support], labels, ways)
         counts = one.support_labels[0].bincount(minlength=ways).to(features.dtype).unsqueeze(0)
         familiar = learner.head.familiarity(state, features[:, support:], counts)[0].cpu()
         inside = (one.query_labels[0] < ways).cpu()

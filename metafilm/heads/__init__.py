@@ -1,18 +1,26 @@
 """From features to predictions: heads that are fitted to a task's support features."""
 
 from metafilm.heads.base import Head, State, prototypes, task_cross_entropy
+from metafilm.heads.descriptors import DescriptorsHead
 from metafilm.heads.linear import LinearHead, RegressionHead
 from metafilm.heads.prototype import CosineClassifier, CosineHead, PrototypeHead
+from metafilm.heads.reconstruction import ReconstructionHead
 from metafilm.heads.registry import HEADS, build
 from metafilm.heads.ridge import RidgeHead
+from metafilm.heads.transform import STEPS as TRANSFORMS
+from metafilm.heads.transform import FeatureTransform
 
 __all__ = [
     "HEADS",
+    "TRANSFORMS",
     "CosineClassifier",
     "CosineHead",
+    "DescriptorsHead",
+    "FeatureTransform",
     "Head",
     "LinearHead",
     "PrototypeHead",
+    "ReconstructionHead",
     "RegressionHead",
     "RidgeHead",
     "State",

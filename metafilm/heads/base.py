@@ -7,10 +7,13 @@ descends. Heads hold what the outer loop learns about them (scales, shared weigh
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from metafilm.heads.transform import FeatureTransform
 
 State = dict[str, Tensor]
 
@@ -41,7 +44,12 @@ class Head(nn.Module):
     uses_support = True  # ``fit`` reads the support features
     metric = "accuracy"  # what ``measure`` gives: ``accuracy`` in percent, or ``mse``
     regression = False  # labels are real values
+    local = False  # features are the cells of maps (metafilm.heads.local)
     arguments: dict[str, Any]  # what it was built with
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.transform: FeatureTransform | None = None  # of features in evaluation, see ``seen``
 
     @classmethod
     def build(cls, in_features: int, ways: int, scale: float) -> Head:
@@ -52,6 +60,24 @@ class Head(nn.Module):
     def first_scale(in_features: int) -> float:
         """The factor on the logits to start from, where the settings leave it open."""
         return 1.0
+
+    def seen(self, features: Tensor) -> Tensor:
+        """Features ``[..., D]`` as ``fit``, ``predict``, ``inner_loss`` and ``familiarity`` take them:
+        transformed, in evaluation, where the head has a transform."""
+        return features if self.transform is None or self.training else self.transform(features)
+
+    def plain_with_transform(self, state: State) -> nn.Module:
+        """:meth:`plain`, and before it the transform where there is one."""
+        layers = self.plain(state)
+        return layers if self.transform is None else nn.Sequential(copy.deepcopy(self.transform), layers)
+
+    def whole(self, features: Tensor) -> Tensor:
+        """``[..., D]`` -> what a classifier of whole images takes, ``[..., whole_size(D)]``."""
+        return features
+
+    def whole_size(self, features: int) -> int:
+        """Its size, of D features."""
+        return features
 
     def fit(self, features: Tensor, labels: Tensor, ways: int) -> State:
         raise NotImplementedError

@@ -1,32 +1,57 @@
 """The heads by name: command line, configuration and docs read this mapping and no other."""
 
+from collections.abc import Iterable
+
 from metafilm.errors import MetafilmError
 from metafilm.heads.base import Head
+from metafilm.heads.descriptors import DescriptorsHead
 from metafilm.heads.linear import LinearHead, RegressionHead
+from metafilm.heads.local import LocalHead
 from metafilm.heads.prototype import CosineHead, PrototypeHead
+from metafilm.heads.reconstruction import ReconstructionHead
 from metafilm.heads.ridge import RidgeHead
+from metafilm.heads.transform import FeatureTransform
 
 HEADS: dict[str, type[Head]] = {
     "prototype": PrototypeHead,
     "cosine": CosineHead,
     "linear": LinearHead,
     "ridge": RidgeHead,
+    "descriptors": DescriptorsHead,
+    "reconstruction": ReconstructionHead,
     "regression": RegressionHead,
 }
 
 
-def build(name: str, in_features: int, ways: int, scale: float | None = None) -> Head:
+def build(
+    name: str,
+    in_features: int,
+    ways: int,
+    scale: float | None = None,
+    transform: Iterable[str] = (),
+    cells: int = 1,
+) -> Head:
     """The head of that name.
 
     Args:
         in_features: D of the features.
         ways: classes of a task, for heads of a fixed number.
         scale: first value of the factor on the logits; None: the head's own.
+        transform: steps on the features in evaluation (:class:`metafilm.heads.FeatureTransform`); none: as
+            they are.
+        cells: of the maps that the features are, flattened, for heads that compare these.
 
     Raises:
-        MetafilmError: unknown name.
+        MetafilmError: unknown name, of the head or of a step.
     """
     if name not in HEADS:
         raise MetafilmError(f"unknown head {name!r}; expected one of {', '.join(HEADS)}")
     head = HEADS[name]
-    return head.build(in_features, ways, head.first_scale(in_features) if scale is None else scale)
+    first = head.first_scale(in_features) if scale is None else scale
+    if issubclass(head, LocalHead):
+        made = head.build(in_features, ways, first, cells)
+    else:
+        made = head.build(in_features, ways, first)
+    if steps := tuple(transform):
+        made.transform = FeatureTransform(steps, in_features)
+    return made

@@ -42,7 +42,10 @@ def build_backbone(config: Config, image_shape: tuple[int, ...]) -> nn.Module:
             )
         return converted
     shape = (image_shape[0], image_shape[1], image_shape[2])
-    return BACKBONES[settings.name](shape, settings.width, settings.norm)
+    options: dict[str, Any] = {} if settings.pooling is None else {"pooling": settings.pooling}
+    if settings.name == "conv4":
+        options["pools"] = settings.pools
+    return BACKBONES[settings.name](shape, settings.width, settings.norm, **options)
 
 
 def build_learner(
@@ -69,7 +72,14 @@ def build_learner(
         sites = film.sites(backbone)
         features: int = backbone.out_features  # type: ignore[assignment]
         ways = config.episodes.ways if isinstance(config.episodes.ways, int) else config.episodes.ways[1]
-        head = heads.build(config.head.name, features, ways, config.head.scale)
+        head = heads.build(
+            config.head.name,
+            features,
+            ways,
+            config.head.scale,
+            config.head.transform,
+            getattr(backbone, "cells", 1),
+        )
         regression = head.regression
         encoder = None
         if config.encoder.enabled and config.encoder.kind == "constant":
@@ -117,6 +127,8 @@ def build_learner(
             view_augment=config.inner.view_augment,
             detach_encoder=config.encoder.detach,
             batch=config.inner.batch,
+            copies=config.evaluation.copies,
+            copy_augment=config.evaluation.copy_augment,
             gate=Gate() if config.inner.gate else None,
             auxiliary_classes=train_classes if config.outer.auxiliary else 0,
         )

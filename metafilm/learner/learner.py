@@ -18,9 +18,10 @@ from metafilm.errors import MetafilmError
 from metafilm.film import FilmDict
 from metafilm.heads import Head, prototypes
 from metafilm.learner.batches import augmented_views, batches
-from metafilm.learner.gate import Gate, choose
+from metafilm.learner.copies import with_copies
+from metafilm.learner.gate import Gate, choose, require_classes
 from metafilm.learner.inner_loop import InnerLoop
-from metafilm.learner.network import SharedNetwork, join
+from metafilm.learner.network import join
 from metafilm.learner.outcome import Adaptation, Outcome
 from metafilm.learner.usable import UsableNetwork
 
@@ -43,6 +44,8 @@ class MetaFiLM(UsableNetwork):
             δ = 0.
         batch: support images of each class that one inner step is taken on, the next ones with each step, so
             that it costs no more time and memory than for so many shots; None: all.
+        copies, copy_augment: augmented copies of each support image that the head is fitted to as well, in
+            evaluation (0: none), and by which augmentation; adaptation does not see them.
         gate: chooses, task by task in evaluation, between no adaptation, the encoder's, and 1 ...
             ``evaluation_steps`` steps; None: all steps are taken.
     """
@@ -65,6 +68,8 @@ class MetaFiLM(UsableNetwork):
         auxiliary_classes: int = 0,
         detach_encoder: bool = False,
         batch: int | None = None,
+        copies: int = 0,
+        copy_augment: str = "shift",
         gate: Gate | None = None,
     ) -> None:
         super().__init__(backbone, head, image_shape=image_shape, mean=mean, std=std)
@@ -82,6 +87,7 @@ class MetaFiLM(UsableNetwork):
         if batch is not None and batch < 1:
             raise MetafilmError(f"batch {batch} must be at least 1 image of each class, or None for all")
         self.batch = batch
+        self.copies, self.copy_augment = copies, copy_augment
         if gate is not None:
             require_classes(self)
         self.gate = gate
@@ -290,7 +296,7 @@ class MetaFiLM(UsableNetwork):
         def loss(deviations: FilmDict) -> Tensor:
             images, labels = next(each_step)
             shots = labels.shape[1]
-            features = self.features(images, deviations, tasks, support=shots)
+            features = self.head.seen(self.features(images, deviations, tasks, support=shots))
             held_out = features[:, shots:] if features.shape[1] > shots else None
             value = self.head.inner_loss(features[:, :shots], labels, episode.ways, held_out)
             if losses is not None:
@@ -320,6 +326,7 @@ class MetaFiLM(UsableNetwork):
         Q, ways]`` and the features ``[T, n, D]`` they come from, the support's first where the head reads it.
         In training the normalisation statistics under the last of them are noted for the running averages.
         """
+        episode = with_copies(self, episode)
         tasks, labels = episode.tasks, episode.support_labels
         x = self.prepare(episode.query_images)
         support = labels.shape[1] if self.reads_support else 0
@@ -331,12 +338,3 @@ class MetaFiLM(UsableNetwork):
         for number, deviations in enumerate(films, 1):
             last = number == len(films)
             yield self.predict_prepared(x, deviations, labels, episode.ways, support, record=last)
-
-
-def require_classes(learner: SharedNetwork) -> None:
-    """Raises MetafilmError for a learner of functions, which no gate can judge."""
-    if learner.regression:
-        raise MetafilmError(
-            "a gate compares how likely the right classes are, and this learner's labels are real values; "
-            "leave it out (inner.gate False)"
-        )

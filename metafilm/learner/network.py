@@ -270,11 +270,11 @@ class SharedNetwork(nn.Module):
             labels: ``[T, S]`` of the support.
             record: in training, note the normalisation statistics.
         """
-        tasks = labels.shape[0]
         record = self.training and record
-        features = self.features(x, deviations, tasks, support=support or None, record=record)
-        state = self.head.fit(features[:, :support], labels, ways)
-        return self.head.predict(state, features[:, support:]), features
+        features = self.features(x, deviations, labels.shape[0], support=support or None, record=record)
+        seen = self.head.seen(features)
+        state = self.head.fit(seen[:, :support], labels, ways)
+        return self.head.predict(state, seen[:, support:]), features
 
 
 class Evaluating:

@@ -17,7 +17,7 @@ from metafilm import film
 from metafilm.backbones import BACKBONES, Pretrained
 from metafilm.conditioning import ENCODERS
 from metafilm.errors import CheckpointError, MetafilmError
-from metafilm.heads import HEADS
+from metafilm.heads import HEADS, FeatureTransform
 from metafilm.learner.gate import Gate
 from metafilm.learner.inner_loop import InnerLoop
 from metafilm.storage import tensorfile
@@ -54,8 +54,12 @@ def save(path: str | Path, learner: Any) -> None:
         "auxiliary_classes": auxiliary,
         **{name: getattr(learner, name) for name in PLAIN},
     }
+    if learner.head.transform is not None:
+        described["transform"] = learner.head.transform.arguments
     if learner.batch is not None:
         described["batch"] = learner.batch
+    if learner.copies:
+        described |= {"copies": learner.copies, "copy_augment": learner.copy_augment}
     if learner.gate is not None:
         described["gate"] = learner.gate.to_dict()
     for name in ("head", "encoder", "inner"):
@@ -103,13 +107,18 @@ def rebuilt(metadata: Mapping[str, str], path: str | Path, backbone: nn.Module |
                 backbone.origin = described.get("origin")
         if not film.sites(backbone):
             film.insert(backbone, described["sites"] or "none")
+        built = {part: described[part] and _built(described[part]) for part in ("head", "encoder", "inner")}
+        if "transform" in described:
+            built["head"].transform = FeatureTransform(**described["transform"])
         return {
             "backbone": backbone,
             "image_shape": tuple(described["image_shape"]),
             "auxiliary_classes": described["auxiliary_classes"],
-            **{part: described[part] and _built(described[part]) for part in ("head", "encoder", "inner")},
+            **built,
             **{name: described[name] for name in PLAIN},
             "batch": described.get("batch"),
+            "copies": described.get("copies", 0),
+            "copy_augment": described.get("copy_augment", "shift"),
             "gate": Gate.from_dict(described["gate"]) if "gate" in described else None,
         }
     except (KeyError, TypeError, ValueError) as error:

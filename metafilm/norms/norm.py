@@ -22,12 +22,13 @@ MODES = ("running", "support", "group", "transductive")
 class Measured(NamedTuple):
     """Maps before a norm: how to get them ``[T·n, C, H, W]``, the same max-pooled, and the mean and variance
     that the norm will use, ``[T, C]``, or ``[C]`` for running averages. In mode ``group`` there are only the
-    maps themselves."""
+    maps themselves. ``window``: of the max-pooling; 1: none."""
 
     maps: Callable[[], Tensor]
     pooled: Tensor | None
     mean: Tensor
     var: Tensor
+    window: int = 2
 
 
 class Norm(nn.Module):
@@ -86,12 +87,15 @@ class Norm(nn.Module):
             return self._support(x, weight, bias, now)
         return self._batch(x, weight, bias, now)
 
-    def measure(self, x: Tensor, convolution: nn.Module) -> Measured:
-        """The half of ``relu(max_pool2d(norm(convolution(x)), 2))`` that no deviation changes; :meth:`finish`
-        is the rest.
+    def measure(self, x: Tensor, convolution: nn.Module, window: int = 2) -> Measured:
+        """The half of ``relu(max_pool2d(norm(convolution(x)), window))`` that no deviation changes;
+        :meth:`finish` is the rest.
 
         A gain above zero commutes with max-pooling, so the affine is left for the pooled maps: a quarter of
         the work, and none of it at full size.
+
+        Args:
+            window: 2, or 1 for no pooling.
         """
         now = present_layout()
         # groups of channels in single images have no mean and variance per channel to hand on
@@ -100,18 +104,21 @@ class Norm(nn.Module):
         if whole and not given:
             _check_rows(x, now.tasks, self.weight)
         tasks, rows = (1, None) if given else (now.tasks, now.support if self.mode == "support" else None)
-        if whole and kernels.stem_fits(convolution, x):
+        if whole and window > 1 and kernels.stem_fits(convolution, x):
             weight = cast(nn.Conv2d, convolution).weight
             pooled, mean, var = kernels.stem_pool_and_moments(x, weight, tasks, rows)
             found = Measured(lambda: convolution(x), pooled, mean, var)
         else:
             maps = convolution(x)
+            found = Measured(lambda: maps, None, self.running_mean, self.running_var, window)
             if not whole:
-                return Measured(lambda: maps, None, self.running_mean, self.running_var)
+                return found
             if given:
-                found = Measured(lambda: maps, kernels.max_pool(maps), self.running_mean, self.running_var)
-            else:
+                found = found._replace(pooled=kernels.max_pool(maps) if window > 1 else maps)
+            elif window > 1:
                 found = Measured(lambda: maps, *kernels.pool_and_moments(maps, tasks, rows))
+            else:
+                found = Measured(lambda: maps, maps, *kernels.moments(maps, tasks, rows), window)
         if given:
             return found._replace(mean=self.running_mean, var=self.running_var)
         count = (x.shape[0] // tasks if rows is None else rows) * x.shape[2] * x.shape[3]
@@ -119,20 +126,22 @@ class Norm(nn.Module):
         return found
 
     def finish(self, measured: Measured) -> Tensor:
-        """Normalised, modulated and pooled maps after a ReLU, ``[T·n, C, H // 2, W // 2]``."""
+        """Normalised, modulated and pooled maps after a ReLU, ``[T·n, C, H // 2, W // 2]`` (unpooled ``[T·n,
+        C, H, W]``)."""
         weight, bias = self._affine()
-        maps, pooled, mean, var = measured
+        maps, pooled, mean, var, window = measured
         if pooled is None:
-            return F.max_pool2d(self._group(maps(), weight, bias), 2).relu()
+            whole = self._group(maps(), weight, bias)
+            return (F.max_pool2d(whole, window) if window > 1 else whole).relu()
         if weight.dim() == 2:
             _check_rows(pooled, weight.shape[0], weight)
         elif mean.dim() == 2 and len(mean) == 1:
             mean, var = mean[0], var[0]
         negative = weight.detach() < 0
         # under vmap tasks can't take different branches: both are computed, and each feature takes its own
-        if transformed() or negative.any():
+        if window > 1 and (transformed() or negative.any()):
             # there the least value becomes the greatest
-            least = -F.max_pool2d(-maps(), 2)
+            least = -F.max_pool2d(-maps(), window)
             spread = negative.expand(max(len(negative), 1) if negative.dim() == 2 else 1, -1)
             chosen = spread.repeat_interleave(len(pooled) // len(spread), 0)[:, :, None, None]
             pooled = torch.where(chosen, least, pooled)

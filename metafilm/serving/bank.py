@@ -119,6 +119,7 @@ class TaskBank:
             )
         for task in tasks:
             self._check(task)
+        self._require_alike(tasks)
         return [self._put(task) for task in tasks]
 
     def _put(self, task: Task) -> int:
@@ -149,6 +150,22 @@ class TaskBank:
             if found != expected:
                 raise MetafilmError(
                     f"the task's {kind} have shapes {found}, this learner's have {expected}; adapt it again"
+                )
+
+    def _require_alike(self, tasks: Iterable[Task]) -> None:
+        """Tasks of as many ways share a table: what the head keeps of them must have one shape."""
+        known = {
+            ways: {name: tuple(value.shape[1:]) for name, value in table.tensors.items()}
+            for ways, table in self._heads.items()
+        }
+        for task in tasks:
+            found = {name: tuple(value.shape[1:]) for name, value in task.state.items()}
+            expected = known.setdefault(next(iter(found.values()))[0], found)
+            if found != expected:
+                raise MetafilmError(
+                    f"the head keeps {found} of {task!r}, and {expected} of others here with as many "
+                    "classes: it keeps every support image; give all of a bank's tasks as many, or use head "
+                    "reconstruction"
                 )
 
     def remove(self, identity: int) -> None:
@@ -224,13 +241,14 @@ class TaskBank:
         return result
 
     def _features(self, images: Tensor, places: Sequence[_Place]) -> Tensor:
-        """``[B, D]``."""
+        """``[B, D]`` as the head takes them."""
         like = self.learner.mean
         images = as_pictures(images, self.learner.image_shape).to(like.device, like.dtype)
         rows = torch.tensor([place.row for place in places], device=like.device)
         x = self.learner.prepare(images.unsqueeze(0))
         with torch.autocast(like.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
-            return film.call(self._network, self._film.tensors, x, rows, self._norm.tensors).to(like.dtype)
+            found = film.call(self._network, self._film.tensors, x, rows, self._norm.tensors)
+        return self._head.seen(found.to(like.dtype))
 
     def predict(self, images: Tensor, ids: Sequence[int] | Tensor) -> list[Any] | Tensor:
         """The most probable label of each image, as given to ``adapt``; for regression y ``[B, 1]``.

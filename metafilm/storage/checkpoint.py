@@ -70,9 +70,11 @@ def problems(state: Any) -> list[str]:
     if not isinstance(state, dict):
         return [f"it holds {type(state).__name__}, expected a dict of states"]
     found = []
-    for name, (fits, expected) in (BEFORE if "classifier" in state else CONTENTS).items():
+    required, more = (BEFORE, MORE_BEFORE) if "classifier" in state else (CONTENTS, MORE)
+    for name, (fits, expected) in {**required, **more}.items():
         if name not in state:
-            found.append(f"{name!r} is missing")
+            if name in required:
+                found.append(f"{name!r} is missing")
         elif not fits(state[name]):
             found.append(f"{name!r} is {type(state[name]).__name__}, expected {expected}")
     return found
@@ -126,6 +128,10 @@ BEFORE: dict[str, tuple[Callable[[Any], bool], str]] = {
     "iteration": (lambda value: type(value) is int and value <= 0, "a whole number up to 0"),
     **{name: CONTENTS[name] for name in ("learner", "optimiser", "seconds")},
 }
+
+# what only runs of certain settings have
+MORE_BEFORE = {"average": CONTENTS["average"]}
+MORE: dict[str, tuple[Callable[[Any], bool], str]] = {"plain": (_tensors, "a dict of tensors")}
 
 
 class _Summing:

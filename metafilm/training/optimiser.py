@@ -14,8 +14,8 @@ from metafilm.config.settings import Outer
 from metafilm.learner.learner import MetaFiLM
 
 
-def build(learner: MetaFiLM, settings: Outer) -> torch.optim.AdamW:
-    """AdamW over everything but the deviations.
+def build(learner: MetaFiLM, settings: Outer, beside: nn.Module | None = None) -> torch.optim.AdamW:
+    """AdamW over everything but the deviations, and what learns ``beside`` the learner.
 
     Matrices and kernels decay; norms' affines, biases, scales and step sizes don't. The task encoder is a
     group of its own: under the backbone's decay an output that starts at zero can stay there. Parts whose
@@ -23,7 +23,10 @@ def build(learner: MetaFiLM, settings: Outer) -> torch.optim.AdamW:
     """
     kinds = ("shared", "encoder", "undecayed", "encoder_undecayed")
     groups: dict[str, dict[float, list[nn.Parameter]]] = {kind: {} for kind in kinds}
-    for name, parameter in learner.outer_parameters().items():
+    learned = learner.outer_parameters()
+    if beside is not None:
+        learned |= {f"beside.{name}": parameter for name, parameter in beside.named_parameters()}
+    for name, parameter in learned.items():
         part = name.partition(".")[0]
         decays = parameter.dim() > 1 and part != "inner"
         if part == "encoder":
@@ -31,7 +34,7 @@ def build(learner: MetaFiLM, settings: Outer) -> torch.optim.AdamW:
         else:
             kind, rate = "shared", settings.learning_rate
         kind = kind if decays else {"encoder": "encoder_undecayed", "shared": "undecayed"}[kind]
-        # the auxiliary classifier is no part that anybody keeps
+        # the classifiers of training classes are no part that anybody keeps
         rate *= getattr(settings.rates, part, 1.0)
         groups[kind].setdefault(rate, []).append(parameter)
     decay = {"shared": settings.weight_decay, "encoder": settings.encoder_weight_decay}

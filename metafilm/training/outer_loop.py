@@ -23,6 +23,7 @@ from metafilm.training.chunks import Chunks
 from metafilm.training.compiled import CompiledGradient
 from metafilm.training.noise import FilmNoise
 from metafilm.training.outer_gradient import Diverged, accumulate, merge
+from metafilm.training.plain.joint import PlainImages
 
 
 class OuterLoop:
@@ -47,7 +48,9 @@ class OuterLoop:
                 f"a meta-batch of {config.outer.meta_batch} can't be shared by {self.group.size} processes; "
                 f"raise --outer.meta-batch, or start fewer"
             )
-        self.optimiser = optimiser.build(learner, config.outer)
+        self.plain = PlainImages(learner, config, source) if config.outer.plain else None
+        beside = None if self.plain is None else self.plain.classifier
+        self.optimiser = optimiser.build(learner, config.outer, beside)
         self.average = (
             optimiser.MovingAverage(learner, config.outer.average) if config.outer.average else None
         )
@@ -79,7 +82,7 @@ class OuterLoop:
         failed: Diverged | None = None
         report: dict[str, Any] = {}
         try:
-            report = self.gradient(episodes)
+            report = self.gradient(episodes) | self._plain_gradient()
         except Diverged as error:
             failed = error
         parameters = [parameter for group in self.optimiser.param_groups for parameter in group["params"]]
@@ -143,6 +146,23 @@ class OuterLoop:
             learner.autocast = False
         return merge(reports)
 
+    def _plain_gradient(self) -> dict[str, float]:
+        """Add the gradient of the plain images, if there are any; of several processes the leader alone takes
+        them, since half a batch has other statistics than the whole."""
+        if self.plain is None:
+            return {}
+        if not self.group.leads:
+            return {"plain_loss": 0.0, "plain_accuracy": 0.0}
+        try:
+            return self.plain.gradient(self.iteration)
+        except Diverged as error:
+            raise Diverged(f"{error}, of the plain images at iteration {self.iteration + 1}") from error
+
+    def close(self) -> None:
+        """End what makes batches ahead."""
+        if self.plain is not None:
+            self.plain.close()
+
     @contextmanager
     def averaged(self) -> Iterator[MetaFiLM]:
         """The learner with the averaged weights, where there are any, for the time of the context."""
@@ -158,7 +178,9 @@ class OuterLoop:
 
     def state(self) -> dict[str, Any]:
         """Everything a resumed run needs. Episodes are pure functions of their number and need nothing."""
+        plain = {} if self.plain is None else {"plain": self.plain.classifier.state_dict()}
         return {
+            **plain,
             "learner": self.learner.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "average": None
@@ -181,6 +203,10 @@ class OuterLoop:
         """
         load_state(self.learner, state["learner"], path)
         try:
+            if self.plain is not None:
+                if "plain" not in state:
+                    raise ValueError("the classifier of the plain images is missing")
+                self.plain.classifier.load_state_dict(state["plain"])
             optimiser.load(self.optimiser, state["optimiser"])
             if self.average is not None:
                 if state["average"] is None:

@@ -25,7 +25,7 @@ from metafilm.training.data import Data, open_data
 from metafilm.training.interrupt import interruptible
 from metafilm.training.outer_gradient import Diverged
 from metafilm.training.outer_loop import OuterLoop
-from metafilm.training.pretraining import Pretraining, belongs, pretrain
+from metafilm.training.plain.pretraining import Pretraining, belongs, pretrain
 from metafilm.training.validation import plainly, validate
 
 GO_ON = "The same command goes on from there"
@@ -77,17 +77,19 @@ def train(
     learner = build_learner(config, **build)  # type: ignore[arg-type]
     learner = learner.to(device_of(config, group), memory_format=torch.channels_last)  # type: ignore[call-overload]
     state = _shared(run.load_checkpoint() if group.leads else None, group)
-    before = 0.0
+    before, known = 0.0, None
     if config.pretrain.iterations and (state is None or belongs(state)):
         stage = Pretraining(learner, config, plain_source(config, source.pools))
 
         def score() -> dict[str, Any]:
-            return plainly(learner, validation, config, group)
+            return plainly(learner, validation, seen, config, group)
 
         before = pretrain(stage, run, tracker.log, score, group, state, progress)
-        state = None
+        state, known = None, stage.classifier.state_dict()
     loop = OuterLoop(learner, config, source, group)
     loop.seconds = before
+    if loop.plain is not None and known is not None:
+        loop.plain.classifier.load_state_dict(known)
     _begin(loop, run, state)
     last_saved = time.perf_counter()
     iterations = config.outer.iterations
@@ -97,6 +99,7 @@ def train(
         interruptible(last_words=group.size > 1) as interrupted,
         Progress(config.name, total=iterations, show=progress if group.leads else False) as bar,
         closing(ahead) as prefetched,  # type: ignore[type-var]
+        closing(loop),
     ):
         bar.advance(loop.iteration)
         begin = time.perf_counter()

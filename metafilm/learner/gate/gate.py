@@ -122,3 +122,12 @@ def paired(differences: Tensor) -> tuple[float, float]:
     if len(differences) < 2:
         return mean, torch.inf
     return mean, float(differences.double().std() / len(differences) ** 0.5)
+
+
+def require_classes(learner: Any) -> None:
+    """Raises MetafilmError for a learner of functions, which no gate can judge."""
+    if learner.regression:
+        raise MetafilmError(
+            "a gate compares how likely the right classes are, and this learner's labels are real values; "
+            "leave it out (inner.gate False)"
+        )

@@ -52,7 +52,7 @@ def leave_one_out(
 def _right(learner: Any, episode: Episode, rows: list[int], deviations: FilmDict) -> int:
     """How many of these images of the support are named rightly by a head fitted to all but each."""
     labels = episode.support_labels
-    features = learner.features(learner.prepare(episode.support_images), deviations, 1)
+    features = learner.head.seen(learner.features(learner.prepare(episode.support_images), deviations, 1))
     right = 0
     for row in rows:
         others = torch.arange(labels.shape[1], device=labels.device) != row

@@ -42,5 +42,9 @@ def plain_network(
             if isinstance(module, norms.Norm) and name in statistics:
                 module.running_mean.copy_(statistics[name][0])
                 module.running_var.copy_(statistics[name][1])
-    layers = (Normalise(learner.mean, learner.std), norms.plain(backbone), learner.head.plain(state))
+    layers = (
+        Normalise(learner.mean, learner.std),
+        norms.plain(backbone),
+        learner.head.plain_with_transform(state),
+    )
     return nn.Sequential(*layers).requires_grad_(False).eval()

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from episodes import Episode
 from metafilm import film, norms
 from metafilm.errors import MetafilmError, NotFinite
+from metafilm.learner.copies import with_copies
 from metafilm.learner.finite import not_finite, require_finite_weights
 from metafilm.learner.gate import Report
 from metafilm.learner.network import SharedNetwork
@@ -118,7 +119,8 @@ class Task:
         features = self.embed(images).unsqueeze(0)
         counts = torch.tensor([self.shots], dtype=features.dtype, device=features.device)
         with torch.no_grad():
-            return self.learner.head.familiarity(self.state, features, counts)[0]
+            head = self.learner.head
+            return head.familiarity(self.state, head.seen(features), counts)[0]
 
     def known(self, images: Any, reject: float) -> Tensor:
         """Which images are of one of the task's classes, bool ``[Q]``.
@@ -205,6 +207,8 @@ def settled(
         episode: one task.
         report: of the gate.
     """
+    counts = episode.support_labels[0].bincount(minlength=len(classes)) if classes else None
+    episode = with_copies(network, episode)
     x = network.prepare(episode.support_images)
     statistics: dict[str, Tensor] = {}
     if norms.mode_of(network.backbone) in ("support", "transductive"):
@@ -219,7 +223,7 @@ def settled(
         }
     else:
         features = network.features(x, deviations, 1)
-    state = network.head.fit(features, episode.support_labels, episode.ways)
+    state = network.head.fit(network.head.seen(features), episode.support_labels, episode.ways)
     state = {name: value.detach().clone() for name, value in state.items()}
     if bad := not_finite({"the support features": features, **deviations, **state}):
         require_finite_weights(network)
@@ -227,6 +231,5 @@ def settled(
             f"adapting gave values that are not finite: {bad[0]}, though the weights are; lower "
             "inner.step_size, or look for NaN in the images"
         )
-    counts = episode.support_labels[0].bincount(minlength=len(classes)) if classes else None
     shots = None if counts is None else counts.tolist()
     return Task(network, deviations, state, statistics, classes, report=report, shots=shots)

@@ -176,6 +176,7 @@ def test_settings_that_contradict_each_other(settings, expected):
     [
         ("backbone", "name", backbones.BACKBONES),
         ("backbone", "norm", norms.MODES),
+        ("backbone", "pooling", backbones.POOLINGS),
         ("backbone", "activation", ACTIVATIONS),
         ("head", "name", heads.HEADS),
         ("encoder", "kind", ENCODERS),

@@ -7,7 +7,7 @@ import sys
 
 import torch
 
-from episodes import Episode
+from episodes import ClassPool, Episode
 from metafilm.config.config import Config
 from metafilm.config.sources import Source
 from metafilm.engine import distributed
@@ -45,6 +45,14 @@ class Generated:
             yield [self.batch([number]) for number in numbers]
 
 
+def plain_images() -> ClassPool:
+    """Three classes of four images."""
+    images = torch.randint(
+        256, (12, 1, 16, 16), generator=torch.Generator().manual_seed(0), dtype=torch.uint8
+    )
+    return ClassPool.from_arrays(images.numpy(), torch.arange(3).repeat(4).numpy(), ["a", "b", "c"])
+
+
 def main(file: str) -> None:
     config = Config.from_dict(
         {
@@ -53,7 +61,14 @@ def main(file: str) -> None:
             "backbone": {"width": 4},
             "encoder": {"width": 6},
             "inner": {"steps": 2},
-            "outer": {"iterations": 9, "meta_batch": TASKS, "auxiliary": 0.5, "average": 0.9, "warmup": 1},
+            "outer": {
+                "iterations": 9,
+                "meta_batch": TASKS,
+                "auxiliary": 0.5,
+                "average": 0.9,
+                "warmup": 1,
+                "plain": 6,
+            },
         }
     )
     group = distributed.start()
@@ -61,12 +76,17 @@ def main(file: str) -> None:
     with torch.no_grad():
         # at 0 the decoder's first gradients are rounding alone, which Adam would blow up to full steps
         learner.encoder.multiplier.fill_(0.3)
-    loop = OuterLoop(learner, config, Source(None, ()), group)  # type: ignore[arg-type]
+    loop = OuterLoop(learner, config, Source(None, (plain_images(),)), group)  # type: ignore[arg-type]
+    loop.plain.classifier.double()
     reports = [loop.step([Generated().batch(loop.indices(i))]) for i in range(3)]
     found = evaluate(learner, Generated(), 7, group=group)  # type: ignore[arg-type]
     if group.leads:
-        state = dict(learner.state_dict()) | {f"average/{k}": v for k, v in loop.average.state().items()}
-        names = ("loss", "penalty", "auxiliary", "accuracy", "gradient_norm")
+        state = (
+            dict(learner.state_dict())
+            | loop.plain.classifier.state_dict()
+            | {f"average/{k}": v for k, v in loop.average.state().items()}
+        )
+        names = ("loss", "penalty", "auxiliary", "accuracy", "gradient_norm", "plain_loss")
         state["reports"] = torch.tensor([[report[name] for name in names] for report in reports])
         state["evaluation"] = torch.tensor([*found["accuracy_by_step"], *found["ci95_by_step"]])
         torch.save(state, file)

@@ -9,32 +9,17 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from episodes import EpisodeSampler
 from metafilm.config.sources import Source, plain_source
 from metafilm.errors import ConfigError
 from metafilm.learner.build import build_learner
 from metafilm.storage.run import RunDirectory
-from metafilm.training import data, pretraining
 from metafilm.training import run as training
 from metafilm.training.outer_gradient import Diverged
-from metafilm.training.pretraining import CosineClassifier, Pretraining, rate
-from metafilm.training.run import train
-from metafilm.training.tracking import Tracker
+from metafilm.training.plain import pretraining
+from metafilm.training.plain.classifiers import CosineClassifier, resized
+from metafilm.training.plain.pretraining import Pretraining, image_size, rate
 
 STEPS = 12
-
-
-@pytest.fixture
-def in_memory(monkeypatch, pool):
-    """`train` on the pool of the fixtures, whatever the configuration names."""
-
-    def source(config, *args, seed=None, **kwargs) -> Source:
-        return Source(EpisodeSampler(pool, 3, 2, 2, config.seed if seed is None else seed), (pool,))
-
-    monkeypatch.setattr(data, "training_source", source)
-    monkeypatch.setattr(data, "evaluation_source", source)
-    monkeypatch.setattr(data, "require_disjoint", lambda *_: None)  # one pool for both
-    monkeypatch.setattr(training, "keep_freed_memory", lambda: None)
 
 
 @pytest.fixture
@@ -44,12 +29,6 @@ def config(tiny_config):
         outer={"freeze": ["backbone"], "iterations": 4},
         evaluation={"checkpoint_every_seconds": 0.0},
     )
-
-
-def run(config, folder):
-    with RunDirectory.open(folder, config) as directory:
-        train(config, directory, Tracker(directory, config), progress=False)
-    return directory
 
 
 def plain_twin(learner, classes: int) -> nn.Sequential:
@@ -127,7 +106,7 @@ def test_cosines_times_a_learned_factor() -> None:
 
 @pytest.mark.parametrize(("kind", "learning_rate"), [("linear", 0.2), ("cosine", 5.0)])
 def test_it_learns_and_a_frozen_backbone_keeps_it(
-    in_memory, config, tmp_path, kind, learning_rate, monkeypatch
+    run, config, tmp_path, kind, learning_rate, monkeypatch
 ) -> None:
     settings = replace(config.pretrain, iterations=40, classifier=kind, learning_rate=learning_rate)
     config = replace(config, pretrain=settings)
@@ -151,9 +130,7 @@ def test_it_learns_and_a_frozen_backbone_keeps_it(
     assert records[-1]["seconds"] > records[4]["seconds"] > 0
 
 
-def test_interrupted_and_resumed_it_is_the_same_to_the_last_bit(
-    in_memory, config, tmp_path, monkeypatch
-) -> None:
+def test_interrupted_and_resumed_it_is_the_same_to_the_last_bit(run, config, tmp_path, monkeypatch) -> None:
     whole = run(config, tmp_path / "whole")
     original = Pretraining.step
 
@@ -178,7 +155,7 @@ def test_interrupted_and_resumed_it_is_the_same_to_the_last_bit(
         assert one == other
 
 
-def test_a_finished_stage_is_not_run_again(in_memory, config, tmp_path, monkeypatch) -> None:
+def test_a_finished_stage_is_not_run_again(run, config, tmp_path, monkeypatch) -> None:
     directory = run(config, tmp_path / "run")
     monkeypatch.setattr(pretraining, "pretrain", None)
     monkeypatch.setattr(training, "pretrain", None)
@@ -186,13 +163,13 @@ def test_a_finished_stage_is_not_run_again(in_memory, config, tmp_path, monkeypa
     assert run(config, tmp_path / "run").read_metrics() == records
 
 
-def test_nan_names_the_setting(in_memory, config, tmp_path) -> None:
+def test_nan_names_the_setting(run, config, tmp_path) -> None:
     config = replace(config, pretrain=replace(config.pretrain, learning_rate=1e30))
     with pytest.raises(Diverged, match=r"at iteration \d+ of the pre-training; lower --pretrain.learning"):
         run(config, tmp_path / "run")
 
 
-def test_another_runs_checkpoint_is_refused(in_memory, config, tmp_path, pool) -> None:
+def test_another_runs_checkpoint_is_refused(run, config, tmp_path, pool) -> None:
     stage = Pretraining(
         build_learner(config, pool.image_shape, 0, [0.4], [0.5]), config, Source(None, (pool,))
     )  # type: ignore[arg-type]
@@ -216,3 +193,99 @@ def test_data_without_one_set_of_classes_is_refused(tiny_config, sections) -> No
 def test_a_frozen_backbone_stays_in_evaluation(config, pool) -> None:
     learner = build_learner(config, pool.image_shape, 0, [0.4], [0.5]).train()
     assert learner.training and not any(module.training for module in learner.backbone.modules())
+
+
+def test_images_grow_in_equal_parts(tiny_config) -> None:
+    settings = tiny_config(
+        backbone={"pooling": "mean"}, pretrain={"iterations": 10, "image_sizes": [16, 20, 24]}
+    ).pretrain
+    assert [image_size(i, settings) for i in range(10)] == [16] * 4 + [20] * 3 + [24] * 3
+    assert image_size(3, replace(settings, image_sizes=())) is None
+
+
+def test_a_smaller_image_averages_its_pixels() -> None:
+    images = torch.rand(2, 3, 24, 36, dtype=torch.float64)
+    found, expected = resized(images, 12), torch.zeros(2, 3, 12, 18, dtype=torch.float64)
+    triangle = [0.25, 0.75, 0.75, 0.25]  # of width 2 around the middle of two pixels
+    for i in range(12):
+        for j in range(18):
+            total = 0.0
+            for a, down in enumerate(triangle):
+                for b, right in enumerate(triangle):
+                    y, x = 2 * i - 1 + a, 2 * j - 1 + b
+                    if 0 <= y < 24 and 0 <= x < 36:
+                        expected[:, :, i, j] += down * right * images[:, :, y, x]
+                        total += down * right
+            expected[:, :, i, j] /= total
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
+    assert resized(images, 24) is images and resized(images, 48).shape == (2, 3, 48, 72)
+
+
+@pytest.fixture
+def growing(config):
+    """A network that takes any size, two sizes, and an average."""
+    settings = replace(config.pretrain, image_sizes=(24, 16), average=0.9)
+    return replace(config, pretrain=settings, backbone=replace(config.backbone, pooling="mean", pools=3))
+
+
+def test_the_average_of_steps_on_resized_images(growing, pool) -> None:
+    """Each step is that of a plain batch resized beforehand, and the stage ends with their average."""
+    source = plain_source(growing, (pool,))
+    stages = [
+        Pretraining(build_learner(growing, pool.image_shape, 0, [0.4], [0.5]), settings, source)
+        for settings in (growing, replace(growing, pretrain=replace(growing.pretrain, average=0.0)))
+    ]
+    seen, values = [], None
+    for i in range(STEPS):
+        batch = source.sampler.batch([i])
+        first = (
+            stages[0]
+            .learner.backbone.blocks[0]
+            .register_forward_pre_hook(lambda _, inputs: seen.append(tuple(inputs[0].shape[2:])))
+        )
+        reports = [stage.step(batch) for stage in stages]
+        first.remove()
+        assert reports[0] == reports[1]
+        state = {name: value.clone() for name, value in stages[1].learner.state_dict().items()}
+        if values is None:
+            values = build_learner(growing, pool.image_shape, 0, [0.4], [0.5]).state_dict()
+        weight = 1 - min(0.9, (2 + i) / (11 + i))
+        values = {
+            name: value + weight * (state[name] - value) if value.is_floating_point() else state[name]
+            for name, value in values.items()
+        }
+    assert seen == [(24, 24)] * 6 + [(16, 16)] * 6
+    for name, value in stages[0].learner.state_dict().items():
+        torch.testing.assert_close(value, values[name], rtol=1e-4, atol=1e-6, msg=name)
+
+
+def test_a_growing_stage_resumes_to_the_last_bit(run, growing, tmp_path, monkeypatch) -> None:
+    whole = run(growing, tmp_path / "whole").load_checkpoint()
+    original = Pretraining.step
+
+    def interrupted(self, batch):
+        if self.iteration == 7:
+            signal.raise_signal(signal.SIGINT)
+        return original(self, batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Pretraining, "step", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run(growing, tmp_path / "broken")
+    state = RunDirectory(tmp_path / "broken").load_checkpoint()
+    assert state is not None and state["iteration"] == 8 - STEPS and state["average"]["updates"] == 8
+    broken = run(growing, tmp_path / "broken").load_checkpoint()
+    assert whole is not None and broken is not None
+    for name, value in whole["learner"].items():
+        assert torch.equal(value, broken["learner"][name]), name
+
+
+def test_sizes_need_features_that_fit_any(tiny_config) -> None:
+    growing = {"iterations": 5, "image_sizes": [16, 24]}
+    expected = r"--pretrain\.image-sizes needs features that fit any image size; add --backbone\.pooling mean"
+    for backbone in ({}, {"name": "resnet12", "pooling": "flatten"}):
+        with pytest.raises(ConfigError, match=expected):
+            tiny_config(pretrain=growing, backbone=backbone)
+    tiny_config(pretrain=growing, backbone={"name": "resnet12"})
+    with pytest.raises(ConfigError, match=r"--pretrain\.image-sizes must be at least 16, is 8"):
+        tiny_config(pretrain={"iterations": 5, "image_sizes": [8]}, backbone={"pooling": "max"})

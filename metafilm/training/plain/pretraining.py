@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import nn
 
 from episodes import Episode
 from episodes.progress import Progress
@@ -31,38 +30,7 @@ from metafilm.storage.run import RunDirectory
 from metafilm.training import optimiser
 from metafilm.training.interrupt import interruptible
 from metafilm.training.outer_gradient import Diverged, finite
-
-
-class CosineClassifier(nn.Module):
-    """Cosines of features with one vector for each class, times a learned factor (Gidaris & Komodakis, CVPR
-    2018, arXiv:1804.09458): what it teaches fits heads that compare directions.
-
-    Args:
-        features: D.
-        classes: how many.
-        scale: first value of the factor.
-    """
-
-    def __init__(self, features: int, classes: int, scale: float) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.empty(classes, features))
-        nn.init.normal_(self.weight, std=features**-0.5)
-        self.log_scale = nn.Parameter(torch.tensor(math.log(scale)))
-
-    def forward(self, features: Tensor) -> Tensor:
-        """``[B, D]`` -> logits ``[B, classes]``."""
-        cosines = F.linear(F.normalize(features, dim=-1), F.normalize(self.weight, dim=-1))
-        return self.log_scale.exp() * cosines
-
-
-def classifier(settings: Pretrain, features: int, classes: int) -> nn.Module:
-    """Features ``[B, D]`` -> logits ``[B, classes]``, by the name in the settings."""
-    if settings.classifier == "cosine":
-        return CosineClassifier(features, classes, settings.scale)
-    linear = nn.Linear(features, classes)
-    nn.init.zeros_(linear.weight)  # the first steps are then the features' own, however large these are
-    nn.init.zeros_(linear.bias)
-    return linear
+from metafilm.training.plain.classifiers import classified, classifier
 
 
 class Pretraining:
@@ -78,9 +46,9 @@ class Pretraining:
         self.learner, self.config, self.source = learner, config, source
         size = learner.feature_size
         assert size is not None  # all backbones of a configuration say it
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(config.seed)
-            self.classifier = classifier(config.pretrain, size, source.classes)
+        self.classifier = classifier(
+            config.pretrain, learner.head.whole_size(size), source.classes, config.seed
+        )
         self.classifier.to(learner.mean.device)
         self.frozen = not any(parameter.requires_grad for parameter in learner.backbone.parameters())
         self._require_gradients(True)
@@ -98,8 +66,13 @@ class Pretraining:
         ]
         momentum = config.pretrain.momentum
         self.optimiser = torch.optim.SGD(groups, lr=peak, momentum=momentum, nesterov=momentum > 0)
+        decay = config.pretrain.average
+        self.average = optimiser.MovingAverage(self._learned(), decay) if decay else None
         self.iteration = 0
         self.seconds = 0.0
+
+    def _learned(self) -> nn.Module:
+        return nn.ModuleDict({"learner": self.learner, "classifier": self.classifier})
 
     def _require_gradients(self, wanted: bool) -> None:
         """Let all weights of the backbone learn, or none; deviations are no weights."""
@@ -110,33 +83,32 @@ class Pretraining:
 
     def step(self, batch: Episode) -> dict[str, float]:
         """One update from a batch of images with their classes; returns its loss and accuracy (percent).
+        After the last the weights are their moving average, where one is kept.
 
         Raises:
             Diverged: the loss is not finite; the weights are then still those before this step.
         """
         learner = self.learner
         learner.train()
-        batch = self.source.global_classes(batch.to(learner.mean.device))
-        images = learner.prepare(torch.cat((batch.support_images, batch.query_images), 1))
-        labels = torch.cat((batch.support_labels, batch.query_labels), 1)
-        assert batch.class_ids is not None
-        classes = batch.class_ids.gather(1, labels).flatten()
         norms.discard(learner.backbone)
         learner.autocast = self.config.outer.precision == "bfloat16"
         try:
-            features = learner.features(images, {}, 1, record=True)[0]
+            size = image_size(self.iteration, self.config.pretrain)
+            loss, accuracy = classified(learner, self.classifier, self.source, batch, size)
         finally:
             learner.autocast = False
-        logits = self.classifier(features)
-        loss = finite(F.cross_entropy(logits, classes))
+        loss = finite(loss)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         optimiser.set_rate(self.optimiser, rate(self.iteration, self.config.pretrain.iterations))
         self.optimiser.step()
         norms.commit(learner.backbone)
+        if self.average is not None:
+            self.average.update(self._learned())
         self.iteration += 1
-        right = (logits.detach().argmax(1) == classes).float().mean()
-        return {"pretrain_loss": float(loss.detach()), "pretrain_accuracy": 100 * float(right)}
+        if self.average is not None and self.iteration == self.config.pretrain.iterations:
+            self._learned().load_state_dict(self.average.state())
+        return {"pretrain_loss": float(loss.detach()), "pretrain_accuracy": accuracy}
 
     def finish(self) -> None:
         """A backbone that was frozen is frozen again."""
@@ -146,13 +118,16 @@ class Pretraining:
 
     def state(self) -> dict[str, Any]:
         """Everything a resumed run needs; ``iteration`` counts up to 0, where the outer loop begins."""
-        return {
+        state = {
             "iteration": self.iteration - self.config.pretrain.iterations,
             "learner": self.learner.state_dict(),
             "classifier": self.classifier.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "seconds": self.seconds,
         }
+        if self.average is not None:
+            state["average"] = {"values": self.average.values, "updates": self.average.updates}
+        return state
 
     def load(self, state: dict[str, Any], path: str | Path) -> None:
         """Go on from a :meth:`state`.
@@ -165,6 +140,10 @@ class Pretraining:
         try:
             self.classifier.load_state_dict(state["classifier"])
             optimiser.load(self.optimiser, state["optimiser"])
+            if self.average is not None:
+                if state.get("average") is None:
+                    raise ValueError("the average of the weights is missing")
+                self.average.load(state["average"]["values"], state["average"]["updates"])
         except (ValueError, RuntimeError) as error:
             raise RunError(
                 f"{path} does not fit this run ({first_line(error)}); delete it to start the run anew"
@@ -179,6 +158,13 @@ def rate(iteration: int, iterations: int) -> float:
     if iteration < warmup:
         return (iteration + 1) / warmup
     return 0.5 * (1 + math.cos(math.pi * (iteration - warmup) / max(iterations - warmup, 1)))
+
+
+def image_size(iteration: int, settings: Pretrain) -> int | None:
+    """The shorter side of the images of iteration 0, 1 ...: each of ``image_sizes`` for an equal part of the
+    iterations; None: as they come."""
+    sizes = settings.image_sizes
+    return sizes[iteration * len(sizes) // settings.iterations] if sizes else None
 
 
 def belongs(state: dict[str, Any] | None) -> bool:

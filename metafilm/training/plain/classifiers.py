@@ -1,0 +1,82 @@
+"""Telling all training classes apart: the classifier on the features of plain images, and its loss."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from episodes import Episode
+from metafilm.config.settings import Pretrain
+from metafilm.config.sources import Source
+from metafilm.learner.learner import MetaFiLM
+
+
+class CosineClassifier(nn.Module):
+    """Cosines of features with one vector for each class, times a learned factor (Gidaris & Komodakis, CVPR
+    2018, arXiv:1804.09458): what it teaches fits heads that compare directions.
+
+    Args:
+        features: D.
+        classes: how many.
+        scale: first value of the factor.
+    """
+
+    def __init__(self, features: int, classes: int, scale: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(classes, features))
+        nn.init.normal_(self.weight, std=features**-0.5)
+        self.log_scale = nn.Parameter(torch.tensor(math.log(scale)))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """``[B, D]`` -> logits ``[B, classes]``."""
+        cosines = F.linear(F.normalize(features, dim=-1), F.normalize(self.weight, dim=-1))
+        return self.log_scale.exp() * cosines
+
+
+def classifier(settings: Pretrain, features: int, classes: int, seed: int) -> nn.Module:
+    """Features ``[B, D]`` -> logits ``[B, classes]``, by the name in the settings; a function of the seed
+    alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        if settings.classifier == "cosine":
+            return CosineClassifier(features, classes, settings.scale)
+        linear = nn.Linear(features, classes)
+    nn.init.zeros_(linear.weight)  # the first steps are then the features' own, however large these are
+    nn.init.zeros_(linear.bias)
+    return linear
+
+
+def classified(
+    learner: MetaFiLM, classifier: nn.Module, source: Source, batch: Episode, size: int | None = None
+) -> tuple[Tensor, float]:
+    """The cross entropy of a batch of plain images (:func:`metafilm.config.sources.plain_source`) at δ = 0,
+    and its accuracy in percent. In training the normalisation statistics are noted for the running averages,
+    as those of one task.
+
+    Args:
+        size: shorter side that the images are brought to first; None: as they are.
+    """
+    batch = source.global_classes(batch.to(learner.mean.device))
+    images = learner.prepare(torch.cat((batch.support_images, batch.query_images), 1))
+    if size is not None:
+        images = resized(images, size)
+    labels = torch.cat((batch.support_labels, batch.query_labels), 1)
+    assert batch.class_ids is not None
+    classes = batch.class_ids.gather(1, labels).flatten()
+    logits = classifier(learner.head.whole(learner.features(images, {}, 1, record=True)[0]))
+    right = (logits.detach().argmax(1) == classes).float().mean()
+    return F.cross_entropy(logits, classes), 100 * float(right)
+
+
+def resized(images: Tensor, size: int) -> Tensor:
+    """``[B, C, H, W]`` with a shorter side of ``size`` pixels; smaller ones are averages of their pixels."""
+    height, width = images.shape[2:]
+    shorter = min(height, width)
+    if shorter == size:
+        return images
+    sides = [round(side * size / shorter) for side in (height, width)]
+    smaller = F.interpolate(images, sides, mode="bilinear", antialias=True)
+    return smaller.contiguous(memory_format=torch.channels_last)
