@@ -6,7 +6,7 @@
     python scripts/results.py miniimagenet runs/miniimagenet_5way_5shot
     python scripts/results.py sinusoids runs/sinusoids          # trains its runs there first, a few minutes
     python scripts/results.py criteria runs/criteria            # of the runs that are there
-    python scripts/results.py readme                            # puts the tables into the README and docs/adaptation.md
+    python scripts/results.py readme      # puts the tables into the README and docs/adaptation.md
 
 Every row is one run of the test split, with the keys of `metafilm eval --json` and `config`, `command`,
 `train_command`, `training_seconds`, `hardware` and `commit`.

@@ -82,7 +82,9 @@ def main() -> None:
         inference_mode=False,  # inner steps need gradients in validation too
         gradient_clip_val=1.0,
     )
-    trainer.fit(module, loader("train", options.tasks, fresh=True), loader("val", options.tasks // 4, fresh=False))
+    trainer.fit(
+        module, loader("train", options.tasks, fresh=True), loader("val", options.tasks // 4, fresh=False)
+    )
     module.learner.save_pretrained("few-shot-lightning")
     print("written to few-shot-lightning; metafilm.MetaFiLM.from_pretrained reads it")
 
