@@ -1,11 +1,14 @@
 """docs/conditioning.md is true: its Python runs, the first example is short, its tables say what there is."""
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
 
 from metafilm import conditioning
+from scripts.conditioning import running
+from scripts.conditioning.visual_questions import CONFIG, Settings, parsed
 
 PAGE = (Path(__file__).resolve().parent.parent / "docs" / "conditioning.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
@@ -18,6 +21,15 @@ def test_python_runs(number, capsys) -> None:
     shown = capsys.readouterr().out
     assert shown
     assert all(line in shown for line in said)
+
+
+@pytest.mark.parametrize(
+    "line", [x for b in re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL) for x in b.splitlines()]
+)
+def test_commands_are_understood(line) -> None:
+    options = parsed(shlex.split(line)[2:])
+    changes = [*options.set, f"seed={options.seed}"]
+    assert running.settings_of(CONFIG, Settings(), options.arm, changes).iterations > 0
 
 
 def test_ten_lines() -> None:
