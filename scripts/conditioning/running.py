@@ -24,7 +24,6 @@ from metafilm.training.optimiser import MovingAverage, schedule, set_rate
 from metafilm.training.optimiser import load as load_optimiser
 from scripts.results import commit, hardware
 
-ROOT = Path(__file__).resolve().parents[2]
 SAVE_SECONDS = 60.0
 
 
