@@ -1,11 +1,13 @@
 """A network and what conditions it: any network, every way to condition it."""
 
+import copy
+
 import pytest
 import torch
 import torchvision
 from torch import nn
 
-from metafilm import MetafilmError, film
+from metafilm import MetafilmError, film, norms
 from metafilm.backbones import Conv4
 from metafilm.conditioning import (
     ClassEncoder,
@@ -93,6 +95,28 @@ def test_its_norms_move_as_pytorch_s(disturb) -> None:
     torch.testing.assert_close(norm.running_mean, 0.9 * before + 0.1 * y.mean((0, 2, 3)))
     assert norm.num_batches_tracked == 1
     torch.testing.assert_close(model.eval()(pictures, WORDS)[:2], model(pictures[:2], WORDS[:2]))
+
+
+def test_conv4_in_training_is_what_pytorch_s_layers_make_of_it(disturb) -> None:
+    """Its blocks pool before their affine; with a condition per example they can't."""
+    torch.manual_seed(0)
+    ours = Conv4((3, 24, 24), 4)
+    disturb(ours)
+    theirs = norms.plain(copy.deepcopy(ours))
+    found = []
+    for network in (ours, theirs):
+        film.insert(network, [f"blocks.{i}.norm" for i in range(4)])
+        torch.manual_seed(1)
+        condition = waken(SequenceEncoder(5, film.sites(network)))
+        model = Conditioned(network, condition).double().train()
+        output = model(PICTURES.double(), WORDS)
+        output.square().sum().backward()
+        found.append(
+            [output, *(p.grad for p in condition.parameters()), model.network.blocks[3].norm.running_var]
+        )
+    assert isinstance(theirs.blocks[0].norm, nn.BatchNorm2d)
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other)
 
 
 def test_shift_behind_a_convolution_is_concatenation() -> None:
