@@ -11,11 +11,11 @@ a class or a time for an example's. All condition networks decode in the same wa
     logits = model(pictures, words)  # [B, 3, H, W] and [B, L] -> [B, 10]
 """
 
-from metafilm.conditioning.attention import DualAttention, NoCondition
+from metafilm.conditioning.attention import DualAttention
 from metafilm.conditioning.classes import ClassEncoder, ClassTable
 from metafilm.conditioning.condition import MODULATIONS, ConditionNetwork, over_map
 from metafilm.conditioning.conditioned import Conditioned, map_sizes, site_output
-from metafilm.conditioning.constant import ConstantEncoder
+from metafilm.conditioning.constant import ConstantEncoder, NoCondition
 from metafilm.conditioning.decoders import DECODERS
 from metafilm.conditioning.sequence import SequenceEncoder
 from metafilm.conditioning.spread import class_spread

@@ -9,7 +9,7 @@ with. Unlike FiLM it reads the features that it modulates.
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from metafilm import film
 from metafilm.conditioning.sequence import SequenceEncoder
@@ -47,7 +47,12 @@ class DualAttention(SequenceEncoder):
 
     def forward(self, words: Tensor, features: Tensor) -> FilmDict:  # type: ignore[override]
         """``[B, L]`` int64 and what the site puts out at δ = 0, ``[B, vocabulary, ...]`` -> the gain's
-        deviations, of the features' shape."""
+        deviations, of the features' shape. Raises MetafilmError: features of other shapes."""
+        if features.dim() < 3 or features.shape[:2] != (len(words), self.embedding.num_embeddings):
+            raise MetafilmError(
+                f"the site's features have shape {tuple(features.shape)}, expected "
+                f"({len(words)}, {self.embedding.num_embeddings}, H, W), the words' second"
+            )
         gate = (1 + self.decode(self.encode(words))[film.names(self.site)[0]]) / 2  # σ, [B, vocabulary]
         said = torch.zeros(gate.shape, dtype=features.dtype, device=features.device).scatter(1, words, 1.0)
         said[:, 0] = 0  # no word has no place
@@ -55,11 +60,3 @@ class DualAttention(SequenceEncoder):
         places = scores.flatten(1).softmax(1).view_as(scores).unsqueeze(1)  # [B, 1, H, W]
         gain = places * gate.view(*gate.shape, *[1] * (features.dim() - 2))
         return {film.names(self.site)[0]: gain - 1}
-
-
-class NoCondition(nn.Module):
-    """Whatever the condition, no deviations: what every claim of conditioning is held against."""
-
-    def forward(self, *_: object) -> FilmDict:
-        """Anything -> nothing."""
-        return {}

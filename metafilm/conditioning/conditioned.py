@@ -44,6 +44,8 @@ class Conditioned(nn.Module):
         site = getattr(self.condition, "site", None)
         with norms.layout(shared=True, record=self.training):
             if site is not None:
+                if rows is not None:  # each row has features of its own, so it reads its condition itself
+                    condition, rows = tuple(part[rows] for part in condition), None
                 condition = (*condition, site_output(self.network, site, x))
             found = film.call(self.network, self.condition(*condition), x, rows)
         if self.training:

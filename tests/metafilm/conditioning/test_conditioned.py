@@ -143,6 +143,10 @@ def test_dual_attention_reads_its_site() -> None:
     assert torch.equal(site_output(network, "0", PICTURES), features)
     gain = 1 + model.condition(WORDS, features)["0.film.delta_gamma"]
     torch.testing.assert_close(model(PICTURES, WORDS), network[1:](features * gain))
+    rows = torch.tensor([1, 1, 0, 3])
+    torch.testing.assert_close(model(PICTURES, WORDS, rows=rows), model(PICTURES, WORDS[rows]))
+    with pytest.raises(MetafilmError, match=r"features have shape \(4, 6, 2, 2\), expected \(4, 5, H, W\)"):
+        model.condition(WORDS, torch.rand(4, 6, 2, 2))
 
 
 def test_map_sizes() -> None:
