@@ -240,6 +240,8 @@ def _norm(module: nn.Module, follower: nn.Module | None) -> _Norm | None:
     mine = layer if isinstance(layer, FiLM) else None
     if not all(undisturbed(part, mine is not None) for part in (norm, *behind)):
         return None
+    if mine is not None and (mine.varies_over_the_map or mine.delta_gamma.shape != mine.delta_beta.shape):
+        return None  # the kernels read one gain and one bias per task and channel
     return _Norm(norm, None if mine is None else (mine.delta_gamma, mine.delta_beta), bounds)
 
 

@@ -1,4 +1,4 @@
-"""One learned δ for all tasks: what every claim of conditioning is held against."""
+"""One learned δ for all, or none: what every claim of conditioning is held against."""
 
 from __future__ import annotations
 
@@ -42,3 +42,11 @@ class ConstantEncoder(nn.Module):
         # copies, not views: a task that somebody keeps must not follow the training
         copies = (value.repeat(tasks, 1) for value in self.deviations)
         return dict(zip(self.names, copies, strict=True))
+
+
+class NoCondition(nn.Module):
+    """Whatever the condition, no deviations: the network is blind to it."""
+
+    def forward(self, *_: object) -> FilmDict:
+        """Anything -> nothing."""
+        return {}

@@ -12,15 +12,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from metafilm import film
-from metafilm.conditioning.decoders import DECODERS, CodebookDecoder
+from metafilm.conditioning.condition import ConditionNetwork, one_of
 from metafilm.errors import MetafilmError
 from metafilm.film import FilmDict
 
 POOLINGS = ("mean", "mean-std")
 
 
-class TaskEncoder(nn.Module):
+class TaskEncoder(ConditionNetwork):
     """Support set -> deviations for every site.
 
     Args:
@@ -42,6 +41,7 @@ class TaskEncoder(nn.Module):
         MetafilmError: no sites, no codes, or an unknown decoder, pooling or scale.
     """
 
+    kind = "task encoder"
     reads_support = True
 
     def __init__(
@@ -59,19 +59,7 @@ class TaskEncoder(nn.Module):
         domains: int = 0,
     ) -> None:
         super().__init__()
-        if not sites:
-            raise MetafilmError(
-                "a task encoder needs at least one FiLM site; set film.sites, or turn the encoder off"
-            )
-        for value, allowed, what in (
-            (decoder, DECODERS, "decoder"),
-            (pooling, POOLINGS, "pooling"),
-            (scale, ("site", "feature"), "scale"),
-        ):
-            if value not in allowed:
-                raise MetafilmError(
-                    f"unknown task encoder {what} {value!r}; expected one of {', '.join(allowed)}"
-                )
+        one_of(self.kind, "pooling", pooling, POOLINGS)
         self.arguments = {
             "in_features": in_features,
             "sites": dict(sites),
@@ -85,8 +73,6 @@ class TaskEncoder(nn.Module):
             "codes": codes,
             "domains": domains,
         }
-        self.names = [name for site in sites for name in film.names(site)]
-        self.sizes = [size for size in sites.values() for _ in range(2)]
         self.pooling = pooling
         self.norm = nn.LayerNorm(in_features) if normalise else nn.Identity()
         layers: list[nn.Module] = []
@@ -94,15 +80,9 @@ class TaskEncoder(nn.Module):
             layers += [nn.Linear(in_features if i == 0 else width, width), nn.ReLU()]
         self.embed = nn.Sequential(*layers)
         self.join = nn.Linear(width * ((2 if pooling == "mean-std" else 1) + spread), width)
-        more = {"codes": codes} if DECODERS[decoder] is CodebookDecoder else {}
-        self.decoder = DECODERS[decoder](width, self.sizes, **more)
-        self.scale = scale
-        self.multiplier = nn.Parameter(torch.zeros(len(self.sizes) if scale == "site" else sum(self.sizes)))
+        self.generate(sites, width, decoder, scale, codes)
         self.spread = nn.Linear(2 * in_features, width) if spread else None
         self.domain = nn.Linear(width, domains) if domains else None
-        self.register_buffer("owner", torch.repeat_interleave(torch.tensor(self.sizes)), persistent=False)
-
-    owner: Tensor
 
     def encode(self, members: Tensor, spread: Tensor | None = None) -> Tensor:
         """``[T, M, in_features]``, in any order of the M members, and with ``spread`` also ``[T,
@@ -121,9 +101,3 @@ class TaskEncoder(nn.Module):
     def forward(self, members: Tensor, spread: Tensor | None = None) -> FilmDict:
         """``[T, M, in_features]`` prototypes or pairs -> deviations, ``[T, C]`` each."""
         return self.decode(self.encode(members, spread))
-
-    def decode(self, code: Tensor) -> FilmDict:
-        """c ``[T, width]`` -> deviations, ``[T, C]`` each."""
-        raw = self.decoder(code)
-        multiplier = self.multiplier[self.owner] if self.scale == "site" else self.multiplier
-        return dict(zip(self.names, (raw * multiplier).split(self.sizes, -1), strict=True))

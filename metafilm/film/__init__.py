@@ -4,9 +4,10 @@ A FiLM layer computes ``FiLM(F) = (1 + δγ) ⊙ F + δβ`` per feature map (Per
 arXiv:1709.07871; deviations from the identity after Oreshkin et al., NeurIPS 2018, arXiv:1805.10123).
 :func:`insert` gives chosen modules of a network (the *sites*) a child named ``film`` that holds δγ and δβ,
 zero by default, and modulates their output. No other name in the network changes, so any checkpoint of the
-plain network still loads. A *film dict* maps the full names of those parameters to tensors, either ``[C]``
-(one task) or ``[T, C]`` (T tasks); :func:`call` runs the network with them, on inputs whose rows stand one
-task after the other, or belong to tasks by an index.
+plain network still loads. A *film dict* maps the full names of those parameters to tensors: ``[C]`` (one
+task), ``[T, C]`` (T tasks, or as many examples with a condition each), or ``[T, C, H, W]`` and ``[T, C, L]``
+where the deviations vary over the map; :func:`call` runs the network with them, on inputs whose rows stand
+one task after the other, or belong to tasks by an index.
 """
 
 from metafilm.film.calling import call, exclusive

@@ -27,9 +27,12 @@ def call(
     """Run the network with these deviations in place of its own.
 
     Args:
-        film: deviations ``[C]``, or ``[T, C]`` for T tasks; names that are left out keep the network's own.
+        film: deviations ``[C]``, or ``[T, C]`` for T tasks, or ``[T, C, H, W]`` or ``[T, C, L]`` where they
+            vary over the map (a size of 1 is repeated); with a condition per example T is B. Names that are
+            left out keep the network's own.
         x: ``[B, ...]``. Networks with :class:`metafilm.norms.Norm` layers that normalise by the images of
-            this pass also need to be told T, by :func:`metafilm.norms.layout`.
+            this pass also need to be told T, by :func:`metafilm.norms.layout`, or that all its rows share
+            their statistics though each has deviations of its own (``layout(shared=True)``).
         rows: ``[B]`` int64, which of the T tasks each row of ``x`` belongs to, in any order; None: tasks
             contiguous, ``B / T`` rows each.
         statistics: norm name -> ``[T, 2, C]`` mean and variance (or ``[2, C]`` for all tasks) by which the
@@ -108,8 +111,8 @@ def _check_index(rows: Tensor, batch: int, tables: Mapping[str, Tensor]) -> None
         )
     low, high = (int(rows.min()), int(rows.max())) if batch else (0, -1)
     for name, value in tables.items():
-        if value.dim() != 2 or low < 0 or high >= len(value):
+        if value.dim() < 2 or low < 0 or high >= len(value):
             raise MetafilmError(
                 f"rows name tasks {low} to {high}, but {name!r} has shape {tuple(value.shape)}, expected "
-                f"(tasks, C); give indices from 0 below the number of tasks"
+                f"(tasks, C) or (tasks, C, H, W); give indices from 0 below the number of tasks"
             )

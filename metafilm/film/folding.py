@@ -39,6 +39,12 @@ def fold(network: nn.Module, film: Mapping[str, Tensor] | None = None) -> nn.Mod
         for name, value in (film or {}).items():
             if name not in own or own[name].shape != value.shape:
                 shape = tuple(own[name].shape) if name in own else "no such parameter"
+                if name in own and value.dim() > 1:
+                    raise MetafilmError(
+                        f"deviation {name!r} has shape {tuple(value.shape)}: a network's weights hold those "
+                        f"of one task, {shape}; fold one task's or one example's at a time, or keep the "
+                        "network unfolded and use film.call"
+                    )
                 raise MetafilmError(
                     f"deviation {name!r} has shape {tuple(value.shape)}, the network expects {shape}"
                 )

@@ -77,8 +77,13 @@ class Norm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``x``: ``[T·n, C, H, W]``, tasks contiguous; the shape is kept."""
-        weight, bias = self._affine()
         now = present_layout()
+        film = self._apart(now)
+        if film is not None:
+            return film(self._normalised(x, self.weight, self.bias, now))
+        return self._normalised(x, *self._affine(), now)
+
+    def _normalised(self, x: Tensor, weight: Tensor, bias: Tensor, now: Layout) -> Tensor:
         if self.mode == "group":
             return self._group(x, weight, bias)
         if self._is_given():
@@ -128,8 +133,18 @@ class Norm(nn.Module):
     def finish(self, measured: Measured) -> Tensor:
         """Normalised, modulated and pooled maps after a ReLU, ``[T·n, C, H // 2, W // 2]`` (unpooled ``[T·n,
         C, H, W]``)."""
-        weight, bias = self._affine()
         maps, pooled, mean, var, window = measured
+        film = self._apart(present_layout())
+        if film is not None:
+            # a gain that varies over the map, or from row to row, finds another greatest value
+            if pooled is None:
+                y = self._group(maps(), self.weight, self.bias)
+            else:
+                gain = self.weight * torch.rsqrt(var + self.eps)
+                y = modulate(maps(), gain, self.bias - mean * gain)
+            y = film(y)
+            return (F.max_pool2d(y, window) if window > 1 else y).relu()
+        weight, bias = self._affine()
         if pooled is None:
             whole = self._group(maps(), weight, bias)
             return (F.max_pool2d(whole, window) if window > 1 else whole).relu()
@@ -155,6 +170,14 @@ class Norm(nn.Module):
         """This layer's own affine followed by its FiLM, if it has one: ``[C]`` or ``[T, C]`` each."""
         film = getattr(self, "film", None)
         return (self.weight, self.bias) if film is None else cast(FiLM, film).affine(self.weight, self.bias)
+
+    def _apart(self, now: Layout) -> FiLM | None:
+        """The FiLM layer where it can't be taken into the affine: its deviations vary over the map, or belong
+        to rows whose statistics are shared."""
+        film = cast("FiLM | None", getattr(self, "film", None))
+        if film is None or not (film.varies_over_the_map or now.shared):
+            return None
+        return film
 
     def _is_given(self) -> bool:
         """Whether the statistics are there before the images: running averages, or (``[T, C]``) those that
@@ -246,7 +269,8 @@ def _check_rows(x: Tensor, tasks: int, weight: Tensor) -> None:
     if weight.dim() == 2 and weight.shape[0] != tasks:
         raise MetafilmError(
             f"deviations of {weight.shape[0]} tasks in a pass laid out for {tasks}; "
-            f"run it within metafilm.norms.layout(tasks={weight.shape[0]}), or give film.call the tasks' "
+            f"run it within metafilm.norms.layout(tasks={weight.shape[0]}), or layout(shared=True) where "
+            "each row has its own deviations and all share their statistics, or give film.call the tasks' "
             "statistics"
         )
     if x.shape[0] % tasks:

@@ -14,12 +14,15 @@ import torch
 class Layout:
     """How the rows ``[T·n, ...]`` of a forward pass divide: T tasks, each with its first ``support`` rows
     support images (None: all of them). ``record``: note the statistics for the running averages. ``capture``:
-    leave in each layer's running averages what this pass normalised with (one task; for export)."""
+    leave in each layer's running averages what this pass normalised with (one task; for export). ``shared``:
+    the rows of a task share their statistics, but deviations are not the tasks': each row, or block of rows,
+    has its own (a question per picture)."""
 
     tasks: int = 1
     support: int | None = None
     record: bool = False
     capture: bool = False
+    shared: bool = False
 
 
 WHOLE = Layout()
@@ -41,15 +44,19 @@ def now() -> Layout:
 
 @contextmanager
 def layout(
-    tasks: int = 1, support: int | None = None, record: bool = False, capture: bool = False
+    tasks: int = 1,
+    support: int | None = None,
+    record: bool = False,
+    capture: bool = False,
+    shared: bool = False,
 ) -> Iterator[None]:
     """Within this context, forward passes are laid out so (see :class:`Layout`)."""
     if torch.compiler.is_compiling():
-        before, _traced.layout = _traced.layout, Layout(tasks, support, record, capture)
+        before, _traced.layout = _traced.layout, Layout(tasks, support, record, capture, shared)
         yield
         _traced.layout = before
         return
-    token = _layout.set(Layout(tasks, support, record, capture))
+    token = _layout.set(Layout(tasks, support, record, capture, shared))
     try:
         yield
     finally:

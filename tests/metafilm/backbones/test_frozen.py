@@ -203,6 +203,25 @@ def test_what_the_kernels_do_not_know_runs_as_it_was_made(spoil):
 
 
 @needs_kernels
+@pytest.mark.parametrize("shape", ["over the map", "gain alone", "bias alone"])
+def test_deviations_that_the_kernels_do_not_take(shape):
+    network = frozen(BLOCKS["by two"]())
+    x, moved = images(network, 6), deviations(network, 6)
+    if shape == "over the map":
+        name = film.names("0.conv.0.1")[0]
+        moved[name] = torch.randn(6, film.sites(network)["0.conv.0.1"], 9, 11, requires_grad=True)
+    else:
+        moved = {k: v for k, v in moved.items() if k.endswith(film.GAIN) == (shape == "gain alone")}
+    out = film.call(network, moved, x)
+    assert out.requires_grad and not is_quick(out)
+    for row in range(6):
+        alone = film.call(
+            network, {name: value[row : row + 1] for name, value in moved.items()}, x[row : row + 1]
+        )
+        torch.testing.assert_close(out[row : row + 1], alone, rtol=1e-4, atol=1e-4)
+
+
+@needs_kernels
 def test_a_change_of_weights_is_seen():
     network = frozen(BLOCKS["by two"]())
     x = images(network, 2)

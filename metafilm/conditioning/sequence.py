@@ -1,0 +1,73 @@
+"""A sequence as the condition: a question, an instruction, a phrase."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from metafilm.conditioning.condition import ConditionNetwork
+from metafilm.errors import MetafilmError
+from metafilm.film import FilmDict
+
+
+class SequenceEncoder(ConditionNetwork):
+    """Words -> deviations: an embedding, a gated recurrent unit, and its state behind the last word (FiLM:
+    Perez et al., AAAI 2018, arXiv:1709.07871, section 3.1).
+
+    Args:
+        vocabulary: how many words there are, with 0, which stands for no word.
+        sites: site name -> features C (:func:`metafilm.film.sites`).
+        embedding: size of a word's vector.
+        width: size of the state, which is c.
+        generation: as :meth:`ConditionNetwork.generate` takes it: ``decoder``, ``modulation``, ``maps`` ...
+
+    Raises:
+        MetafilmError: fewer than two words, or what :meth:`ConditionNetwork.generate` refuses.
+    """
+
+    kind = "sequence encoder"
+
+    def __init__(
+        self,
+        vocabulary: int,
+        sites: Mapping[str, int],
+        embedding: int = 32,
+        width: int = 128,
+        **generation: Any,
+    ) -> None:
+        super().__init__()
+        if vocabulary < 2:
+            raise MetafilmError(f"a vocabulary of {vocabulary}; it needs the 0 of no word, and words")
+        self.embedding = nn.Embedding(vocabulary, embedding)
+        self.gru = nn.GRU(embedding, width, batch_first=True)
+        self.generate(sites, width, **generation)
+
+    def encode(self, words: Tensor) -> Tensor:
+        """``[B, L]`` int64, 0 behind the last word -> c ``[B, width]``; zero where there is no word.
+
+        Raises:
+            MetafilmError: other shapes, types or numbers.
+        """
+        if words.dim() != 2 or words.dtype != torch.int64:
+            raise MetafilmError(
+                f"words have shape {tuple(words.shape)} and type {words.dtype}, expected [examples, words] "
+                "torch.int64"
+            )
+        vocabulary = self.embedding.num_embeddings
+        if words.numel() and (int(words.min()) < 0 or int(words.max()) >= vocabulary):
+            raise MetafilmError(
+                f"words from {int(words.min())} to {int(words.max())} in a vocabulary of {vocabulary}; "
+                f"number them from 1 to {vocabulary - 1}, and put 0 behind the last"
+            )
+        places = torch.arange(1, words.shape[1] + 1, device=words.device)
+        length = (places * (words != 0)).amax(1)  # up to the last word
+        states, _ = self.gru(self.embedding(words))
+        last = states.gather(1, (length - 1).clamp(min=0)[:, None, None].expand(-1, 1, states.shape[2]))
+        return last.squeeze(1) * (length > 0).unsqueeze(1).to(states.dtype)
+
+    def forward(self, words: Tensor) -> FilmDict:
+        """``[B, L]`` int64 -> deviations, ``[B, C]`` each."""
+        return self.decode(self.encode(words))

@@ -1,0 +1,95 @@
+"""MAC: memory, attention and composition (Hudson and Manning, ICLR 2018, arXiv:1803.03067), small.
+
+As its authors run it: steps with a control of their own each, that don't read the previous control; reading
+with unprojected knowledge; writing without a gate or self-attention; one dropout mask for the memory of all
+steps.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+
+class MAC(nn.Module):
+    """A picture's cells and a question -> logits.
+
+    Args:
+        vocabulary: words, with the 0 of no word.
+        channels: of the maps that come in.
+        width: of everything inside; even.
+        steps: reasoning steps.
+        dropout: of the memory, and of what is read.
+    """
+
+    def __init__(
+        self,
+        vocabulary: int,
+        channels: int,
+        answers: int,
+        width: int = 128,
+        steps: int = 4,
+        dropout: float = 0.15,
+    ) -> None:
+        super().__init__()
+        self.dropout = dropout
+        self.embedding = nn.Embedding(vocabulary, 64)
+        self.lstm = nn.LSTM(64, width // 2, batch_first=True, bidirectional=True)
+        self.ask = nn.Linear(width, width)
+        self.ask_step = nn.ModuleList(nn.Linear(width, width) for _ in range(steps))
+        self.weigh_words = nn.Linear(width, 1)
+        self.cells = nn.Linear(channels, width)
+        self.of_memory, self.of_cells = nn.Linear(width, width), nn.Linear(width, width)
+        # one linear layer of [product, cell], in two halves: the second is the same for all questions
+        self.of_product, self.of_cell_alone = nn.Linear(width, width, bias=False), nn.Linear(width, width)
+        self.read = nn.Linear(width, width)
+        self.weigh_cells = nn.Linear(width, 1)
+        self.write = nn.Linear(2 * width, width)
+        self.first = nn.Parameter(torch.randn(width))
+        self.answer = nn.Sequential(nn.Linear(2 * width, width), nn.ELU(), nn.Linear(width, answers))
+        self.of_question = nn.Linear(width, width)
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        nn.init.uniform_(self.embedding.weight, -1, 1)
+
+    def control(self, words: Tensor) -> tuple[Tensor, Tensor]:
+        """``[Q, L]`` int64 -> the question ``[Q, width]``, and what each step attends to ``[steps, Q,
+        width]``."""
+        length = (words != 0).sum(1)
+        packed = pack_padded_sequence(self.embedding(words), length.cpu(), True, enforce_sorted=False)
+        states, (last, _) = self.lstm(packed)
+        states = pad_packed_sequence(states, True, total_length=words.shape[1])[0]  # [Q, L, width]
+        question = torch.cat((last[0], last[1]), 1)
+        asked = torch.tanh(self.ask(question))
+        controls = []
+        for step in self.ask_step:
+            scores = self.weigh_words(step(asked).unsqueeze(1) * states).squeeze(2)
+            weights = scores.masked_fill(words == 0, -torch.inf).softmax(1)
+            controls.append((weights.unsqueeze(2) * states).sum(1))
+        return question, torch.stack(controls)
+
+    def forward(self, maps: Tensor, words: Tensor, rows: Tensor) -> Tensor:
+        """Logits ``[I·n, answers]``.
+
+        Args:
+            maps: ``[I, channels, H, W]``, one a picture.
+            words: ``[Q, L]`` the questions there are.
+            rows: ``[I, n]`` int64, which of them are asked of each picture.
+        """
+        question, controls = self.control(words)
+        question, controls = question[rows], controls[:, rows]  # [I, n, width], [steps, I, n, width]
+        known = F.elu(self.cells(maps.flatten(2).transpose(1, 2)))  # [I, cells, width]
+        projected = self.of_cells(known)
+        alone = self.of_cell_alone(projected).unsqueeze(1)  # [I, 1, cells, width]
+        memory = self.first.expand_as(question)
+        mask = F.dropout(torch.ones_like(question), self.dropout, self.training)
+        for control in controls:
+            remembered = self.of_memory(memory * mask).unsqueeze(2)  # [I, n, 1, width]
+            found = F.elu(self.of_product(remembered * projected.unsqueeze(1)) + alone)
+            found = F.elu(self.read(found) * control.unsqueeze(2))  # [I, n, cells, width]
+            scores = self.weigh_cells(F.dropout(found, self.dropout, self.training)).squeeze(3)
+            memory = self.write(torch.cat((memory, scores.softmax(2) @ known), 2))
+        return self.answer(torch.cat((memory, self.of_question(question)), 2)).flatten(0, 1)

@@ -1,0 +1,258 @@
+"""What the scripts of this folder share: settings with arms, a training that resumes exactly, records."""
+
+import json
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+import yaml
+from torch import Tensor, nn
+
+from episodes.progress import Progress
+from metafilm.config.yamlfile import StrictLoader, read_yaml
+from metafilm.engine.memory import keep_freed_memory
+from metafilm.errors import ConfigError, RunError
+from metafilm.evaluation.intervals import interval
+from metafilm.storage import checkpoint
+from metafilm.storage.atomic import atomic_write, finite
+from metafilm.training.interrupt import interruptible
+from metafilm.training.optimiser import MovingAverage, schedule, set_rate
+from metafilm.training.optimiser import load as load_optimiser
+from scripts.results import commit, hardware
+
+SAVE_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long and how fast a training goes; a system's settings are these and its own."""
+
+    seed: int = 0
+    iterations: int = 10_000
+    """Steps."""
+    learning_rate: float = 1e-3
+    """Its peak, after `warmup` steps; then it falls by a cosine to the fraction `final_learning_rate`."""
+    warmup: int = 500
+    final_learning_rate: float = 0.01
+    decay: float = 1e-5
+    """L2 weight decay of the network's matrices."""
+    condition_decay: float = 1e-5
+    """The same of the condition network's."""
+    clip: float = 0.0
+    """The gradient's greatest norm; 0: any."""
+    average: float = 0.0
+    """Decay of the moving average of the weights that is scored; 0: the weights are."""
+
+
+S = TypeVar("S", bound=Plan)
+
+
+def settings_of(path: Path, usual: S, arm: str, changes: Sequence[str] = ()) -> S:
+    """A system's settings: the usual ones, those of its file over them, those of the arm, and changes.
+
+    Args:
+        path: YAML with settings by name, and `arms`: their settings by the arm's name.
+        usual: what stands where nobody says otherwise.
+        changes: `name=value` each.
+
+    Raises:
+        ConfigError: an unknown arm or setting, or a value of another type.
+    """
+    found = read_yaml(path)
+    if not isinstance(found, dict) or not isinstance(found.get("arms"), dict):
+        raise ConfigError(["has no mapping `arms`"], str(path))
+    shared, arms = {k: v for k, v in found.items() if k != "arms"}, found["arms"]
+    if arm not in arms:
+        raise ConfigError([f"has no arm {arm!r}; its arms: {', '.join(arms)}"], str(path))
+    given: dict[str, Any] = {}
+    for change in changes:
+        name, equals, value = change.partition("=")
+        if not equals:
+            raise ConfigError([f"{change!r} is no change of a setting; say name=value"], "--set")
+        given[name] = yaml.load(value, Loader=StrictLoader)
+    for source, part in ((str(path), {**shared, **(arms[arm] or {})}), ("--set", given)):
+        usual = replace(usual, **{k: _checked(usual, k, v, source) for k, v in part.items()})
+    return usual
+
+
+def _checked(usual: Any, name: str, value: Any, source: str) -> Any:
+    known = [field.name for field in fields(usual)]
+    if name not in known:
+        raise ConfigError([f"unknown setting {name!r}; there are {', '.join(known)}"], source)
+    was = getattr(usual, name)
+    if isinstance(was, float) and type(value) in (int, float, str):
+        try:
+            value = float(value)  # YAML reads 1e-3 as a word
+        except ValueError:
+            value = None
+    if isinstance(was, tuple) and isinstance(value, list):
+        value = tuple(value)
+    if type(value) is not type(was):
+        raise ConfigError([f"{name} is {value!r}, expected a {type(was).__name__} like {was!r}"], source)
+    return value
+
+
+def optimiser_of(model: nn.Module, plan: Plan) -> torch.optim.Adam:
+    """Adam with L2 weight decay, as FiLM's authors have it; the condition network is a group of its own, and
+    vectors (biases, norms, post-multipliers) don't decay."""
+    groups: dict[float, list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        decay = plan.condition_decay if ".condition." in f".{name}" else plan.decay
+        groups.setdefault(decay if parameter.dim() > 1 else 0.0, []).append(parameter)
+    listed = [
+        {"params": of_group, "lr": plan.learning_rate, "peak": plan.learning_rate, "weight_decay": decay}
+        for decay, of_group in groups.items()
+    ]
+    return torch.optim.Adam(listed)
+
+
+def train(
+    model: nn.Module,
+    loss: Callable[[int], Tensor],
+    plan: Plan,
+    folder: Path,
+    description: str = "training",
+    save_seconds: float = SAVE_SECONDS,
+) -> float:
+    """Train from the start, or from where the folder's checkpoint stands, to the end; the seconds it took.
+
+    What it gives is the same to the last bit however often it was stopped. It stops at Ctrl-C when the step
+    under way is done, and loses a minute at most when it is killed. At the end the model holds the average of
+    its weights, where the plan asks for one.
+
+    Args:
+        loss: a step's number, from 0 -> its loss. All it draws comes from that number or PyTorch's generator.
+
+    Raises:
+        RunError: the folder holds the training of other settings, or a damaged checkpoint.
+        SystemExit: stopped by Ctrl-C or SIGTERM.
+    """
+    keep_freed_memory()
+    folder.mkdir(parents=True, exist_ok=True)
+    file, described = folder / "checkpoint.pt", json.dumps(asdict(plan), sort_keys=True)
+    optimiser = optimiser_of(model, plan)
+    average = MovingAverage(model, plan.average) if plan.average else None
+    done, before = 0, 0.0
+    if file.is_file():
+        state = checkpoint.load(file)
+        if state.get("settings") != described:
+            raise RunError(f"{folder} holds a training with other settings; choose another, or remove it")
+        model.load_state_dict(state["learner"])
+        load_optimiser(optimiser, state["optimiser"])
+        if average is not None:
+            average.load(state["average"]["values"], state["average"]["updates"])
+        torch.set_rng_state(state["random"])
+        done, before = state["iteration"], state["seconds"]
+    start = saved = time.monotonic()
+
+    def save(iteration: int) -> None:
+        state = {
+            "settings": described,
+            "learner": model.state_dict(),
+            "optimiser": optimiser.state_dict(),
+            "average": average and {"values": average.state(), "updates": average.updates},
+            "iteration": iteration,
+            "best": None,
+            "best_iteration": 0,
+            "seconds": before + time.monotonic() - start,
+            "chunks": [1, 1],
+            "random": torch.get_rng_state(),
+        }
+        checkpoint.save(file, state)
+
+    model.train()
+    with interruptible() as stop, Progress(description, plan.iterations) as progress:
+        progress.advance(done)
+        for iteration in range(done, plan.iterations):
+            set_rate(optimiser, schedule(iteration, plan))  # type: ignore[arg-type]
+            value = loss(iteration)
+            optimiser.zero_grad()
+            value.backward()
+            if plan.clip:
+                nn.utils.clip_grad_norm_(model.parameters(), plan.clip)
+            optimiser.step()
+            if average is not None:
+                average.update(model)
+            if iteration % 50 == 0:
+                if not math.isfinite(value.item()):
+                    raise RunError(f"the loss of step {iteration} is {value.item()}; lower learning_rate")
+                progress.advance(description=f"{description}, loss {value.item():.3f}", count=0)
+            progress.advance()
+            if stop.is_set() or time.monotonic() - saved > save_seconds or iteration + 1 == plan.iterations:
+                save(iteration + 1)
+                saved = time.monotonic()
+            if stop.is_set() and iteration + 1 < plan.iterations:
+                raise SystemExit(f"stopped after step {iteration + 1}; the same command goes on from there")
+    if average is not None:
+        model.load_state_dict(average.state())
+    model.eval()
+    return before + time.monotonic() - start
+
+
+def count(model: nn.Module, part: str = "") -> int:
+    """Trained numbers, of all the model or of the parts whose names begin so; a network's own deviations,
+    which a condition replaces, are none."""
+    own = (p for n, p in model.named_parameters() if n.startswith(part) and ".film.delta_" not in n)
+    return sum(p.numel() for p in own)
+
+
+def record(
+    system: str,
+    arm: str,
+    setting: Mapping[str, Any],
+    metric: str,
+    runs: Sequence[Mapping[str, Any]],
+    command: str,
+) -> dict[str, Any]:
+    """One committed figure of one or several seeds.
+
+    Args:
+        runs: for each seed `seed`, `value`, `ci95` (over its test examples), `parameters`,
+            `training_seconds`, `hardware`, `commit`, and whatever else is to stand beside the value.
+
+    Returns:
+        The mean, with the interval over seeds from two seeds on and over test examples for one.
+    """
+    values = [run["value"] for run in runs]
+    several = len(runs) > 1
+    shared = {"seed", "value", "ci95", "parameters", "training_seconds", "hardware", "commit"}
+    beside = {k: sum(run[k] for run in runs) / len(runs) for k in runs[0] if k not in shared}
+    return {
+        "system": system,
+        "arm": arm,
+        "setting": dict(setting),
+        "metric": metric,
+        "value": round(sum(values) / len(values), 3),
+        "ci95": round(interval(values) if several else runs[0]["ci95"], 3),
+        "ci95_over": "seeds" if several else "test scenes",
+        "seeds": [run["seed"] for run in runs],
+        "by_seed": values,
+        **beside,
+        "parameters": runs[0]["parameters"],
+        "training_seconds": round(sum(run["training_seconds"] for run in runs) / len(runs)),
+        "hardware": runs[0]["hardware"],
+        "commit": runs[0]["commit"],
+        "command": command,
+    }
+
+
+def made_with() -> dict[str, str]:
+    """Hardware and commit of what is made now."""
+    return {"hardware": f"{hardware()}, {torch.get_num_threads()} threads", "commit": commit()}
+
+
+def put(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
+    """Write records to a file; those of the same system, arm, setting and metric give way."""
+
+    def key(one: Mapping[str, Any]) -> str:
+        return json.dumps([one[name] for name in ("system", "arm", "setting", "metric")], sort_keys=True)
+
+    old = json.loads(path.read_text()) if path.is_file() else []
+    merged = {key(one): one for one in [*old, *records]}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(finite(list(merged.values())), indent=2, ensure_ascii=False) + "\n"
+    atomic_write(path, text.encode())

@@ -1,0 +1,168 @@
+"""A network and what conditions it: any network, every way to condition it."""
+
+import copy
+
+import pytest
+import torch
+import torchvision
+from torch import nn
+
+from metafilm import MetafilmError, film, norms
+from metafilm.backbones import Conv4
+from metafilm.conditioning import (
+    ClassEncoder,
+    Conditioned,
+    DualAttention,
+    NoCondition,
+    SequenceEncoder,
+    map_sizes,
+    site_output,
+)
+
+WORDS = torch.tensor([[1, 2, 3, 0], [4, 0, 0, 0], [2, 2, 3, 0], [1, 1, 2, 4]])
+PICTURES = torch.rand(4, 3, 24, 24, generator=torch.Generator().manual_seed(0))
+
+
+def small(channels: int = 5) -> nn.Module:
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(3, channels, 3), nn.BatchNorm2d(channels), nn.ReLU(), nn.AdaptiveAvgPool2d(1)]
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(channels, 2))
+
+
+def waken(condition: nn.Module) -> nn.Module:
+    nn.init.normal_(condition.multiplier)
+    return condition
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_identity_at_start_of_a_network_of_somebody_else_s(training) -> None:
+    torch.manual_seed(0)
+    network = torchvision.models.resnet18(num_classes=7).train(training)
+    with torch.no_grad():
+        expected = network(PICTURES)
+        film.insert(network)
+        model = Conditioned(network, SequenceEncoder(5, film.sites(network))).train(training)
+        assert torch.equal(model(PICTURES, WORDS), expected)
+        waken(model.condition)
+        assert (model(PICTURES, WORDS) - expected).abs().max() > 1e-2
+        assert torch.equal(Conditioned(network, NoCondition()).train(training)(PICTURES), expected)
+
+
+def test_a_condition_for_all_for_each_and_by_index() -> None:
+    network = film.insert(small()).eval()
+    model = Conditioned(network, waken(ClassEncoder(3, film.sites(network)))).eval()
+    with torch.no_grad():
+        one = model(PICTURES, torch.tensor([2]))
+        assert torch.equal(one, film.call(network, model.condition(torch.tensor([2])), PICTURES))
+        each = model(PICTURES, torch.tensor([2, 0, 1, 2]))
+        torch.testing.assert_close(each[[0, 3]], one[[0, 3]])
+        assert (each[1] - one[1]).abs().max() > 1e-3
+        rows = torch.tensor([2, 0, 1, 2])
+        torch.testing.assert_close(model(PICTURES, torch.arange(3), rows=rows), each)
+
+
+def test_it_learns_what_no_unconditioned_network_can() -> None:
+    """The same pictures, another answer by the class."""
+    torch.manual_seed(0)
+    labels = torch.tensor([0, 1, 0, 1])
+    pictures = PICTURES[:1].expand(4, -1, -1, -1)
+    found = {}
+    for name in ("class", "none"):
+        network = film.insert(small())
+        sites = film.sites(network)
+        condition = ClassEncoder(2, sites, 4) if name == "class" else NoCondition()
+        model = Conditioned(network, condition)
+        optimiser = torch.optim.Adam(model.parameters(), 0.03)
+        for _ in range(60):
+            loss = nn.functional.cross_entropy(model(pictures, labels), labels)
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+        found[name] = loss.item()
+    assert found["class"] < 0.1 < 0.6 < found["none"]
+
+
+def test_its_norms_move_as_pytorch_s(disturb) -> None:
+    """Conv-4's own norms normalise by the whole batch and move their averages, as BatchNorm2d does."""
+    torch.manual_seed(0)
+    network = film.insert(Conv4((3, 24, 24), 4))
+    disturb(network)
+    model = Conditioned(network, waken(SequenceEncoder(5, film.sites(network)))).double().train()
+    pictures = PICTURES.double()
+    norm = network.blocks[0].norm
+    before, y = norm.running_mean.clone(), network.blocks[0].conv(pictures)
+    model(pictures, WORDS)
+    torch.testing.assert_close(norm.running_mean, 0.9 * before + 0.1 * y.mean((0, 2, 3)))
+    assert norm.num_batches_tracked == 1
+    torch.testing.assert_close(model.eval()(pictures, WORDS)[:2], model(pictures[:2], WORDS[:2]))
+
+
+def test_conv4_in_training_is_what_pytorch_s_layers_make_of_it(disturb) -> None:
+    """Its blocks pool before their affine; with a condition per example they can't."""
+    torch.manual_seed(0)
+    ours = Conv4((3, 24, 24), 4)
+    disturb(ours)
+    theirs = norms.plain(copy.deepcopy(ours))
+    found = []
+    for network in (ours, theirs):
+        film.insert(network, [f"blocks.{i}.norm" for i in range(4)])
+        torch.manual_seed(1)
+        condition = waken(SequenceEncoder(5, film.sites(network)))
+        model = Conditioned(network, condition).double().train()
+        output = model(PICTURES.double(), WORDS)
+        output.square().sum().backward()
+        found.append(
+            [output, *(p.grad for p in condition.parameters()), model.network.blocks[3].norm.running_var]
+        )
+    assert isinstance(theirs.blocks[0].norm, nn.BatchNorm2d)
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_shift_behind_a_convolution_is_concatenation() -> None:
+    """A 1×1 convolution of the maps and the condition's vector, repeated over the map."""
+    torch.manual_seed(0)
+    plain = nn.Conv2d(3, 5, 1)
+    network = film.insert(nn.Sequential(plain), ["0"])
+    condition = waken(SequenceEncoder(5, film.sites(network), modulation="shift", scale="feature"))
+    weight = condition.decoder.linear.weight * condition.multiplier[:, None]
+    joined = nn.Conv2d(3 + 128, 5, 1)
+    with torch.no_grad():
+        joined.weight.copy_(torch.cat((plain.weight.flatten(1), weight), 1)[..., None, None])
+        joined.bias.copy_(plain.bias + condition.decoder.linear.bias * condition.multiplier)
+        code = condition.encode(WORDS)[..., None, None].expand(-1, -1, 24, 24)
+        expected = joined(torch.cat((PICTURES, code), 1))
+        torch.testing.assert_close(Conditioned(network, condition)(PICTURES, WORDS), expected)
+
+
+def test_dual_attention_reads_its_site() -> None:
+    network = film.insert(small(), ["0"]).eval()
+    torch.manual_seed(0)
+    model = Conditioned(network, waken(DualAttention(5, film.sites(network)))).eval()
+    features = network[0](PICTURES)
+    assert torch.equal(site_output(network, "0", PICTURES), features)
+    gain = 1 + model.condition(WORDS, features)["0.film.delta_gamma"]
+    torch.testing.assert_close(model(PICTURES, WORDS), network[1:](features * gain))
+    rows = torch.tensor([1, 1, 0, 3])
+    torch.testing.assert_close(model(PICTURES, WORDS, rows=rows), model(PICTURES, WORDS[rows]))
+    with pytest.raises(MetafilmError, match=r"features have shape \(4, 6, 2, 2\), expected \(4, 5, H, W\)"):
+        model.condition(WORDS, torch.rand(4, 6, 2, 2))
+
+
+def test_map_sizes() -> None:
+    network = film.insert(small(), ["0", "1", "5"]).train()
+    assert map_sizes(network, PICTURES) == {"0": (22, 22), "1": (22, 22), "5": ()}
+    assert network.training and not network[1].num_batches_tracked
+    condition = waken(SequenceEncoder(5, film.sites(network), maps=map_sizes(network, PICTURES)))
+    assert Conditioned(network, condition)(PICTURES, WORDS).shape == (4, 2)
+    with pytest.raises(MetafilmError, match=r"can't see the map of site 'blocks\.0\.norm'"):
+        map_sizes(film.insert(Conv4((3, 24, 24), 4)), PICTURES)
+
+
+def test_errors() -> None:
+    network = film.insert(small(), ["0"])
+    with pytest.raises(MetafilmError, match="no FiLM site '1' in this network; its sites: 0"):
+        site_output(network, "1", PICTURES)
+    model = Conditioned(network, SequenceEncoder(5, film.sites(network)))
+    with pytest.raises(MetafilmError, match="4 rows can't be shared evenly by 3 tasks"):
+        model(PICTURES, WORDS[:3])

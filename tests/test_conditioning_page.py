@@ -1,0 +1,44 @@
+"""docs/conditioning.md is true: its Python runs, the first example is short, its tables say what there is."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from metafilm import conditioning
+from scripts.conditioning import running
+from scripts.conditioning.visual_questions import CONFIG, Settings, parsed
+
+PAGE = (Path(__file__).resolve().parent.parent / "docs" / "conditioning.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+
+
+@pytest.mark.parametrize("number", range(len(BLOCKS)))
+def test_python_runs(number, capsys) -> None:
+    exec(compile(BLOCKS[number], "conditioning.md", "exec"), {})
+    said = re.findall(r"print\(.*\)  # (.*)", BLOCKS[number])
+    shown = capsys.readouterr().out
+    assert shown
+    assert all(line in shown for line in said)
+
+
+@pytest.mark.parametrize(
+    "line", [x for b in re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL) for x in b.splitlines()]
+)
+def test_commands_are_understood(line) -> None:
+    options = parsed(shlex.split(line)[2:])
+    changes = [*options.set, f"seed={options.seed}"]
+    assert running.settings_of(CONFIG, Settings(), options.arm, changes).iterations > 0
+
+
+def test_ten_lines() -> None:
+    assert len([line for line in BLOCKS[0].splitlines() if line.strip()]) <= 10
+
+
+def test_what_it_names() -> None:
+    rows = [name for name in re.findall(r"^\| `(\w+)` \|", PAGE, re.MULTILINE) if name != "modulation"]
+    assert set(rows) >= set(conditioning.MODULATIONS)
+    modules = [name for name in rows if name not in conditioning.MODULATIONS]
+    assert len(modules) == 7 and all(hasattr(conditioning, name) for name in modules)
+    assert all(f"`{name}`" in PAGE for name in conditioning.DECODERS)
