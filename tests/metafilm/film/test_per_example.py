@@ -41,6 +41,14 @@ NETWORKS = {
         )
         for mode in ("running", "group")
     },
+    **{
+        f"conv4-unpooled-{mode}": (
+            lambda mode=mode: Conv4((3, 16, 16), 4, mode, pools=3),
+            (6, 3, 16, 16),
+            {f"blocks.{i}.norm": (16 >> i, 16 >> i) for i in range(4)},
+        )
+        for mode in ("running", "group")
+    },
 }
 
 
