@@ -22,7 +22,7 @@ from metafilm import film, norms
 from metafilm.config.config import Config
 from metafilm.config.settings import Pretrain
 from metafilm.config.sources import Source
-from metafilm.engine.distributed import Group
+from metafilm.engine.distributed import Group, WorkerLost
 from metafilm.errors import RunError, first_line
 from metafilm.learner.learner import MetaFiLM
 from metafilm.storage.models import load_state
@@ -199,6 +199,7 @@ def pretrain(
     Raises:
         Diverged: a loss was not finite; naming the iteration.
         KeyboardInterrupt: after writing a checkpoint, upon Ctrl-C or SIGTERM.
+        WorkerLost: another process has died; the checkpoint is written first.
     """
     settings = stage.config
     total = settings.pretrain.iterations
@@ -230,7 +231,15 @@ def pretrain(
             begin = time.perf_counter()
             stop = interrupted.is_set()
             if group.size > 1:
-                stop = bool(group.sum(torch.tensor([float(stop)], device=group.device))[0])
+                try:
+                    stop = bool(group.sum(torch.tensor([float(stop)], device=group.device))[0])
+                except WorkerLost as error:
+                    if group.leads:
+                        run.save_checkpoint(stage.state())
+                    raise WorkerLost(
+                        f"{error}; {run.checkpoint_file} has the pre-training up to its iteration "
+                        f"{stage.iteration}. The same command goes on from there"
+                    ) from error
             if group.leads:
                 if last or stage.iteration % 10 == 0 or stage.iteration == 1:
                     done = {"iteration": stage.iteration - total, "seconds": stage.seconds}
