@@ -34,14 +34,18 @@ def in_checkout() -> set[str]:
     """Where each file of the packages and each configuration must lie in the wheel."""
     files = [path for package in PACKAGES for path in (ROOT / package).rglob("*") if path.is_file()]
     found = {path.relative_to(ROOT).as_posix() for path in files if "__pycache__" not in path.parts}
-    return found | {f"metafilm/configs/{path.name}" for path in (ROOT / "configs").glob("*.yaml")}
+    return found | configurations()
+
+
+def configurations() -> set[str]:
+    return {f"metafilm/{path.relative_to(ROOT).as_posix()}" for path in (ROOT / "configs").rglob("*.yaml")}
 
 
 def test_the_wheel_holds_the_packages_whole_and_nothing_else(built) -> None:
     with zipfile.ZipFile(next(built.glob("*.whl"))) as wheel:
         names = {name for name in wheel.namelist() if ".dist-info/" not in name}
         other = {name for name in names if not name.endswith(".py")}
-        for name in other - {f"metafilm/configs/{path.name}" for path in (ROOT / "configs").iterdir()}:
+        for name in other - configurations():
             assert wheel.read(name) == (ROOT / name).read_bytes(), name
     assert names == in_checkout()
     assert {Path(name).suffix for name in other} >= {".yaml", ".safetensors", ".c", ".h", ".typed"}

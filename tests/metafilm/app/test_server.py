@@ -140,7 +140,13 @@ def test_the_command_serves_until_interrupted():
     """Its page can be fetched at the address it prints; Ctrl-C ends it without a word of Python."""
     words = [sys.executable, "-m", "metafilm", "app", "--port", "0"]
     process = subprocess.Popen(
-        words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ
+        words,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ,
+        # a job in the background of a shell ignores Ctrl-C, and its children inherit that
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     try:
         assert process.stdout is not None
@@ -148,11 +154,11 @@ def test_the_command_serves_until_interrupted():
         url = line.split()[2]
         assert b"Show it a few examples" in urllib.request.urlopen(url, timeout=10).read()
         process.send_signal(signal.SIGINT)
-        out, errors = process.communicate(timeout=20)
+        out, errors = process.communicate(timeout=60)
         assert process.returncode == 0 and "ended" in out and not errors
     finally:
         process.kill()
-        process.wait()
+        process.communicate()
 
 
 def test_the_command_says_what_is_wrong(capsys):
