@@ -281,7 +281,7 @@ def markdown(rows: list[dict[str, Any]]) -> str:
             )
             if "setting" in row:
                 name = f"{ARM_NAMES[row['setting']['arm']]}, {row['shots']} shots"
-                reads = reads and "another criterion's task"
+                reads = reads and "another criterion's task (no steps)"
             name += f", encoder reads {reads}" if reads else ""
         middle = f"{cells['encoder']:.{digits}f}" if "encoder" in cells else "–"
         lines.append(f"| {name} | {cells['identity']:.{digits}f} | {middle} | **{last}** |")

@@ -55,7 +55,7 @@ def test_make_targets_exist(target):
 
 
 def test_every_result_row_is_quoted_to_the_digit():
-    for name in ("omniglot", "miniimagenet", "sinusoids"):
+    for name in ("omniglot", "miniimagenet", "sinusoids", "criteria"):
         for row in json.loads((ROOT / "results" / f"{name}.json").read_text()):
             digits, value = (4, row["mse"]) if "mse" in row else (2, row["accuracy"])
             quoted = f"{value:.{digits}f} ± {row['ci95']:.{digits}f}"
