@@ -155,22 +155,33 @@ def criteria_rows(folder: Path, out: Path) -> list[dict[str, Any]]:
                     continue
                 found = record(str(run), queries=15, seed=0, split="test", progress=True, **settings, **more)
                 found["checkpoint"] = (run / "model.safetensors").as_posix()
-                rows.append(
-                    {"setting": {"arm": arm}}
-                    | found
-                    | {
-                        "config": "configs/criteria.yaml",
-                        "train_command": train_command,
-                        "command": command,
-                        "training_seconds": trained["training_seconds"],
-                        "training_threads": trained["threads"],
-                        "hardware": hardware(),
-                        "commit": commit(),
-                    }
-                )
-                write(out, rows)
+                rows.append(made({"arm": arm}, found, "criteria", train_command, command, trained))
+                write(out, [*rows, *(row for row in before if row not in rows)])  # a stop loses none
                 print_row(rows[-1])
+    write(out, rows)
     return rows
+
+
+def made(
+    setting: dict[str, Any],
+    found: dict[str, Any],
+    config: str,
+    train_command: str,
+    command: str,
+    trained: dict[str, Any],
+) -> dict[str, Any]:
+    """A row: what was scored, and how it can be had again. ``trained``: the run's own results."""
+    return {
+        "setting": setting,
+        **found,
+        "config": f"configs/{config}.yaml",
+        "train_command": train_command,
+        "command": command,
+        "training_seconds": trained["training_seconds"],
+        "training_threads": trained["threads"],
+        "hardware": hardware(),
+        "commit": commit(),
+    }
 
 
 def gate_rows(out: Path, data_root: Path | None) -> list[dict[str, Any]]:
@@ -202,19 +213,9 @@ def demo_rows(run: Path) -> list[dict[str, Any]]:
     rows = []
     for style, found in trained["test"].items():
         flags = f"--style {found['style']} --episodes {found['episodes']} --seed {found['seed']} --split test"
-        rows.append(
-            {"setting": {"styles": style}}
-            | found
-            | {
-                "config": "configs/demo.yaml",
-                "train_command": f"metafilm train configs/demo.yaml --run-dir {run.as_posix()}",
-                "command": f"metafilm eval {run.as_posix()} {flags}",
-                "training_seconds": trained["training_seconds"],
-                "training_threads": trained["threads"],
-                "hardware": hardware(),
-                "commit": commit(),
-            }
-        )
+        train_command = f"metafilm train configs/demo.yaml --run-dir {run.as_posix()}"
+        command = f"metafilm eval {run.as_posix()} {flags}"
+        rows.append(made({"styles": style}, found, "demo", train_command, command, trained))
         print_row(rows[-1])
     return rows
 
@@ -242,19 +243,10 @@ def sinusoid_rows(folder: Path) -> list[dict[str, Any]]:
         flags += f" --inner.steps {steps} --inner.evaluation_steps {steps}"
         scoring = "--episodes 1000 --queries 100 --seed 0 --split test"
         found = record(str(path), episodes=1000, queries=100, seed=0, split="test", progress=True)
-        rows.append(
-            {"setting": {"encoder": encoder, "inner_steps": steps}}
-            | found
-            | {
-                "config": "configs/sinusoids.yaml",
-                "train_command": f"metafilm train configs/sinusoids.yaml {flags} --run-dir {path.as_posix()}",
-                "command": f"metafilm eval {path.as_posix()} {scoring}",
-                "training_seconds": trained["training_seconds"],
-                "training_threads": trained["threads"],
-                "hardware": hardware(),
-                "commit": commit(),
-            }
-        )
+        setting = {"encoder": encoder, "inner_steps": steps}
+        train_command = f"metafilm train configs/sinusoids.yaml {flags} --run-dir {path.as_posix()}"
+        command = f"metafilm eval {path.as_posix()} {scoring}"
+        rows.append(made(setting, found, "sinusoids", train_command, command, trained))
         print_row(rows[-1])
     return rows
 

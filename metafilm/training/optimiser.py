@@ -47,14 +47,16 @@ def build(learner: MetaFiLM, settings: Outer, beside: nn.Module | None = None) -
 
 
 def schedule(iteration: int, settings: Outer) -> float:
-    """The learning rate of iteration 0, 1 ... as a fraction of its peak: linear warm-up, then a cosine to the
-    end.
-    """
+    """The outer loop's learning rate of iteration 0, 1 ... as a fraction of its peak."""
     warmup = min(settings.warmup, settings.iterations)
+    return warm_cosine(iteration, settings.iterations, warmup, settings.final_learning_rate)
+
+
+def warm_cosine(iteration: int, iterations: int, warmup: int, low: float = 0.0) -> float:
+    """A fraction of a peak at iteration 0, 1 ...: linear warm-up, then a cosine to ``low`` at the end."""
     if iteration < warmup:
         return (iteration + 1) / warmup
-    progress = (iteration - warmup) / max(settings.iterations - warmup, 1)
-    low = settings.final_learning_rate
+    progress = (iteration - warmup) / max(iterations - warmup, 1)
     return low + (1 - low) * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
 
 

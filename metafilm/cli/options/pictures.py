@@ -9,6 +9,30 @@ import tyro
 from metafilm.cli.options.form import Switch
 from metafilm.cli.text.output import require_file, require_writable
 
+# Options that several commands have, described once.
+Weights = Annotated[
+    str | None,
+    tyro.conf.arg(help="Of timm:NAME and torchvision:NAME: default (from the library's hub) or a file."),
+]
+ImageSize = Annotated[
+    int | None,
+    tyro.conf.arg(
+        help="Side of the pictures in the network; default: what it was made for. Half is four times as fast."
+    ),
+]
+Steps = Annotated[
+    int | None, tyro.conf.arg(help="Inner steps, at most as the gate says; default: 20, or the run's.")
+]
+StepSize = Annotated[float | None, tyro.conf.arg(help="Of Adam's steps; default: 0.0015.")]
+NoGate = Annotated[Switch, tyro.conf.arg(help="Take all steps, whatever held-out pictures say of them.")]
+Invert = Annotated[
+    Literal["auto", "yes", "no"],
+    tyro.conf.arg(
+        help="Exchange light and dark; auto: where the examples as a whole are strokes on the other ground "
+        "than those trained on, with a warning."
+    ),
+]
+
 
 @dataclass(frozen=True)
 class Predict:
@@ -22,9 +46,7 @@ class Predict:
     """Folder of pictures to classify; in class folders, the accuracy is reported too."""
     steps: int | None = None
     """Inner steps; default: the run's."""
-    invert: Literal["auto", "yes", "no"] = "auto"
-    """Exchange light and dark; auto: where the examples as a whole are strokes on the other ground than those
-    trained on, with a warning."""
+    invert: Invert = "auto"
     reject: float | None = None
     """Say unknown of pictures that are like none of the classes, so that this share of pictures that are of a
     class, such as 0.05, is taken for unknown too; for weights that were calibrated."""
@@ -73,21 +95,14 @@ class Adapt:
     """Folder of pictures to classify; in class folders, the accuracy is reported too."""
     out: Path | None = None
     """Keep what was learned as a small .safetensors file, for metafilm.Task.load."""
-    weights: str | None = None
-    """Of timm:NAME and torchvision:NAME: default (from the library's hub) or a file."""
-    image_size: int | None = None
-    """Side of the pictures in the network; default: what it was made for. Half is four times as fast."""
+    weights: Weights = None
+    image_size: ImageSize = None
     sites: tuple[str, ...] | None = None
     """FiLM sites: all (default), last, last N, or names of modules; fewer make a smaller file."""
-    steps: int | None = None
-    """Inner steps, at most as the gate says; default: 20, or the run's."""
-    step_size: float | None = None
-    """Of Adam's steps; default: 0.0015."""
-    no_gate: Switch = False
-    """Take all steps, whatever held-out pictures say of them."""
-    invert: Literal["auto", "yes", "no"] = "auto"
-    """Exchange light and dark; auto: where the examples as a whole are strokes on the other ground than those
-    trained on, with a warning."""
+    steps: Steps = None
+    step_size: StepSize = None
+    no_gate: NoGate = False
+    invert: Invert = "auto"
     json: Path | None = None
     """Write what was found to this file; - for standard output."""
     debug: Switch = False
@@ -165,20 +180,14 @@ class Export:
     """Folder with a folder of example pictures for each class, of any size and mode."""
     out: Path
     """File to write: .pt2 a torch.export program, .onnx ONNX, .safetensors the task alone."""
-    weights: str | None = None
-    """Of timm:NAME and torchvision:NAME: default (from the library's hub) or a file."""
-    image_size: int | None = None
-    """Side of the pictures in the network; default: what it was made for. Half is four times as fast."""
+    weights: Weights = None
+    image_size: ImageSize = None
     sites: tuple[str, ...] | None = None
     """FiLM sites: all (default), last, last N, or names of modules."""
-    steps: int | None = None
-    """Inner steps, at most as the gate says; default: 20, or the run's."""
-    step_size: float | None = None
-    """Of Adam's steps; default: 0.0015."""
-    no_gate: Switch = False
-    """Take all steps, whatever held-out pictures say of them."""
-    invert: Literal["auto", "yes", "no"] = "auto"
-    """Turn dark on light into light on dark; auto: for learners of handwriting, where mostly light."""
+    steps: Steps = None
+    step_size: StepSize = None
+    no_gate: NoGate = False
+    invert: Invert = "auto"
     debug: Switch = False
     """Show the traceback of an error."""
 

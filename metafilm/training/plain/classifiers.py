@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from episodes import Episode
-from metafilm.config.settings import Pretrain
+from metafilm.config.config import Config
 from metafilm.config.sources import Source
 from metafilm.learner.learner import MetaFiLM
 
@@ -36,17 +36,20 @@ class CosineClassifier(nn.Module):
         return self.log_scale.exp() * cosines
 
 
-def classifier(settings: Pretrain, features: int, classes: int, seed: int) -> nn.Module:
-    """Features ``[B, D]`` -> logits ``[B, classes]``, by the name in the settings; a function of the seed
-    alone."""
+def classifier(learner: MetaFiLM, config: Config, classes: int) -> nn.Module:
+    """Features ``[B, D]`` of the learner's backbone -> logits ``[B, classes]``, where the learner is; by the
+    name in ``config.pretrain``, and a function of the seed alone."""
+    size = learner.feature_size
+    assert size is not None  # all backbones of a configuration say it
+    features = learner.head.whole_size(size)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        if settings.classifier == "cosine":
-            return CosineClassifier(features, classes, settings.scale)
+        torch.manual_seed(config.seed)
+        if config.pretrain.classifier == "cosine":
+            return CosineClassifier(features, classes, config.pretrain.scale).to(learner.mean.device)
         linear = nn.Linear(features, classes)
     nn.init.zeros_(linear.weight)  # the first steps are then the features' own, however large these are
     nn.init.zeros_(linear.bias)
-    return linear
+    return linear.to(learner.mean.device)
 
 
 def classified(

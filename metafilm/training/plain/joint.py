@@ -32,12 +32,7 @@ class PlainImages:
     def __init__(self, learner: MetaFiLM, config: Config, source: Source) -> None:
         self.learner, self.config = learner, config
         self.source = plain_source(config, source.pools, config.outer.plain)
-        size = learner.feature_size
-        assert size is not None  # all backbones of a configuration say it
-        self.classifier = classifier(
-            config.pretrain, learner.head.whole_size(size), self.source.classes, config.seed
-        )
-        self.classifier.to(learner.mean.device)
+        self.classifier = classifier(learner, config, self.source.classes)
         self._ahead: Iterator[list[Episode]] | None = None
         self._next = 0
 

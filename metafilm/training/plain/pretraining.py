@@ -6,7 +6,6 @@ Chen et al., "A closer look at few-shot classification" (ICLR 2019, arXiv:1904.0
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -44,12 +43,7 @@ class Pretraining:
 
     def __init__(self, learner: MetaFiLM, config: Config, source: Source) -> None:
         self.learner, self.config, self.source = learner, config, source
-        size = learner.feature_size
-        assert size is not None  # all backbones of a configuration say it
-        self.classifier = classifier(
-            config.pretrain, learner.head.whole_size(size), source.classes, config.seed
-        )
-        self.classifier.to(learner.mean.device)
+        self.classifier = classifier(learner, config, source.classes)
         self.frozen = not any(parameter.requires_grad for parameter in learner.backbone.parameters())
         self._require_gradients(True)
         own = learner.outer_parameters()
@@ -154,10 +148,7 @@ class Pretraining:
 
 def rate(iteration: int, iterations: int) -> float:
     """The learning rate of iteration 0, 1 ... as a fraction of its peak."""
-    warmup = max(iterations // 20, 1)
-    if iteration < warmup:
-        return (iteration + 1) / warmup
-    return 0.5 * (1 + math.cos(math.pi * (iteration - warmup) / max(iterations - warmup, 1)))
+    return optimiser.warm_cosine(iteration, iterations, max(iterations // 20, 1))
 
 
 def image_size(iteration: int, settings: Pretrain) -> int | None:

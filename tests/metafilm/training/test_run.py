@@ -6,13 +6,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from episodes import EpisodeSampler
 from metafilm.config.sources import Source
 from metafilm.engine import distributed
 from metafilm.errors import MetafilmError, NotFinite
 from metafilm.learner.build import load_learner
 from metafilm.storage.run import RunDirectory
-from metafilm.training import data, outer_gradient, validation
+from metafilm.training import outer_gradient, validation
 from metafilm.training import run as training
 from metafilm.training.chunks import Chunks
 from metafilm.training.outer_gradient import Diverged
@@ -21,19 +20,6 @@ from metafilm.training.run import train
 from metafilm.training.tracking import Tracker
 
 NOWHERE = Source(None, ())  # type: ignore[arg-type]
-
-
-@pytest.fixture
-def in_memory(monkeypatch, pool):
-    """`train` on the pool of the fixtures, whatever the configuration names."""
-
-    def source(config, *args, seed=None, **kwargs) -> Source:
-        return Source(EpisodeSampler(pool, 3, 2, 2, config.seed if seed is None else seed), (pool,))
-
-    monkeypatch.setattr(data, "training_source", source)
-    monkeypatch.setattr(data, "evaluation_source", source)
-    monkeypatch.setattr(data, "require_disjoint", lambda *_: None)  # one pool for both
-    monkeypatch.setattr(training, "keep_freed_memory", lambda: None)
 
 
 def run(config, folder):
