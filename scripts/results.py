@@ -6,7 +6,7 @@
     python scripts/results.py miniimagenet runs/miniimagenet_5way_5shot
     python scripts/results.py sinusoids runs/sinusoids          # trains its runs there first, a few minutes
     python scripts/results.py criteria runs/criteria            # of the runs that are there
-    python scripts/results.py readme      # puts the tables into the README and docs/adaptation.md
+    python scripts/tables.py                                    # puts the tables into the README and docs/
 
 Every row is one run of the test split, with the keys of `metafilm eval --json` and `config`, `command`,
 `train_command`, `training_seconds`, `hardware` and `commit`.
@@ -56,15 +56,7 @@ CRITERIA_ARMS = {
     "encoder": "--inner.steps 0 --outer.iterations 8000 --evaluation.every 1600",
     "encoder+steps": "",
 }
-ARM_NAMES = {
-    "prototypes": "plain prototypes",
-    "constant+steps": "one δ for all tasks + 3 steps",
-    "encoder": "encoder alone",
-    "encoder+steps": "encoder + 3 steps",
-}
 CRITERIA_ROWS: list[dict[str, Any]] = [{"ways": 5, "shots": shots, "episodes": 1200} for shots in (3, 5)]
-
-TABLES = (*IMAGE_ROWS, "sinusoids", "criteria", "adaptation")  # of the README
 
 # Both halves, either and neither.
 SINUSOID_ROWS = [{"encoder": encoder, "steps": steps} for encoder in (True, False) for steps in (1, 0)]
@@ -251,84 +243,6 @@ def sinusoid_rows(folder: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def markdown(rows: list[dict[str, Any]]) -> str:
-    """The rows as the README's table."""
-    functions = "mse" in rows[0]
-    measure, digits = ("mse", 4) if functions else ("accuracy", 2)
-    lines = [
-        "| task | before adaptation | after the encoder | **after the inner loop** |",
-        "|---|---|---|---|",
-    ]
-    for row in rows:
-        cells = dict(zip(row["stages"], row[f"{measure}_by_step"], strict=True))
-        last = f"{row[measure]:.{digits}f} ± {row['ci95']:.{digits}f}"
-        if functions:
-            on = row["setting"]["encoder"], row["setting"]["inner_steps"] > 0
-            name = {(True, True): "encoder and 1 inner step", (True, False): "encoder alone"}.get(on)
-            name = name or ("1 inner step alone" if on[1] else "neither")
-        else:
-            name = f"{row['ways']}-way {row['shots']}-shot"
-            reads = {"shuffled": "another task", "other-domain": "another data set"}.get(
-                row["encoder_support"]
-            )
-            if "setting" in row:
-                name = f"{ARM_NAMES[row['setting']['arm']]}, {row['shots']} shots"
-                reads = reads and "another criterion's task (no steps)"
-            name += f", encoder reads {reads}" if reads else ""
-        middle = f"{cells['encoder']:.{digits}f}" if "encoder" in cells else "–"
-        lines.append(f"| {name} | {cells['identity']:.{digits}f} | {middle} | **{last}** |")
-    return "\n".join(lines)
-
-
-def adaptation_markdown(rows: list[dict[str, Any]]) -> str:
-    """A row per network, data set and shots: δ = 0, and the paired gain of every other arm over it."""
-    known = (
-        "statistics",
-        "logistic-regression",
-        "constant",
-        "encoder",
-        "steps",
-        "encoder+steps",
-        "gate",
-        "fine-tuning",
-    )
-    arms = [arm for arm in known if any(row["arm"] == arm for row in rows)]
-    table: dict[tuple[str, str, int], dict[str, dict[str, Any]]] = {}
-    for row in rows:
-        table.setdefault((row["backbone"], row["dataset"], row["shots"]), {})[row["arm"]] = row
-    lines = [
-        f"| network, tasks | shots | δ = 0 | {' | '.join(arms)} |",
-        "|---|---|---|" + "---|" * len(arms),
-    ]
-    for (backbone, dataset, shots), found in sorted(table.items()):
-        if set(found) == {"identity"}:
-            continue
-        cells = [
-            f"{found[arm]['gain']:+.1f} ± {found[arm]['gain_ci95']:.1f}" if arm in found else "–"
-            for arm in arms
-        ]
-        base = f"{found['identity']['accuracy']:.1f}"
-        lines.append(f"| {backbone}, {dataset} | {shots} | {base} | {' | '.join(cells)} |")
-    return "\n".join(lines)
-
-
-def fill_pages() -> None:
-    """Replace the tables of the README and of docs/adaptation.md by those of results/."""
-    for page in (ROOT / "README.md", ROOT / "docs" / "adaptation.md"):
-        text = page.read_text(encoding="utf-8")
-        for name in TABLES:
-            begin, end = f"<!-- results/{name}.json -->", f"<!-- end of {name} -->"
-            file = ROOT / "results" / f"{name}.json"
-            if begin not in text or not file.is_file():
-                continue
-            before, rest = text.split(begin)
-            after = rest.split(end)[1]
-            rows = json.loads(file.read_text())
-            lines = adaptation_markdown(rows) if name == "adaptation" else markdown(rows)
-            text = f"{before}{begin}\n{lines}\n{end}{after}"
-        atomic_write(page, text.encode())
-
-
 def print_row(row: dict[str, Any]) -> None:
     measure = "mse" if "mse" in row else "accuracy"
     print(row["command"], f"{row[measure]:.4f} ± {row['ci95']:.4f}", row[f"{measure}_by_step"], flush=True)
@@ -338,19 +252,16 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("name", choices=[*IMAGE_ROWS, "sinusoids", "criteria", "demo", "gate", "readme"])
+    parser.add_argument("name", choices=[*IMAGE_ROWS, "sinusoids", "criteria", "demo", "gate"])
     parser.add_argument(
         "run",
         type=Path,
         nargs="?",
-        help="run directory (sinusoids, criteria: the folder of the runs; gate, readme: none)",
+        help="run directory (sinusoids, criteria: the folder of the runs; gate: none)",
     )
     parser.add_argument("--data-root", type=Path, default=None)
     parser.add_argument("--out", type=Path, default=None, help="file to write; default: results/NAME.json")
     arguments = parser.parse_args()
-    if arguments.name == "readme":
-        fill_pages()
-        return 0
     out = arguments.out or ROOT / "results" / f"{arguments.name}.json"
     if arguments.name == "gate":
         print(f"{len(gate_rows(out, arguments.data_root))} rows in {out}")

@@ -1,0 +1,176 @@
+"""The tables of the README and of docs/, made from the committed records: python scripts/tables.py
+
+A page says `<!-- results/NAME.json -->` where a table begins and `<!-- end of NAME -->` where it ends;
+`<!-- results/ -->` and `<!-- end of summary -->` stand round the summary of them all.
+"""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from metafilm.storage.atomic import atomic_write
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = ("README.md", "docs/results.md", "docs/adaptation.md")
+
+ARM_NAMES = {
+    "prototypes": "plain prototypes",
+    "constant+steps": "one δ for all tasks + 3 steps",
+    "encoder": "encoder alone",
+    "encoder+steps": "encoder + 3 steps",
+}
+
+
+def stages(rows: list[dict[str, Any]]) -> str:
+    """Rows of `metafilm eval`, a column for each stage of adaptation."""
+    functions = "mse" in rows[0]
+    measure, digits = ("mse", 4) if functions else ("accuracy", 2)
+    lines = [
+        "| task | before adaptation | after the encoder | **after the inner loop** |",
+        "|---|---|---|---|",
+    ]
+    for row in rows:
+        cells = dict(zip(row["stages"], row[f"{measure}_by_step"], strict=True))
+        last = f"{row[measure]:.{digits}f} ± {row['ci95']:.{digits}f}"
+        if functions:
+            on = row["setting"]["encoder"], row["setting"]["inner_steps"] > 0
+            name = {(True, True): "encoder and 1 inner step", (True, False): "encoder alone"}.get(on)
+            name = name or ("1 inner step alone" if on[1] else "neither")
+        else:
+            name = f"{row['ways']}-way {row['shots']}-shot"
+            reads = {"shuffled": "another task", "other-domain": "another data set"}.get(
+                row["encoder_support"]
+            )
+            if "setting" in row:
+                name = f"{ARM_NAMES[row['setting']['arm']]}, {row['shots']} shots"
+                reads = reads and "another criterion's task (no steps)"
+            name += f", encoder reads {reads}" if reads else ""
+        middle = f"{cells['encoder']:.{digits}f}" if "encoder" in cells else "–"
+        lines.append(f"| {name} | {cells['identity']:.{digits}f} | {middle} | **{last}** |")
+    return "\n".join(lines)
+
+
+def adaptation(rows: list[dict[str, Any]]) -> str:
+    """A row per network, data set and shots: δ = 0, and the paired gain of every other arm over it."""
+    known = (
+        "statistics",
+        "logistic-regression",
+        "constant",
+        "encoder",
+        "steps",
+        "encoder+steps",
+        "gate",
+        "fine-tuning",
+    )
+    arms = [arm for arm in known if any(row["arm"] == arm for row in rows)]
+    table: dict[tuple[str, str, int], dict[str, dict[str, Any]]] = {}
+    for row in rows:
+        table.setdefault((row["backbone"], row["dataset"], row["shots"]), {})[row["arm"]] = row
+    lines = [
+        f"| network, tasks | shots | δ = 0 | {' | '.join(arms)} |",
+        "|---|---|---|" + "---|" * len(arms),
+    ]
+    for (backbone, dataset, shots), found in sorted(table.items()):
+        if set(found) == {"identity"}:
+            continue
+        cells = [
+            f"{found[arm]['gain']:+.1f} ± {found[arm]['gain_ci95']:.1f}" if arm in found else "–"
+            for arm in arms
+        ]
+        base = f"{found['identity']['accuracy']:.1f}"
+        lines.append(f"| {backbone}, {dataset} | {shots} | {base} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def summary() -> str:
+    """A line for each block of records: the accuracies a newcomer wants, and what they are held against."""
+    omniglot, mini, sines, criteria, found = (
+        read(name) for name in ("omniglot", "miniimagenet", "sinusoids", "criteria", "adaptation")
+    )
+
+    def accuracy(rows: list[dict[str, Any]], ways: int, shots: int) -> str:
+        (row,) = (
+            row for row in rows if (row["ways"], row["shots"], row["encoder_support"]) == (ways, shots, "own")
+        )
+        return f"{row['accuracy']:.1f}"
+
+    def arm(name: str, shots: int) -> str:
+        (row,) = (
+            row
+            for row in criteria
+            if (row["setting"]["arm"], row["shots"]) == (name, shots)
+            and row["encoder_support"] != "other-domain"
+        )
+        return f"{row['accuracy']:.1f}"
+
+    def lite(dataset: str, arm: str) -> str:
+        (row,) = (
+            row
+            for row in found
+            if (row["backbone"], row["dataset"], row["shots"], row["arm"]) == ("lite0", dataset, 5, arm)
+        )
+        return f"{row['accuracy']:.1f}"
+
+    four = " / ".join(accuracy(omniglot, ways, shots) for ways, shots in ((5, 1), (5, 5), (20, 1), (20, 5)))
+    two = " / ".join(accuracy(mini, 5, shots) for shots in (5, 1))
+    both, alone = sines[0]["mse"], sines[2]["mse"]
+    lines = [
+        "| what | metafilm | beside it |",
+        "|---|---|---|",
+        f"| Omniglot, Conv-4, 5-way 1- / 5-shot, 20-way 1- / 5-shot | {four} % | "
+        "ProtoNet 98.8 / 99.7 / 96.0 / 98.9 % |",
+        f"| miniImageNet, Conv-4, 5-way 5- / 1-shot | {two} % | ProtoNet 68.2 / 49.4 % |",
+    ]
+    lines += [
+        f"| frozen ImageNet network on {what}, 5-way 5-shot: task encoder | {lite(name, 'encoder')} % | "
+        f"not adapted {lite(name, 'identity')} %, one δ for all tasks {lite(name, 'constant')} % |"
+        for what, name in (
+            ("characters of one alphabet", "omniglot-within"),
+            ("drawings in unseen styles", "strokes-unseen-styles"),
+        )
+    ]
+    lines += [
+        f"| sorting by a criterion that the labels alone tell, 5-way 5-shot: encoder + 3 steps | "
+        f"{arm('encoder+steps', 5)} % | plain prototypes {arm('prototypes', 5)} %, "
+        f"one δ for all tasks + 3 steps {arm('constant+steps', 5)} % |",
+        f"| sinusoids from 10 points, squared error: encoder + 1 step | {both:.4f} | "
+        f"1 step alone {alone:.2f} |",
+    ]
+    return "\n".join(lines)
+
+
+TABLES: dict[str, Callable[[list[dict[str, Any]]], str]] = {
+    **dict.fromkeys(("omniglot", "miniimagenet", "sinusoids", "criteria"), stages),
+    "adaptation": adaptation,
+}
+
+
+def read(name: str) -> list[dict[str, Any]]:
+    return json.loads((ROOT / "results" / f"{name}.json").read_text())
+
+
+def filled(text: str) -> str:
+    """A page with its tables as the records have them."""
+    made = [
+        (
+            f"<!-- results/{name}.json -->",
+            f"<!-- end of {name} -->",
+            lambda name=name, table=table: table(read(name)),
+        )
+        for name, table in TABLES.items()
+    ]
+    for begin, end, table in [*made, ("<!-- results/ -->", "<!-- end of summary -->", summary)]:
+        if begin in text:
+            before, rest = text.split(begin)
+            text = f"{before}{begin}\n{table()}\n{end}{rest.split(end)[1]}"
+    return text
+
+
+def main() -> None:
+    for page in (ROOT / name for name in PAGES):
+        atomic_write(page, filled(page.read_text(encoding="utf-8")).encode())
+
+
+if __name__ == "__main__":
+    main()
