@@ -93,8 +93,8 @@ class Conv4(nn.Module):
             *(Block(channels if i == 0 else width, width, norm, i < pools) for i in range(4))
         )
         self.pooling, self.pools = pooling, pools
-        self.cells = (height // least) * (breadth // least)
-        self.out_features = width * (self.cells if pooling == "flatten" else 1)
+        self.cells = pooling_by.cells(height // least, breadth // least, pooling)
+        self.out_features = width * (self.cells if pooling_by.flattens(pooling) else 1)
         self.film_sites = tuple(f"blocks.{i}.norm" for i in range(4))
         for module in self.modules():
             if isinstance(module, nn.Conv2d):

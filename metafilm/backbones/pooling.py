@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from torch import Tensor
+from torch.nn import functional as F
 
 from metafilm.errors import MetafilmError
 
-POOLINGS = ("flatten", "mean", "max")
+POOLINGS = ("flatten", "flatten2x2", "mean", "max")
 
 
 def require(pooling: str) -> None:
@@ -15,13 +16,35 @@ def require(pooling: str) -> None:
         raise MetafilmError(f"unknown pooling {pooling!r}; expected one of {', '.join(POOLINGS)}")
 
 
+def cells(height: int, breadth: int, pooling: str) -> int:
+    """How many cells of a map of that size features have; a mean or maximum is over them.
+
+    Raises:
+        MetafilmError: maps too small for it.
+    """
+    if pooling != "flatten2x2":
+        return height * breadth
+    if min(height, breadth) < 2:
+        raise MetafilmError(
+            f"pooling flatten2x2 needs last maps of at least 2x2 cells, here they have {height}x{breadth}; "
+            "use larger images, or pooling flatten"
+        )
+    return (height // 2) * (breadth // 2)
+
+
+def flattens(pooling: str) -> bool:
+    """Whether features are the cells of maps, so that their number follows the images' size."""
+    return pooling.startswith("flatten")
+
+
 def pooled(maps: Tensor, pooling: str) -> Tensor:
     """Features of maps ``[B, C, H, W]``.
 
     Args:
-        pooling: ``flatten``: ``[B, C·H·W]``, all cells of the first map, then of the second ...; ``mean`` or
-            ``max`` over the cells: ``[B, C]``, whatever the maps' size.
+        pooling: ``flatten``: ``[B, C·H·W]``, all cells of the first map, then of the second ...;
+            ``flatten2x2``: likewise, of the means over 2×2 cells (an odd last row or column is left out);
+            ``mean`` or ``max`` over the cells: ``[B, C]``, whatever the maps' size.
     """
-    if pooling == "flatten":
-        return maps.flatten(1)
+    if flattens(pooling):
+        return (F.avg_pool2d(maps, 2) if pooling == "flatten2x2" else maps).flatten(1)
     return maps.mean((2, 3)) if pooling == "mean" else maps.amax((2, 3))

@@ -71,8 +71,8 @@ class ResNet12(nn.Module):
             *(Block(channels if i == 0 else widths[i - 1], widths[i], norm) for i in range(4))
         )
         self.pooling = pooling
-        self.cells = (height // 16) * (breadth // 16)
-        self.out_features = widths[-1] * (self.cells if pooling == "flatten" else 1)
+        self.cells = pooling_by.cells(height // 16, breadth // 16, pooling)
+        self.out_features = widths[-1] * (self.cells if pooling_by.flattens(pooling) else 1)
         self.film_sites = tuple(f"blocks.{i}.norms.{j}" for i in range(4) for j in range(3))
         for module in self.modules():
             if isinstance(module, nn.Conv2d):

@@ -16,7 +16,9 @@ from metafilm.config.settings import REGRESSION_DATA
 from metafilm.config.sources import Source, evaluation_source, on_data
 from metafilm.engine.memory import keep_freed_memory
 from metafilm.errors import MetafilmError
-from metafilm.evaluation import evaluate, overlap
+from metafilm.evaluation import centre, evaluate, overlap
+from metafilm.heads import HEADS, BlendHead
+from metafilm.learner import overridden
 from metafilm.learner.build import load_learner
 from metafilm.learner.learner import MetaFiLM
 from metafilm.storage.atomic import atomic_write, finite
@@ -48,13 +50,15 @@ def records(
     allow_overlap: bool = False,
     data_root: Path | None = None,
     progress: bool | None = None,
+    **overrides: Any,
 ) -> list[dict[str, Any]]:
     """Score a trained learner on each of these data sets (None: its own); arguments as the options of
-    `metafilm eval`, the same for all data sets.
+    `metafilm eval`, the same for all data sets; overrides: those of `metafilm.learner.overridden`.
 
     Returns for each what `metafilm.evaluation.evaluate` does (accuracy in percent, ci95, accuracy_by_step,
     gain_by_step, protocol, ...) and dataset, split, scheme, style, ways, shots, queries, seed, checkpoint,
-    weights (a fingerprint). Of pictures also `test_classes`, how many classes there are, and
+    weights (a fingerprint of them as trained); head, transform, blend, blend_weight, pooling, copies,
+    copy_augment: how tasks were judged. Of pictures also `test_classes`, how many classes there are, and
     `training_classes_in_test`, how many of them the weights were trained on (None: not known); turned classes
     count as one. `overlap` says why the backbone's first weights are known to have seen the classes, where
     they have and `allow_overlap` is given. Raises MetafilmError, EpisodesError.
@@ -66,6 +70,8 @@ def records(
         raise MetafilmError(f"--dataset names {', '.join(twice)} more than once; name each data set once")
     keep_freed_memory()
     learner = load_learner(run_or_name)
+    weights = learner.fingerprint()
+    learner = judged_by(learner, run_or_name, data_root, **overrides)
     configs, seen, sources = [], [], []
     for dataset in datasets:
         config = learner.config or settings_for(run_or_name, learner, dataset)
@@ -106,9 +112,55 @@ def records(
             other_domains=[other.sampler for other in sources[:position] + sources[position + 1 :]],
         )
         described = description(config, source, learner, split, style, seed, data_root)
+        described |= {"weights": weights, **judging(learner)}
         described |= {"checkpoint": str(model_path(run_or_name))}
         found.append(described | ({"overlap": seen[position]} if seen[position] else {}) | scores)
     return found
+
+
+def judged_by(learner: MetaFiLM, run_or_name: str, data_root: Path | None, **overrides: Any) -> MetaFiLM:
+    """The learner as the overrides want it; itself where there are none.
+
+    Raises MetafilmError: see `metafilm.learner.overridden`.
+    """
+    given = {name: value for name, value in overrides.items() if value is not None}
+    if given.get("transform") == ("none",):
+        given["transform"] = ()
+    if not given:
+        return learner
+    if learner.config is None:
+        raise MetafilmError(
+            f"{run_or_name} was saved without settings, so that {' '.join(map(option, given))} can't be given"
+        )
+    learner = overridden(learner, **given)
+    transform = learner.head.transform
+    if transform is not None and transform.centres:
+        config = learner.config
+        centre(learner, evaluation_source(config, config.data.train_split, data_root).sampler)
+    return learner
+
+
+def option(name: str) -> str:
+    """An override's name as the command line has it."""
+    return "--head-scale" if name == "scale" else f"--{name.replace('_', '-')}"
+
+
+def judging(learner: MetaFiLM) -> dict[str, Any]:
+    """How the learner judges a task, in the words of the settings."""
+    names = {kind: name for name, kind in HEADS.items()}
+    head, transform = learner.head, learner.head.transform
+    blend, weight = None, None
+    if isinstance(head, BlendHead):
+        head, blend, weight = head.first, names[type(head.second)], head.weight
+    return {
+        "head": names.get(type(head), type(head).__name__),
+        "transform": [] if transform is None else list(transform.steps),
+        "blend": blend,
+        "blend_weight": weight,
+        "pooling": getattr(learner.backbone, "pooling", None),
+        "copies": learner.copies,
+        "copy_augment": learner.copy_augment if learner.copies else None,
+    }
 
 
 def named(config: Config) -> tuple[str, ...]:
@@ -137,7 +189,6 @@ def description(
         "shots": one.support_labels.shape[1] if learner.regression else one.shots,
         "queries": one.query_labels.shape[1] // max(one.ways, 1),
         "seed": seed,
-        "weights": learner.fingerprint(),
         **familiar(learner, classes_of(config, split, source.pools), data_root),
     }
 

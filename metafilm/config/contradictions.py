@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from metafilm import heads
-from metafilm.backbones import LIBRARIES
+from metafilm.backbones import LIBRARIES, flattens
 from metafilm.config.messages import flag
 from metafilm.config.settings import (
     REGRESSION_DATA,
@@ -59,7 +59,12 @@ def _flattens(backbone: Backbone) -> bool:
     """Whether the features' number follows the images' size, as far as the settings tell."""
     if backbone.name not in POOLED:
         return True
-    return (backbone.pooling or ("flatten" if backbone.name == "conv4" else "mean")) == "flatten"
+    return flattens(backbone.pooling or ("flatten" if backbone.name == "conv4" else "mean"))
+
+
+def _local(head: Head) -> bool:
+    """Whether a head compares the cells of maps, or one that is blended with it."""
+    return any(heads.HEADS[name].local for name in (head.name, head.blend) if name is not None)
 
 
 def of_head(
@@ -73,14 +78,26 @@ def of_head(
         yield "outer.auxiliary", "must be 0 for functions: they have no classes to tell apart"
     if head.transform and not kind.uses_support:
         yield "head.transform", f"is for heads fitted to the support, not for {head.name}"
-    if kind.local and not _flattens(backbone):
-        yield "head.name", f"{head.name} compares the cells of maps; add {flag('backbone.pooling')} flatten"
-    if kind.local and backbone.name not in POOLED:
-        yield "head.name", f"{head.name} compares the cells of the maps of conv4 or resnet12 alone"
-    if kind.local and head.transform:
+    for setting, name in (("head.name", head.name), ("head.blend", head.blend)):
+        if name is None or not heads.HEADS[name].local:
+            continue
+        if not _flattens(backbone):
+            yield setting, f"{name} compares the cells of maps; add {flag('backbone.pooling')} flatten"
+        if backbone.name not in POOLED:
+            yield setting, f"{name} compares the cells of the maps of conv4 or resnet12 alone"
+        if outer.compile:
+            yield "outer.compile", f"can't trace the {name} head"
+    whole = [name for name in (head.name, head.blend) if name is not None and not heads.HEADS[name].local]
+    if head.transform and not whole:
         yield "head.transform", f"is for features of whole images, not for the {head.name} head"
-    if kind.local and outer.compile:
-        yield "outer.compile", f"can't trace the {head.name} head"
+    if head.blend is not None:
+        if head.blend == head.name:
+            yield "head.blend", f"is {head.name} already; name another head, or leave it empty"
+        for name in (head.name, head.blend):
+            if not heads.HEADS[name].uses_support:
+                yield "head.blend", f"is for heads fitted to the support, which {name} is not"
+        if outer.compile:
+            yield "outer.compile", "can't trace two heads; leave --head.blend empty"
     if evaluation.copies and not kind.uses_support:
         yield "evaluation.copies", f"must be 0 for the {head.name} head, which is not fitted to the support"
     # a classifier that isn't fitted to the support has one learned output per class
@@ -133,7 +150,7 @@ def of_plain(
     if not pretrain.iterations:
         return
     # for heads of cells the stage takes their mean
-    local = heads.HEADS[head.name].local and backbone.name in POOLED
+    local = _local(head) and backbone.name in POOLED
     if pretrain.image_sizes and _flattens(backbone) and not local:
         yield (
             "pretrain.image_sizes",

@@ -31,7 +31,9 @@ def centre(learner: MetaFiLM, sampler: Sampler, images: int = IMAGES) -> None:
                 support = episode.support_labels.shape[1]
                 both = torch.cat((episode.support_images, episode.query_images), 1)
                 features = learner.features(learner.prepare(both), {}, episode.tasks, support=support)
-                total += transform.before_centre(features).sum((0, 1), dtype=torch.float64)
+                total += transform.before_centre(learner.head.whole(features)).sum(
+                    (0, 1), dtype=torch.float64
+                )
                 count += features.shape[0] * features.shape[1]
             first += TOGETHER
     transform.mean.copy_(total / count)

@@ -1,6 +1,7 @@
 """From features to predictions: heads that are fitted to a task's support features."""
 
 from metafilm.heads.base import Head, State, prototypes, task_cross_entropy
+from metafilm.heads.blend import BlendHead
 from metafilm.heads.descriptors import DescriptorsHead
 from metafilm.heads.linear import LinearHead, RegressionHead
 from metafilm.heads.prototype import CosineClassifier, CosineHead, PrototypeHead
@@ -13,6 +14,7 @@ from metafilm.heads.transform import FeatureTransform
 __all__ = [
     "HEADS",
     "TRANSFORMS",
+    "BlendHead",
     "CosineClassifier",
     "CosineHead",
     "DescriptorsHead",

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 from metafilm.errors import MetafilmError
 from metafilm.heads.base import Head
+from metafilm.heads.blend import BlendHead
 from metafilm.heads.descriptors import DescriptorsHead
 from metafilm.heads.linear import LinearHead, RegressionHead
 from metafilm.heads.local import LocalHead
@@ -30,6 +31,8 @@ def build(
     scale: float | None = None,
     transform: Iterable[str] = (),
     cells: int = 1,
+    blend: str | None = None,
+    blend_weight: float = 0.5,
 ) -> Head:
     """The head of that name.
 
@@ -40,10 +43,28 @@ def build(
         transform: steps on the features in evaluation (:class:`metafilm.heads.FeatureTransform`); none: as
             they are.
         cells: of the maps that the features are, flattened, for heads that compare these.
+        blend, blend_weight: a second head by name, and its weight beside the first's
+            (:class:`metafilm.heads.BlendHead`); None: the first alone.
 
     Raises:
         MetafilmError: unknown name, of the head or of a step.
     """
+    if blend is not None:
+        local = any(kind in HEADS and HEADS[kind].local for kind in (name, blend))
+        first, second = (
+            build(
+                kind,
+                in_features // cells if local and not HEADS[kind].local else in_features,
+                ways,
+                scale if kind == name else None,
+                cells=cells,
+            )
+            for kind in (name, blend)
+        )
+        blended = BlendHead(first, second, blend_weight)
+        if steps := tuple(transform):
+            blended.transform = FeatureTransform(steps, blended.whole_size(in_features))
+        return blended
     if name not in HEADS:
         raise MetafilmError(f"unknown head {name!r}; expected one of {', '.join(HEADS)}")
     head = HEADS[name]

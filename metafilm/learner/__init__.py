@@ -5,6 +5,17 @@ from metafilm.learner.gate import Gate
 from metafilm.learner.inner_loop import InnerLoop
 from metafilm.learner.learner import MetaFiLM
 from metafilm.learner.outcome import Adaptation, Outcome
+from metafilm.learner.overrides import overridden
 from metafilm.learner.task import Task
 
-__all__ = ["Adaptation", "Gate", "InnerLoop", "MetaFiLM", "Outcome", "Task", "build_learner", "load_learner"]
+__all__ = [
+    "Adaptation",
+    "Gate",
+    "InnerLoop",
+    "MetaFiLM",
+    "Outcome",
+    "Task",
+    "build_learner",
+    "load_learner",
+    "overridden",
+]

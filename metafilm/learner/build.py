@@ -79,6 +79,8 @@ def build_learner(
             config.head.scale,
             config.head.transform,
             getattr(backbone, "cells", 1),
+            config.head.blend,
+            config.head.blend_weight,
         )
         regression = head.regression
         encoder = None

@@ -96,6 +96,23 @@ class Eval:
     """Another per-task style than the run's."""
     within_group: Switch = False
     """Draw each task's classes from one group, e.g. one alphabet."""
+    head: str | None = None
+    """Another head than the run's, fitted to each task's support (head.name)."""
+    head_scale: float | None = None
+    """First value of another head's factor on the logits (head.scale)."""
+    transform: tuple[str, ...] | None = None
+    """What is done to features before the head compares them, some of centre, power and normalise, in this
+    order; none: nothing (head.transform). The mean to centre by is measured on the run's training classes."""
+    blend: str | None = None
+    """A second head that judges with the first (head.blend)."""
+    blend_weight: float | None = None
+    """Its weight, from 0 to 1 (head.blend_weight); default: a half."""
+    pooling: str | None = None
+    """How the last maps become features (backbone.pooling), for example flatten2x2 for heads of cells."""
+    copies: int | None = None
+    """Augmented copies of each support image that the head is fitted to as well (evaluation.copies)."""
+    copy_augment: str | None = None
+    """Augmentation that makes them (evaluation.copy_augment)."""
     gate: Switch = False
     """Let held-out support pictures decide for each task whether it is adapted, and how far."""
     precision: Literal["float32", "bfloat16"] = "float32"
@@ -131,6 +148,14 @@ class Eval:
             gate=self.gate or None,
             allow_overlap=self.allow_overlap,
             data_root=self.data_root,
+            head=self.head,
+            scale=self.head_scale,
+            transform=self.transform,
+            blend=self.blend,
+            blend_weight=self.blend_weight,
+            pooling=self.pooling,
+            copies=self.copies,
+            copy_augment=self.copy_augment,
         )
         print_records(found, self.json)
         return 0

@@ -13,7 +13,24 @@ def print_table(found: dict[str, Any]) -> None:
     for domain, part in found.get("by_domain", {}).items():
         print(f"  of {domain}, {part['episodes']} episodes")
         print_scores(part, found["stages"], found["encoder_support"], "    ")
+    if words := judging_in_words(found):
+        print(f"  judged by {words}")
     print(f"  {found['wall_seconds']:.1f} s, {found['checkpoint']}")
+
+
+def judging_in_words(found: dict[str, Any]) -> str:
+    """`cosine + 0.4 reconstruction; features: centre, power; 2 copies by crop-flip`; empty where nothing but
+    the head's name could be said."""
+    words = []
+    if found.get("blend"):
+        words.append(f"{found['head']} + {found['blend_weight']:g} {found['blend']}")
+    if found.get("transform"):
+        words.append(f"features: {', '.join(found['transform'])}")
+    if found.get("copies"):
+        words.append(f"{found['copies']} copies by {found['copy_augment']}")
+    if words and not found.get("blend"):
+        words.insert(0, found["head"])
+    return "; ".join(words)
 
 
 def print_scores(found: dict[str, Any], stages: Sequence[str], read: str, indent: str) -> None:

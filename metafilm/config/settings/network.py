@@ -8,7 +8,7 @@ from metafilm import backbones, film, heads, norms
 from metafilm.backbones.mlp import ACTIVATIONS
 from metafilm.conditioning import DECODERS, ENCODERS, POOLINGS
 from metafilm.config.messages import shown
-from metafilm.config.settings.checks import Number, OneOf, Switch, Text, Whole, above, at_least
+from metafilm.config.settings.checks import Number, OneOf, Switch, Text, Whole, above, at_least, between
 from metafilm.config.strict import section
 
 PRETRAINED = tuple(f"{library}:" for library in backbones.LIBRARIES)
@@ -50,8 +50,9 @@ class Backbone:
     width: Annotated[Whole, at_least(1)] = 64
     """Feature maps of the first block (conv4: of every block)."""
     pooling: Annotated[Text | None, OneOf(backbones.POOLINGS)] = None
-    """How the last maps become features: all their cells (flatten), or the mean or max over them, which fit
-    any image size; empty: the network's own, flatten for conv4 and mean for resnet12."""
+    """How the last maps become features: all their cells (flatten), a cell for the mean of each 2×2 of them
+    (flatten2x2), or the mean or max over all, which fit any image size; empty: the network's own, flatten for
+    conv4 and mean for resnet12."""
     pools: Literal[3, 4] = 4
     """Blocks of conv4 that max-pool; 3 leaves its last maps at twice the size."""
     hidden: Annotated[tuple[Whole, ...], AfterValidator(sizes)] = (40, 40)
@@ -114,3 +115,8 @@ class Head:
     transform: Annotated[tuple[Text, ...], OneOf(heads.TRANSFORMS), AfterValidator(once)] = ()
     """What is done to features in evaluation, in this order: centre takes off the training classes' mean,
     power takes the square root, normalise makes the length 1; empty: nothing."""
+    blend: Annotated[Text | None, OneOf(heads.HEADS)] = None
+    """A second head that judges with the first; empty: none. Where one compares the cells of maps and the
+    other whole images, that one sees the mean over the cells."""
+    blend_weight: Annotated[Number, between(0, 1)] = 0.5
+    """Its weight: log-probabilities are added, the first head's with what is left to 1."""

@@ -41,6 +41,11 @@ def written_out(network: Conv4, x: Tensor, films: dict[str, Tensor]) -> Tensor:
             if i < 3 or network.pools == 4:
                 maps = torch.stack([nn.functional.max_pool2d(one, 2) for one in maps])
         cells = maps.flatten(2)
+        if network.pooling == "flatten2x2":
+            whole = [size - size % 2 for size in maps.shape[2:]]
+            corners = [maps[:, :, i : whole[0] : 2, j : whole[1] : 2] for i in (0, 1) for j in (0, 1)]
+            done.append(torch.stack(corners).mean(0).flatten(1))
+            continue
         done.append(
             {"flatten": cells.flatten(1), "mean": cells.mean(-1), "max": cells.amax(-1)}[network.pooling]
         )
@@ -68,7 +73,7 @@ def given(network: Conv4) -> tuple[Tensor, dict[str, Tensor]]:
 
 @pytest.mark.parametrize("norm", norms.MODES)
 @pytest.mark.parametrize("training", [True, False])
-@pytest.mark.parametrize(("pooling", "pools"), [("flatten", 3), ("mean", 3), ("max", 4)])
+@pytest.mark.parametrize(("pooling", "pools"), [("flatten", 3), ("flatten2x2", 3), ("mean", 3), ("max", 4)])
 def test_features_and_two_derivatives(pooling, pools, norm, training) -> None:
     network = made(pooling, pools, norm).train(training)
     x, films = given(network)
@@ -143,8 +148,12 @@ def test_mean_and_max_fit_any_size() -> None:
 
 
 def test_errors() -> None:
-    with pytest.raises(MetafilmError, match="unknown pooling 'median'; expected one of flatten, mean, max"):
+    with pytest.raises(
+        MetafilmError, match="unknown pooling 'median'; expected one of flatten, flatten2x2, mean"
+    ):
         Conv4((1, 28, 28), 4, pooling="median")
+    with pytest.raises(MetafilmError, match="needs last maps of at least 2x2 cells, here they have 1x1"):
+        Conv4((1, 28, 28), 4, pooling="flatten2x2")
     with pytest.raises(MetafilmError, match="3 or 4 poolings, not 5"):
         Conv4((1, 28, 28), 4, pools=5)
     with pytest.raises(MetafilmError, match="images of 7x28 are too small for Conv-4's three poolings"):

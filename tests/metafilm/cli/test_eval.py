@@ -7,6 +7,7 @@ import os
 import pytest
 import safetensors
 import safetensors.torch
+import yaml
 
 from metafilm import MetaFiLM, film, heads
 from metafilm.backbones import Conv4
@@ -177,3 +178,38 @@ def test_other_domain_among_the_data_sets_named(two, tmp_path, capsys):
         assert row["encoder_support"] == "other-domain"
         assert row["encoder_difference"] == pytest.approx(row["accuracy_own_support"] - row["accuracy"])
     assert capsys.readouterr().out.count("read a support of another data set") == 2
+
+
+def test_another_head_at_test_and_how_the_record_names_it(place, common, tmp_path, capsys):
+    settings = yaml.safe_load((place / "tiny.yaml").read_text())
+    settings["backbone"] |= {"pools": 3, "pooling": "mean"}
+    settings |= {"encoder": {"enabled": False}, "inner": {"steps": 0}, "head": {"name": "cosine"}}
+    file, out = tmp_path / "mine.safetensors", tmp_path / "record.json"
+    build_learner(Config.from_dict(settings), (3, 16, 16)).save(file)
+    words = ["eval", str(file), *common, "--json", str(out)]
+
+    def scored(*more: str) -> dict:
+        assert main([*words, *more]) == 0
+        return json.loads(out.read_text())
+
+    plain = scored()
+    names = ("head", "transform", "blend", "blend_weight", "pooling", "copies", "copy_augment")
+    assert [plain[name] for name in names] == ["cosine", [], None, None, "mean", 0, None]
+    found = scored(
+        *("--transform", "centre", "power", "--blend", "reconstruction", "--blend-weight", "0.4"),
+        *("--copies", "2", "--copy-augment", "crop-flip"),
+    )
+    expected = ["cosine", ["centre", "power"], "reconstruction", 0.4, "flatten", 2, "crop-flip"]
+    assert [found[name] for name in names] == expected
+    assert found["weights"] == plain["weights"], "those that were trained"
+    found = scored("--head", "descriptors", "--pooling", "flatten2x2", "--head-scale", "3")
+    assert [found[name] for name in names] == ["descriptors", [], None, None, "flatten2x2", 0, None]
+    assert scored("--transform", "none")["transform"] == []
+    shown = capsys.readouterr()
+    assert "cosine + 0.4 reconstruction" in shown.out
+    assert main([*words, "--head", "median"]) == 2
+    assert "--head.name median is unknown" in capsys.readouterr().err
+    bare = tmp_path / "bare.safetensors"
+    MetaFiLM(film.insert(Conv4((1, 28, 28), 4)), heads.CosineHead(10.0), image_shape=(1, 28, 28)).save(bare)
+    assert main(["eval", str(bare), "--dataset", "strokes", "--head-scale", "3", "--copies", "1"]) == 2
+    assert "--head-scale --copies can't be given" in capsys.readouterr().err
