@@ -56,6 +56,26 @@ CRITERIA_ARMS = {
     "encoder": "--inner.steps 0 --outer.iterations 8000 --evaluation.every 1600",
     "encoder+steps": "",
 }
+
+
+def five_ways(shots: int, episodes: int) -> dict[str, Any]:
+    return {"ways": 5, "shots": shots, "queries": 15, "episodes": episodes, "seed": 0, "split": "test"}
+
+
+# Weights that come with the package: what a gate does at home, and drawings as people make them.
+SHIPPED_ROWS: dict[str, list[tuple[str, dict[str, Any]]]] = {
+    "gate": [("omniglot-conv4", five_ways(shots, 600) | {"gate": True}) for shots in (1, 5)],
+    "drawings": [
+        (weights, {"dataset": dataset, "style": style} | five_ways(shots, 1000))
+        for dataset, style in (
+            ("omniglot", "none"),
+            ("omniglot", "unseen-filters"),
+            ("strokes", "unseen-strokes"),
+        )
+        for shots in (1, 5)
+        for weights in ("drawings-conv4", "omniglot-conv4")
+    ],
+}
 CRITERIA_ROWS: list[dict[str, Any]] = [{"ways": 5, "shots": shots, "episodes": 1200} for shots in (3, 5)]
 
 # Both halves, either and neither.
@@ -91,15 +111,7 @@ def commit() -> str:
 
 def image_rows(name: str, run: Path, data_root: Path | None, out: Path) -> list[dict[str, Any]]:
     """Score the run, writing `out` after every row; a row of this very training that is there is kept."""
-    trained = json.loads((run / "results.json").read_text())
-    config = Config.from_yaml(run / "config.yaml")
-    shared = {
-        "config": f"configs/{config.name}.yaml",
-        "train_command": f"metafilm train configs/{config.name}.yaml --run-dir {run.as_posix()}",
-        "training_seconds": trained["training_seconds"],
-        "training_threads": trained["threads"],
-        "hardware": hardware(),
-    }
+    shared = trained_by(run) | {"hardware": hardware()}
     before = json.loads(out.read_text()) if out.is_file() else []
     kept = {row["command"]: row for row in before if row["training_seconds"] == shared["training_seconds"]}
     rows = []
@@ -176,27 +188,46 @@ def made(
     }
 
 
-def gate_rows(out: Path, data_root: Path | None) -> list[dict[str, Any]]:
-    """What a gate does at home: the shipped Omniglot weights on Omniglot's test classes; rows that are there
-    are kept."""
-    first = json.loads((ROOT / "results" / "omniglot.json").read_text())[0]
+def shipped_rows(name: str, run: Path | None, out: Path, data_root: Path | None) -> list[dict[str, Any]]:
+    """Score shipped weights; rows that are there are kept.
+
+    Args:
+        run: of the training that other weights than omniglot-conv4 came from; None: their rows are there.
+    """
     training = ("config", "train_command", "training_seconds", "training_threads")
     before = json.loads(out.read_text()) if out.is_file() else []
     kept = {row["command"]: row for row in before}
+    first = json.loads((ROOT / "results" / "omniglot.json").read_text())[0]
+    made_by = {"omniglot-conv4": {key: first[key] for key in training}}
+    if run is not None:
+        made_by[f"{name}-conv4"] = trained_by(run)
     rows = []
-    for shots in (1, 5):
-        settings = {"ways": 5, "shots": shots, "queries": 15, "episodes": 600, "seed": 0, "split": "test"}
-        flags = " ".join(f"--{key} {value}" for key, value in settings.items())
-        command = f"metafilm eval omniglot-conv4 {flags} --gate"
+    for weights, settings in SHIPPED_ROWS[name]:
+        flags = " ".join(f"--{key.replace('_', '-')} {value}" for key, value in settings.items())
+        command = f"metafilm eval {weights} {flags}".replace(" True", "")
         if command not in kept:
-            found = record("omniglot-conv4", gate=True, data_root=data_root, progress=True, **settings)
+            if weights not in made_by:
+                sys.exit(f"{command}: name the run directory of its training")
+            found = record(weights, data_root=data_root, progress=True, **settings)
             found["checkpoint"] = str(Path(found["checkpoint"]).relative_to(ROOT))
-            kept[command] = found | {name: first[name] for name in training}
+            kept[command] = found | made_by[weights]
             kept[command] |= {"command": command, "hardware": hardware(), "commit": commit()}
         rows.append(kept[command])
         write(out, rows)
         print_row(rows[-1])
     return rows
+
+
+def trained_by(run: Path) -> dict[str, Any]:
+    """What a row says of its training."""
+    trained = json.loads((run / "results.json").read_text())
+    config = Config.from_yaml(run / "config.yaml")
+    return {
+        "config": f"configs/{config.name}.yaml",
+        "train_command": f"metafilm train configs/{config.name}.yaml --run-dir {run.as_posix()}",
+        "training_seconds": trained["training_seconds"],
+        "training_threads": trained["threads"],
+    }
 
 
 def demo_rows(run: Path) -> list[dict[str, Any]]:
@@ -252,7 +283,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("name", choices=[*IMAGE_ROWS, "sinusoids", "criteria", "demo", "gate"])
+    parser.add_argument("name", choices=[*IMAGE_ROWS, *SHIPPED_ROWS, "sinusoids", "criteria", "demo"])
     parser.add_argument(
         "run",
         type=Path,
@@ -263,8 +294,9 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=None, help="file to write; default: results/NAME.json")
     arguments = parser.parse_args()
     out = arguments.out or ROOT / "results" / f"{arguments.name}.json"
-    if arguments.name == "gate":
-        print(f"{len(gate_rows(out, arguments.data_root))} rows in {out}")
+    if arguments.name in SHIPPED_ROWS:
+        rows = shipped_rows(arguments.name, arguments.run, out, arguments.data_root)
+        print(f"{len(rows)} rows in {out}")
         return 0
     if arguments.run is None:
         parser.error(f"{arguments.name} needs a run directory")
