@@ -9,6 +9,7 @@ import pytest
 from metafilm.cli import commands as cli
 from metafilm.config import load_config
 from metafilm.learner.build import load_learner
+from scripts import cards
 from scripts.adaptation import parsed, rows
 from scripts.adapting.arms import NETWORKS
 from scripts.probabilities import parsed as probabilities_options
@@ -136,3 +137,12 @@ def test_probabilities_of_another_data_set_take_the_place_of_earlier_ones(tmp_pa
     assert (one["shots"], one["episodes"], two["shots"], two["episodes"]) == (1, 3, 2, 4)
     assert two["dataset"] == "strokes" and 0.4 < two["auroc"] <= 1 and 0 <= two["false_alarm_measured"] <= 1
     assert sum(part["count"] for part in two["reliability_after"]) == 4 * 2 * 3
+
+
+def test_shipped_weights_have_their_card_and_are_small():
+    files = {file.stem: file for file in cards.SHIPPED.glob("*.safetensors")}
+    assert set(files) == set(cards.RESULTS)
+    for name, file in files.items():
+        assert file.stat().st_size < 2_000_000
+        text = file.with_suffix(".md").read_text(encoding="utf-8")
+        assert text == cards.written(name) and "license: mit" in text

@@ -96,6 +96,7 @@ def _what(network: Any) -> str:
 
 
 def _use(network: Any, name: str) -> str:
+    package = '"metafilm[hub]"' if "/" in name else "metafilm"  # a repository, or weights of the package
     lines = ["import metafilm", "", f'learner = metafilm.MetaFiLM.from_pretrained("{name}")']
     if network.regression:
         lines += ["task = learner.adapt(x, y)", "values = task.predict(more)"]
@@ -105,8 +106,8 @@ def _use(network: Any, name: str) -> str:
             "labels = task.predict(more_images)",
         ]
     return (
-        '```sh\npip install "metafilm[hub]"\n```\n\n```python\n' + "\n".join(lines) + "\n```\n\n"
-        "Images are normalised inside. The file is safetensors; nothing in this repository runs as code."
+        f"```sh\npip install {package}\n```\n\n```python\n" + "\n".join(lines) + "\n```\n\n"
+        "Images are normalised inside. The file is safetensors; nothing in it runs as code."
     )
 
 
@@ -153,8 +154,8 @@ def _results(records: Sequence[Mapping[str, Any]]) -> str:
         task = f"{record['ways']}-way {record['shots']}-shot"
         if (support := record.get("encoder_support", "own")) != "own":
             task += f", the encoder given {support} support"  # a control, to be told from the result
-        lines.append(
-            f"| {record['dataset']}, {record['split']} classes | {task} | {record['episodes']} | "
-            f"{record['protocol']} | {by_stage} |"
-        )
+        data = f"{record['dataset']}, {record['split']} classes"
+        if (style := record.get("style") or "none") != "none":
+            data += f", style {style}"
+        lines.append(f"| {data} | {task} | {record['episodes']} | {record['protocol']} | {by_stage} |")
     return "\n".join(lines)
