@@ -99,6 +99,7 @@ def build_learner(
                 spread=config.encoder.spread,
                 codes=config.encoder.codes,
                 domains=len(config.data.names) if config.outer.domain else 0,
+                modulation=config.film.modulation,
             )
         inner = None
         steps = max(config.inner.steps, config.inner.evaluation_steps or 0)
@@ -112,6 +113,7 @@ def build_learner(
                 per_step=config.inner.per_step,
                 optimiser=config.inner.optimiser,
                 proximal=config.inner.proximal,
+                modulation=config.film.modulation,
             )
         learner = MetaFiLM(
             backbone,

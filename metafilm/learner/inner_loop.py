@@ -36,6 +36,7 @@ class InnerLoop(nn.Module):
             every site however their gradients differ; start its step sizes near 1e-3.
         proximal: λ of a term λ/2 ‖δ - δ⁰‖² that each task's loss gets, so that few images can't carry the
             deviations far (iMAML: Rajeswaran et al., NeurIPS 2019, arXiv:1909.04630).
+        modulation: ``gain`` or ``shift``: only the gains move, or the biases; else both.
 
     Raises:
         MetafilmError: no sites, an unknown granularity or optimiser, or a negative λ.
@@ -52,6 +53,7 @@ class InnerLoop(nn.Module):
         per_step: bool = True,
         optimiser: str = "sgd",
         proximal: float = 0.0,
+        modulation: str = "film",
     ) -> None:
         super().__init__()
         if not sites:
@@ -74,9 +76,12 @@ class InnerLoop(nn.Module):
             "per_step": per_step,
             "optimiser": optimiser,
             "proximal": proximal,
+            "modulation": modulation,
         }
-        self.names = [name for site in sites for name in film.names(site)]
-        sizes = [size for size in sites.values() for _ in range(2)]
+        moving = {"gain": (film.GAIN,), "shift": (film.BIAS,)}.get(modulation, (film.GAIN, film.BIAS))
+        shapes = {name: size for site, size in sites.items() for name in film.names(site)}
+        self.names = [name for name in shapes if name.endswith(moving)]
+        sizes = [shapes[name] for name in self.names]
         rows = max(steps, 1) if per_step else 1
         self.step_sizes = nn.ParameterList(
             nn.Parameter(
@@ -137,7 +142,7 @@ class InnerLoop(nn.Module):
                 sizes = self.step_size(step)
                 if factor != 1:
                     sizes = [factor * size for size in sizes]
-                now = {
+                now = now | {
                     name: value - size * gradient
                     for name, value, size, gradient in zip(self.names, values, sizes, gradients, strict=True)
                 }
