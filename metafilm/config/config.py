@@ -109,6 +109,7 @@ class Config:
         found = [
             *contradictions.of_data(self.data, self.episodes),
             *contradictions.of_modulation(self.film, self.encoder, self.inner, self.outer),
+            *contradictions.of_adapting_all(self.inner, self.outer),
             *contradictions.of_film(self.film, self.encoder, self.inner, self.outer),
             *contradictions.of_encoder(self.encoder, self.data, self.outer),
             *contradictions.of_head(

@@ -49,6 +49,17 @@ def of_modulation(film: Film, encoder: Encoder, inner: Inner, outer: Outer) -> I
         yield "outer.compile", f"knows {flag('film.modulation')} film alone, not {kind}"
 
 
+def of_adapting_all(inner: Inner, outer: Outer) -> Iterator[Problem]:
+    if inner.adapts != "all":
+        return
+    if inner.gate:
+        yield "inner.gate", f"chooses deviations; leave it out with {flag('inner.adapts')} all"
+    if outer.film_noise:
+        yield "outer.film_noise", f"lies under deviations; set it to 0 with {flag('inner.adapts')} all"
+    if outer.compile:
+        yield "outer.compile", f"traces steps on deviations alone, not with {flag('inner.adapts')} all"
+
+
 def of_film(film: Film, encoder: Encoder, inner: Inner, outer: Outer) -> Iterator[Problem]:
     if film.sites != "none":
         return

@@ -122,8 +122,8 @@ def _some_classes(pool: ClassPool, config: Config) -> ClassPool:
     wanted, there = config.data.classes or 0, pool.num_classes
     if wanted > there:
         raise MetafilmError(
-            f"{flag('data.classes')} is {wanted}, but {pool.name or 'the data set'} has {there} classes in its "
-            f"split {pool.split or config.data.train_split}; ask for at most {there}, or leave it empty"
+            f"{flag('data.classes')} is {wanted}, but {pool.name or 'the data set'} has {there} classes in "
+            f"its split {pool.split or config.data.train_split}; ask for at most {there}, or leave it empty"
         )
     keys = counter.words(config.seed, [0], counter.Stream.TRAINING_CLASSES, (there,))[0]
     return pool.subset(sorted(counter.first_of_shuffled(keys, wanted).tolist()))

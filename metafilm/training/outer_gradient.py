@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from episodes import Episode
 from metafilm.config.config import Config
 from metafilm.errors import MetafilmError
-from metafilm.film import GAIN, FilmDict
+from metafilm.film import GAIN, FilmDict, only
 from metafilm.learner.learner import MetaFiLM
 from metafilm.training.noise import FilmNoise
 
@@ -92,10 +92,10 @@ def accumulate(
         reports.append((weight, report))
     report = merge(reports)
     # of the deviations before the cut: its gradient takes the same way back as the queries'
-    deviation = penalty(films, raw=config.film.modulation == "raw")
+    deviation = penalty(only(films), raw=config.film.modulation == "raw")
     rest: Tensor | float = config.outer.penalty * deviation
     report["penalty"] = float(deviation.detach()) if isinstance(deviation, Tensor) else 0.0
-    report["sizes"] = sizes(films)
+    report["sizes"] = sizes(only(films))
     if found.features is not None and config.outer.auxiliary:
         auxiliary = _auxiliary(learner, found.features, episode, episode.support_labels)
         if auxiliary is not None:

@@ -286,5 +286,5 @@ def test_some_classes_are_the_first_of_a_shuffle(config, pool) -> None:
     few = replace(config, data=replace(config.data, classes=2))
     assert data.evaluation_source(few, "val", ways=2).pools[0] is pool  # training's classes alone are fewer
     assert data.evaluation_source(few, "train", ways=2).pools[0].class_names == trained_on(2)
-    with pytest.raises(MetafilmError, match="--data.classes is 8, but .* has 7 classes.* at most 7"):
+    with pytest.raises(MetafilmError, match=r"--data.classes is 8, but .* has 7 classes.* at most 7"):
         trained_on(8)
