@@ -205,7 +205,7 @@ class Ablation:
         made = environment()
         return {
             "key": job.key,
-            "base": job.base.source,
+            "config": job.base.source,
             "dataset": config.data.name,
             "classes": job.classes,
             "seed": job.seed,
