@@ -41,8 +41,8 @@ def ablate(
     wanted = jobs(bases, questions, [count or None for count in classes], seeds)
     trainings = len({job.training for job in wanted})
     if only_list:
-        for key, job in {job.key: job for job in wanted}.items():
-            print(f"{key}  {job.arm.name}")
+        for job in wanted:
+            print(f"{job.question}: {job.arm.name}  {job.training}")
         print(f"{len(wanted)} arms, {trainings} trainings")
         return 0
     if find_spec("matplotlib") is None:
