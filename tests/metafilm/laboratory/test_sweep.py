@@ -44,11 +44,11 @@ def test_a_sweep_and_its_table(tiny, tmp_path, capsys, monkeypatch) -> None:
     """From the command line: all trials, the configuration's own values first, and what is written."""
     monkeypatch.chdir(tmp_path)
     Path("tiny.yaml").write_text(yaml.safe_dump(tiny.to_dict()))
-    command = "sweep tiny.yaml --search outer.penalty=1e-3..1:log encoder.decoder=linear,gru --trials 5 "
+    command = "sweep tiny.yaml --search outer.penalty=1e-3..1:log encoder.decoder=linear,gru --trials 4 "
     command += "--pruner none --outer.iterations 4 --startup 2"
     assert main(command.split()) == 0
     shown = capsys.readouterr().out
-    assert "sweep of tiny, tpe: 5 done" in shown and "penalty" in shown and "metafilm eval" in shown
+    assert "sweep of tiny, tpe: 4 done" in shown and "penalty" in shown and "metafilm eval" in shown
     found = json.loads(Path("runs/tiny-sweep/trials.json").read_text())
     assert found["command"] == f"metafilm {command}" and found["split"] == "val"
     trials = found["trials"]
@@ -159,7 +159,8 @@ def test_other_folders_and_missing_packages_are_refused(tiny, tmp_path, monkeypa
 @pytest.mark.slow
 def test_kill_9_loses_no_trial(tiny, tmp_path) -> None:
     """The trial that was under way goes on from its checkpoint, to the last bit of the one never killed."""
-    config = longer(tiny, 60)
+    config = longer(tiny, 30)
+    config = replace(config, evaluation=replace(config.evaluation, every=15))
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(config.to_dict()))
     words = "sweep tiny.yaml --search outer.penalty=1e-3..1:log --trials 2 --sampler random --run-dir sweep"
     process = subprocess.Popen(
