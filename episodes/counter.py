@@ -40,6 +40,7 @@ class Stream(IntEnum):
     DRAWING = 16
     CRITERION = 17
     ATTRIBUTES = 18
+    TRAINING_CLASSES = 19
 
 
 def _mix(words: NDArray[np.uint64]) -> NDArray[np.uint64]:

@@ -20,7 +20,7 @@ from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
 from metafilm import MetaFiLM, film
 from metafilm.config.sources import evaluation_source
-from metafilm.storage.atomic import atomic_write
+from metafilm.laboratory import write_svg
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 INK, GAIN, BIAS, PAPER = "#263238", "#1e6fb8", "#d9711a", "#f3f6f8"
@@ -28,9 +28,7 @@ INK, GAIN, BIAS, PAPER = "#263238", "#1e6fb8", "#d9711a", "#f3f6f8"
 
 def save(figure, path: Path) -> None:
     path.parent.mkdir(exist_ok=True)
-    atomic_write(
-        path, lambda file: figure.savefig(file, format="svg", bbox_inches="tight", metadata={"Date": None})
-    )
+    write_svg(figure, path)
     print(path)
 
 

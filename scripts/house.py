@@ -46,6 +46,7 @@ FLOORS = {
         "serving",
         "classifier",
         "training",
+        "laboratory",
         "report",
         "app",
         "cli",

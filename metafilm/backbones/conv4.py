@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from metafilm.backbones import pooling as pooling_by
+from metafilm.backbones.pooling import Features
 from metafilm.engine.convolution import Conv2d
 from metafilm.errors import MetafilmError
 from metafilm.norms import Measured, Norm
@@ -95,6 +96,7 @@ class Conv4(nn.Module):
         self.pooling, self.pools = pooling, pools
         self.cells = pooling_by.cells(height // least, breadth // least, pooling)
         self.out_features = width * (self.cells if pooling_by.flattens(pooling) else 1)
+        self.features = Features(self.out_features)
         self.film_sites = tuple(f"blocks.{i}.norm" for i in range(4))
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
@@ -113,7 +115,7 @@ class Conv4(nn.Module):
         for i in range(start, len(self.blocks)):
             maps = self.block(i)(maps)
         assert isinstance(maps, Tensor)
-        return pooling_by.pooled(maps, self.pooling)
+        return self.features(pooling_by.pooled(maps, self.pooling))
 
     def block(self, i: int) -> Block:
         """Block i of four."""

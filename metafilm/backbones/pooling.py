@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from metafilm.errors import MetafilmError
 
 POOLINGS = ("flatten", "flatten2x2", "mean", "max")
+
+
+class Features(nn.Identity):
+    """The features as they leave a network: a place for a FiLM site with nothing after it but the head. None
+    of the usual sites."""
+
+    def __init__(self, num_features: int) -> None:
+        super().__init__()
+        self.num_features = num_features
 
 
 def require(pooling: str) -> None:

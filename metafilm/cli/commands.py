@@ -1,5 +1,5 @@
-"""The command line: `metafilm demo | train | eval | predict | adapt | calibrate | export | report | app |
-data | doctor`.
+"""The command line: `metafilm demo | train | sweep | ablate | eval | predict | adapt | calibrate | export |
+report | app | data | doctor`.
 
 The commands' options stand in `options`; what they do stands in the files beside this one, which are imported
 only by the command that needs them. Options are spelled with hyphens; underscores are taken too.
@@ -16,6 +16,7 @@ import tyro
 from episodes import EpisodesError
 from metafilm import __version__
 from metafilm.cli.options import (
+    Ablate,
     Adapt,
     App,
     Calibrate,
@@ -26,6 +27,7 @@ from metafilm.cli.options import (
     Export,
     Predict,
     Report,
+    Sweep,
     Train,
     filled_in,
     form,
@@ -34,23 +36,27 @@ from metafilm.cli.text.output import printable, report
 from metafilm.config import Config, load_config
 from metafilm.errors import MetafilmError
 
-Command = Demo | Train | Eval | Predict | Adapt | Calibrate | Export | Report | App | DataCommand | Doctor
+Learning = Demo | Train | Sweep | Ablate
+Command = Learning | Eval | Predict | Adapt | Calibrate | Export | Report | App | DataCommand | Doctor
 
 
 def parse(arguments: Sequence[str]) -> Command:
-    """Options to a command. The settings of `train CONFIG` start from that file.
+    """Options to a command. The settings of `train CONFIG` and of `sweep CONFIG` start from that file.
 
     Raises MetafilmError, ConfigError listing all that is wrong with the settings.
     """
     arguments = [{"true": "True", "false": "False"}.get(word, word) for word in arguments]  # as in YAML
     settings, source = Config(), tyro.MISSING
-    if len(arguments) > 1 and arguments[0] == "train" and not arguments[1].startswith("-"):
+    if len(arguments) > 1 and arguments[0] in ("train", "sweep") and not arguments[1].startswith("-"):
         source = arguments[1]
         settings = load_config(source)
     train = Train(config=source, settings=form(settings))
+    sweep = Sweep(config=source, settings=form(settings), words=tuple(arguments))
     commands = (
         Annotated[Demo, tyro.conf.subcommand("demo")]
         | Annotated[Train, tyro.conf.subcommand("train", default=train)]
+        | Annotated[Sweep, tyro.conf.subcommand("sweep", default=sweep)]
+        | Annotated[Ablate, tyro.conf.subcommand("ablate")]
         | Annotated[Eval, tyro.conf.subcommand("eval")]
         | Annotated[Predict, tyro.conf.subcommand("predict")]
         | Annotated[Adapt, tyro.conf.subcommand("adapt")]
@@ -70,11 +76,13 @@ def parse(arguments: Sequence[str]) -> Command:
         use_underscores=False,
         config=(tyro.conf.OmitSubcommandPrefixes,),
     )
-    if not isinstance(command, Train):
+    if not isinstance(command, Train | Sweep):
         return command
     if source is tyro.MISSING:  # its settings would be the defaults
-        raise MetafilmError(f"name the configuration first: metafilm train {command.config} ...")
-    return replace(command, settings=filled_in(command.settings, outer=command.short()))
+        name = type(command).__name__.lower()
+        raise MetafilmError(f"name the configuration first: metafilm {name} {command.config} ...")
+    short = command.short() if isinstance(command, Train) else {}
+    return replace(command, settings=filled_in(command.settings, outer=short))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -24,6 +24,8 @@ MODULATIONS = {
     "gain": "gain alone: (1 + δγ) F",
     "shift": "bias alone: F + δβ; behind a convolution the same as concatenating c to its input, as maps",
     "gated": "a gain between 0 and 2: 2 σ(γ) F",
+    "bounded": "the same and a bias: 2 σ(γ) F + δβ",
+    "raw": "gain and bias as they come, without the 1: γ F + β; no identity at the start",
 }
 """How a site is modulated, by name.
 
@@ -31,7 +33,10 @@ MODULATIONS = {
 which the next layer's weights may hold as well, makes its start the identity. A 1×1 convolution of
 ``[F, c]``, c repeated over the map, is ``W_F F + W_c c``: a bias deviation that is linear in c, which is what
 ``shift`` with the linear decoder gives; a larger kernel differs at the border alone, where c is padded too.
+``raw`` is what deviations from the identity are compared with: its multiplier starts at 1, its gains near 0.
 """
+
+WITH_BIAS = ("film", "shift", "bounded", "raw")
 
 
 class ConditionNetwork(nn.Module):
@@ -90,13 +95,14 @@ class ConditionNetwork(nn.Module):
             gain, shift = film.names(site)
             if modulation != "shift":
                 self._piece(gain, features)
-            if modulation in ("film", "shift"):
+            if modulation in WITH_BIAS:
                 self._piece(shift, features)
             for size in maps.get(site, ()):
                 self._piece(gain, size)
         more = {"codes": codes} if DECODERS[decoder] is CodebookDecoder else {}
         self.decoder = DECODERS[decoder](width, self.sizes, **more)
-        self.multiplier = nn.Parameter(torch.zeros(len(self.sizes) if scale == "site" else sum(self.sizes)))
+        multipliers = len(self.sizes) if scale == "site" else sum(self.sizes)
+        self.multiplier = nn.Parameter(torch.full((multipliers,), float(modulation == "raw")))
         self.register_buffer("owner", torch.repeat_interleave(torch.tensor(self.sizes)), persistent=False)
 
     owner: Tensor
@@ -113,8 +119,11 @@ class ConditionNetwork(nn.Module):
         for name, value in zip(self.names, (raw * multiplier).split(self.sizes, -1), strict=True):
             parts.setdefault(name, []).append(value)
         found = {name: over_map(*values) for name, values in parts.items()}
-        if self.modulation == "gated":
-            return {name: torch.tanh(value / 2) for name, value in found.items()}  # 2 σ(v) - 1
+        gains = [name for name in found if name.endswith(film.GAIN)]
+        if self.modulation in ("gated", "bounded"):
+            found |= {name: torch.tanh(found[name] / 2) for name in gains}  # 2 σ(v) - 1
+        elif self.modulation == "raw":
+            found |= {name: found[name] - 1 for name in gains}
         return found
 
 

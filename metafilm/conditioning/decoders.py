@@ -25,6 +25,18 @@ class LinearDecoder(nn.Module):
         return self.linear(code)
 
 
+class TwoLayerDecoder(nn.Module):
+    """One hidden layer of E units for all sites, then a linear map per site and kind."""
+
+    def __init__(self, width: int, sizes: list[int]) -> None:
+        super().__init__()
+        self.hidden = nn.Linear(width, width)
+        self.linear = nn.Linear(width, sum(sizes))
+
+    def forward(self, code: Tensor) -> Tensor:
+        return self.linear(F.silu(self.hidden(code)))
+
+
 class MLPDecoder(nn.Module):
     """TADAM's three fully connected layers per site and kind, residual from the second (its section 3.2)."""
 
@@ -80,6 +92,7 @@ class CodebookDecoder(nn.Module):
 
 DECODERS: dict[str, type[nn.Module]] = {
     "linear": LinearDecoder,
+    "mlp2": TwoLayerDecoder,
     "mlp": MLPDecoder,
     "gru": GRUDecoder,
     "codebook": CodebookDecoder,

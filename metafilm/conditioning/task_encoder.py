@@ -12,6 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from metafilm import film
 from metafilm.conditioning.condition import ConditionNetwork, one_of
 from metafilm.errors import MetafilmError
 from metafilm.film import FilmDict
@@ -33,6 +34,7 @@ class TaskEncoder(ConditionNetwork):
         normalise: layer normalisation of what comes in; off for (x, y) pairs, whose size means something.
         spread: read also how far features vary between and within classes
             (:func:`metafilm.conditioning.class_spread`), which tells what the labels follow.
+        modulation: one of :data:`metafilm.conditioning.MODULATIONS`; what it leaves alone is 0.
         codes: how many sets of deviations the codebook mixes.
         domains: of how many domains c is to tell which one a task is of, by a linear classifier ``domain``
             that is trained with the rest (``outer.domain``) and read by nobody else; 0: none.
@@ -57,6 +59,7 @@ class TaskEncoder(ConditionNetwork):
         spread: bool = False,
         codes: int = 8,
         domains: int = 0,
+        modulation: str = "film",
     ) -> None:
         super().__init__()
         one_of(self.kind, "pooling", pooling, POOLINGS)
@@ -72,6 +75,7 @@ class TaskEncoder(ConditionNetwork):
             "spread": spread,
             "codes": codes,
             "domains": domains,
+            "modulation": modulation,
         }
         self.pooling = pooling
         self.norm = nn.LayerNorm(in_features) if normalise else nn.Identity()
@@ -80,7 +84,8 @@ class TaskEncoder(ConditionNetwork):
             layers += [nn.Linear(in_features if i == 0 else width, width), nn.ReLU()]
         self.embed = nn.Sequential(*layers)
         self.join = nn.Linear(width * ((2 if pooling == "mean-std" else 1) + spread), width)
-        self.generate(sites, width, decoder, scale, codes)
+        self.generate(sites, width, decoder, scale, codes, modulation)
+        self.deviations = {name: size for site, size in sites.items() for name in film.names(site)}
         self.spread = nn.Linear(2 * in_features, width) if spread else None
         self.domain = nn.Linear(width, domains) if domains else None
 
@@ -97,6 +102,15 @@ class TaskEncoder(ConditionNetwork):
                 raise MetafilmError("this task encoder reads the classes' spread too; give it")
             pooled = torch.cat((pooled, torch.relu(self.spread(spread))), -1)
         return torch.relu(self.join(pooled))
+
+    def decode(self, code: Tensor) -> FilmDict:
+        """c ``[T, width]`` -> every deviation of every site, ``[T, C]`` each."""
+        found = super().decode(code)
+        # a modulation without bias, or without gain, leaves some at 0
+        return {
+            name: found[name] if name in found else code.new_zeros(len(code), size)
+            for name, size in self.deviations.items()
+        }
 
     def forward(self, members: Tensor, spread: Tensor | None = None) -> FilmDict:
         """``[T, M, in_features]`` prototypes or pairs -> deviations, ``[T, C]`` each."""

@@ -107,6 +107,9 @@ class Config:
     def problems(self) -> list[str]:
         """Settings that contradict each other, one line each, naming the flag."""
         found = [
+            *contradictions.of_data(self.data, self.episodes),
+            *contradictions.of_modulation(self.film, self.encoder, self.inner, self.outer),
+            *contradictions.of_adapting_all(self.inner, self.outer),
             *contradictions.of_film(self.film, self.encoder, self.inner, self.outer),
             *contradictions.of_encoder(self.encoder, self.data, self.outer),
             *contradictions.of_head(

@@ -24,6 +24,42 @@ Problem = tuple[str, str]
 """A setting's name and what is wrong with it, e.g. ("film.sites", "none leaves ...")."""
 
 
+def of_data(data: Data, episodes: Episodes) -> Iterator[Problem]:
+    if data.classes is None:
+        return
+    if data.name in REGRESSION_DATA:
+        yield "data.classes", "must be empty for functions, which have no classes"
+    if episodes.criteria != "none":
+        yield (
+            "data.classes",
+            f"must be empty with {flag('episodes.criteria')}, whose tasks sort by attributes",
+        )
+
+
+def of_modulation(film: Film, encoder: Encoder, inner: Inner, outer: Outer) -> Iterator[Problem]:
+    kind = film.modulation
+    if kind == "film":
+        return
+    by_support = encoder.enabled and encoder.kind == "support"
+    if not by_support and (kind not in ("gain", "shift") or encoder.enabled):
+        yield "film.modulation", f"{kind} needs a task encoder that reads the support; set it to film"
+    if kind in ("gated", "bounded") and (inner.steps or inner.evaluation_steps):
+        yield "film.modulation", f"{kind} keeps bounds that inner steps would leave; add --inner.steps 0"
+    if outer.compile:
+        yield "outer.compile", f"knows {flag('film.modulation')} film alone, not {kind}"
+
+
+def of_adapting_all(inner: Inner, outer: Outer) -> Iterator[Problem]:
+    if inner.adapts != "all":
+        return
+    if inner.gate:
+        yield "inner.gate", f"chooses deviations; leave it out with {flag('inner.adapts')} all"
+    if outer.film_noise:
+        yield "outer.film_noise", f"lies under deviations; set it to 0 with {flag('inner.adapts')} all"
+    if outer.compile:
+        yield "outer.compile", f"traces steps on deviations alone, not with {flag('inner.adapts')} all"
+
+
 def of_film(film: Film, encoder: Encoder, inner: Inner, outer: Outer) -> Iterator[Problem]:
     if film.sites != "none":
         return

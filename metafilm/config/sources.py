@@ -9,14 +9,16 @@ import torch
 from torch import Tensor
 
 import episodes
-from episodes import ClassPool, Episode, EpisodeSampler
+from episodes import ClassPool, Episode, EpisodeSampler, counter
 from episodes.sampling import per_pool
 from episodes.sampling.prefetch import Sampler
 from episodes.transforms import augment
 from episodes.transforms.protocols import Transform
 from metafilm.config.config import Config
 from metafilm.config.criteria import criterion_sampler
+from metafilm.config.messages import flag
 from metafilm.config.settings import REGRESSION_DATA
+from metafilm.errors import MetafilmError
 from metafilm.heads import HEADS
 
 
@@ -104,11 +106,27 @@ def load_pools(
         )
         for name in dict.fromkeys(names)
     }
+    if config.data.classes is not None and split == config.data.train_split:
+        pools = {name: _some_classes(pool, config) for name, pool in pools.items()}
     channels = channels or max(pool.image_shape[0] for pool in pools.values())
     pools = {name: pool.with_channels(channels) for name, pool in pools.items()}
     if config.data.rotated_classes:
         pools = {name: pool.rotated_classes() for name, pool in pools.items()}
     return tuple(pools[name] for name in names)
+
+
+def _some_classes(pool: ClassPool, config: Config) -> ClassPool:
+    """The `data.classes` of a pool that training has, in the pool's order.
+
+    Raises MetafilmError when it has fewer."""
+    wanted, there = config.data.classes or 0, pool.num_classes
+    if wanted > there:
+        raise MetafilmError(
+            f"{flag('data.classes')} is {wanted}, but {pool.name or 'the data set'} has {there} classes in "
+            f"its split {pool.split or config.data.train_split}; ask for at most {there}, or leave it empty"
+        )
+    keys = counter.words(config.seed, [0], counter.Stream.TRAINING_CLASSES, (there,))[0]
+    return pool.subset(sorted(counter.first_of_shuffled(keys, wanted).tolist()))
 
 
 def _schemes(name: str) -> tuple[str, ...]:
@@ -244,7 +262,7 @@ def on_data(config: Config, name: str, image_size: int | None) -> Config:
     changed = {setting: of_one(setting) for setting in ("within_group", "augment", "style")}
     return replace(
         config,
-        data=replace(config.data, name=name, scheme=None, image_size=image_size, weights=None),
+        data=replace(config.data, name=name, scheme=None, image_size=image_size, weights=None, classes=None),
         episodes=replace(config.episodes, **changed),  # type: ignore[arg-type]
     )
 

@@ -15,6 +15,7 @@ from episodes.progress import Progress
 from episodes.sampling.prefetch import Sampler
 from metafilm.engine.distributed import Group
 from metafilm.errors import MetafilmError, NotFinite
+from metafilm.evaluation.mean_deviations import in_place_of_encoder, mean_encoder
 from metafilm.evaluation.other_support import OtherDomain, OtherSupport
 from metafilm.evaluation.summary import by_domain, summary
 from metafilm.learner.finite import require_finite_weights
@@ -22,7 +23,7 @@ from metafilm.learner.learner import MetaFiLM
 
 TOGETHER = 8  # tasks adapted to together
 ONE_POOL = -1  # the pool of episodes that are of no mixture
-ENCODER_SUPPORT = ("own", "shuffled", "other-domain", "none")
+ENCODER_SUPPORT = ("own", "shuffled", "mean", "other-domain", "none")
 
 
 def evaluate(
@@ -47,7 +48,8 @@ def evaluate(
         steps: inner steps; None: the learner's ``evaluation_steps``.
         encoder_support: whose support set the task encoder reads: the task's ``own``; another task's, without
             a class of this one where there are enough (``shuffled``); one of another pool of the sampler's
-            mixture, or of ``other_domains`` (``other-domain``); ``none``: the encoder is off.
+            mixture, or of ``other_domains`` (``other-domain``); ``mean``: no task's, all get the mean of the
+            deviations of 64 other tasks; ``none``: the encoder is off.
         by_stage: score every stage, not the last alone.
         max_tasks: tasks whose support sets are adapted to together; the result does not depend on it but for
             rounding. None: 8, and one by one with another support, so that shapes may vary.
@@ -66,10 +68,10 @@ def evaluate(
         1 is a gain of +2). ``by_stage=False`` has none. ``episodes``, ``steps``, ``encoder_support``,
         ``protocol``, ``precision``, ``wall_seconds``.
 
-        With another support also, of the last stage, ``accuracy_own_support`` (``mse_own_support``),
-        ``encoder_difference``: own minus other, with ``encoder_difference_ci95`` from the episodes' own
-        differences, and ``encoder_shared_classes``: how many classes the other support shares with the task,
-        a mean over episodes.
+        With another support, or the mean, also, of the last stage, ``accuracy_own_support``
+        (``mse_own_support``), ``encoder_difference``: own minus other, with ``encoder_difference_ci95`` from
+        the episodes' own differences, and ``encoder_shared_classes``: how many classes the other support
+        shares with the task, a mean over episodes.
 
         Where the sampler mixes several pools also ``by_domain``: for each pool that had episodes, by its name
         in the sampler's ``domains``, their number ``episodes`` and all of the above that is of scores.
@@ -85,7 +87,7 @@ def evaluate(
         raise MetafilmError(
             f"unknown encoder support {encoder_support!r}; expected {', '.join(ENCODER_SUPPORT)}"
         )
-    other_support = encoder_support in ("shuffled", "other-domain")
+    other_support = encoder_support in ("shuffled", "mean", "other-domain")
     if other_support and learner.encoder is None:
         raise MetafilmError(
             "this learner has no task encoder that could read another support set; use --encoder-support own"
@@ -95,9 +97,10 @@ def evaluate(
     require_finite_weights(learner)
     begin = time.perf_counter()
     options: dict[str, Any] = {"steps": steps, "use_encoder": encoder_support != "none", "gate": gate}
-    others = OtherSupport(sampler) if other_support else None
+    others = OtherSupport(sampler) if encoder_support == "shuffled" else None
     if encoder_support == "other-domain":
         others = OtherDomain(sampler, other_domains)
+    mean = mean_encoder(learner, sampler, episodes) if encoder_support == "mean" else None
     was_autocast = learner.autocast
     learner.autocast = precision == "bfloat16"
     stages: list[str] = []
@@ -116,7 +119,12 @@ def evaluate(
                     if not episode.query_labels.shape[1]:
                         raise MetafilmError("tasks without queries can't be scored; give at least 1 query")
                     episode = episode.to(learner.mean.device)
-                    if others is None:
+                    if mean is not None:
+                        with in_place_of_encoder(learner, mean):
+                            stages, rows = _scores(learner, episode, by_stage=by_stage, **options)
+                        _, own = _scores(learner, episode, **options)
+                        rows = [[*row, *o, 0.0] for row, o in zip(rows, own, strict=True)]
+                    elif others is None:
                         stages, rows = _scores(learner, episode, by_stage=by_stage, **options)
                     else:
                         other, shared = others.of(episode)

@@ -10,7 +10,7 @@ where the deviations vary over the map; :func:`call` runs the network with them,
 one task after the other, or belong to tasks by an index.
 """
 
-from metafilm.film.calling import call, exclusive
+from metafilm.film.calling import call, exclusive, only
 from metafilm.film.folding import fold, remove
 from metafilm.film.insertion import LAST, SITES, insert, names, parameters, sites, undisturbed, zeros
 from metafilm.film.layer import BIAS, GAIN, FiLM, FilmDict, modulate
@@ -28,6 +28,7 @@ __all__ = [
     "insert",
     "modulate",
     "names",
+    "only",
     "parameters",
     "remove",
     "sites",

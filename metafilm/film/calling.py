@@ -23,6 +23,7 @@ def call(
     x: Tensor,
     rows: Tensor | None = None,
     statistics: Mapping[str, Tensor] | None = None,
+    weights: Mapping[str, Tensor] | None = None,
 ) -> Tensor:
     """Run the network with these deviations in place of its own.
 
@@ -38,6 +39,7 @@ def call(
         statistics: norm name -> ``[T, 2, C]`` mean and variance (or ``[2, C]`` for all tasks) by which the
             :class:`metafilm.norms.Norm` of that name normalises, instead of by the images of this pass; as
             :attr:`metafilm.Task.statistics`.
+        weights: parameter name -> values in the place of the network's own, for all rows alike.
 
     Raises:
         MetafilmError: a name is not one of the network's deviations or norms; rows that don't fit.
@@ -46,6 +48,7 @@ def call(
         known = ", ".join(sites(network)) or "none"
         raise MetafilmError(f"this network has no deviations {min(unknown)!r}; its FiLM sites: {known}")
     given = _given(network, statistics or {})
+    others = dict(weights or {})
     if rows is not None:
         # from here on each row is a task of its own
         _check_index(rows, len(x), {**film, **given})
@@ -57,9 +60,9 @@ def call(
     }
     # no two names mean one deviation, and looking for that takes longer than a small network
     if torch.compiler.is_compiling():  # it knows no locks, and traces in one thread
-        return functional_call(network, {**single, **given}, (x,), tie_weights=False)
+        return functional_call(network, {**single, **given, **others}, (x,), tie_weights=False)
     with exclusive(network):
-        return functional_call(network, {**single, **given}, (x,), tie_weights=False)
+        return functional_call(network, {**single, **given, **others}, (x,), tie_weights=False)
 
 
 def _is_deviation(network: nn.Module, name: str) -> bool:
@@ -70,6 +73,11 @@ def _is_deviation(network: nn.Module, name: str) -> bool:
         return isinstance(network.get_submodule(name.rpartition(".")[0]), FiLM)
     except AttributeError:
         return False
+
+
+def only(values: Mapping[str, Tensor]) -> FilmDict:
+    """The deviations among values by name, without those of whole weights."""
+    return {name: value for name, value in values.items() if name.endswith(DEVIATIONS)}
 
 
 _locks: WeakKeyDictionary[nn.Module, threading.RLock] = WeakKeyDictionary()

@@ -99,6 +99,7 @@ def build_learner(
                 spread=config.encoder.spread,
                 codes=config.encoder.codes,
                 domains=len(config.data.names) if config.outer.domain else 0,
+                modulation=config.film.modulation,
             )
         inner = None
         steps = max(config.inner.steps, config.inner.evaluation_steps or 0)
@@ -112,6 +113,8 @@ def build_learner(
                 per_step=config.inner.per_step,
                 optimiser=config.inner.optimiser,
                 proximal=config.inner.proximal,
+                modulation=config.film.modulation,
+                weights=_shapes(backbone) if config.inner.adapts == "all" else None,
             )
         learner = MetaFiLM(
             backbone,
@@ -139,6 +142,12 @@ def build_learner(
             module.requires_grad_(False)
     learner.config = config
     return learner
+
+
+def _shapes(backbone: nn.Module) -> dict[str, list[int]]:
+    """Of the backbone's own weights, which are no deviations."""
+    deviations = film.parameters(backbone)
+    return {n: list(value.shape) for n, value in backbone.named_parameters() if n not in deviations}
 
 
 def is_pretrained(name: object) -> bool:

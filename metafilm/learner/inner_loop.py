@@ -7,7 +7,7 @@ CAVIA (Zintgraf et al., ICML 2019, arXiv:1810.03642), with learned step sizes af
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 
 import torch
@@ -36,6 +36,9 @@ class InnerLoop(nn.Module):
             every site however their gradients differ; start its step sizes near 1e-3.
         proximal: λ of a term λ/2 ‖δ - δ⁰‖² that each task's loss gets, so that few images can't carry the
             deviations far (iMAML: Rajeswaran et al., NeurIPS 2019, arXiv:1909.04630).
+        modulation: ``gain`` or ``shift``: only the gains move, or the biases; else both.
+        weights: parameter name -> shape: move these in the deviations' place, each by a deviation of its own
+            shape from the network's, as MAML does. Each has one step size.
 
     Raises:
         MetafilmError: no sites, an unknown granularity or optimiser, or a negative λ.
@@ -52,6 +55,8 @@ class InnerLoop(nn.Module):
         per_step: bool = True,
         optimiser: str = "sgd",
         proximal: float = 0.0,
+        modulation: str = "film",
+        weights: Mapping[str, Sequence[int]] | None = None,
     ) -> None:
         super().__init__()
         if not sites:
@@ -74,9 +79,16 @@ class InnerLoop(nn.Module):
             "per_step": per_step,
             "optimiser": optimiser,
             "proximal": proximal,
+            "modulation": modulation,
+            "weights": {name: list(shape) for name, shape in (weights or {}).items()},
         }
-        self.names = [name for site in sites for name in film.names(site)]
-        sizes = [size for size in sites.values() for _ in range(2)]
+        self.weights = {name: tuple(shape) for name, shape in (weights or {}).items()}
+        moving = {"gain": (film.GAIN,), "shift": (film.BIAS,)}.get(modulation, (film.GAIN, film.BIAS))
+        shapes = {name: size for site, size in sites.items() for name in film.names(site)}
+        self.names = [name for name in shapes if name.endswith(moving)]
+        if self.weights:
+            self.names, shapes = list(self.weights), dict.fromkeys(self.weights, 1)
+        sizes = [shapes[name] for name in self.names]
         rows = max(steps, 1) if per_step else 1
         self.step_sizes = nn.ParameterList(
             nn.Parameter(
@@ -103,7 +115,7 @@ class InnerLoop(nn.Module):
         """Yield δ¹ ... δᴷ.
 
         Args:
-            start: δ⁰, ``[T, C]`` each.
+            start: δ⁰, ``[T, C]`` each, and ``[T, ...]`` of each of the ``weights``.
             loss: deviations -> one loss per task, ``[T]``.
             steps: K.
             first_order: treat inner gradients as constants in the outer gradient (FOMAML).
@@ -137,7 +149,7 @@ class InnerLoop(nn.Module):
                 sizes = self.step_size(step)
                 if factor != 1:
                     sizes = [factor * size for size in sizes]
-                now = {
+                now = now | {
                     name: value - size * gradient
                     for name, value, size, gradient in zip(self.names, values, sizes, gradients, strict=True)
                 }

@@ -81,6 +81,7 @@ class MetaFiLM(UsableNetwork):
                 f"{max(self.steps, self.evaluation_steps)} inner steps asked for, but the learner has no "
                 f"inner loop; set film.sites, or inner.steps 0"
             )
+        self.whole = inner is not None and bool(inner.weights)
         self.first_order, self.views, self.view_augment = first_order, views, view_augment
         self.auxiliary = nn.Linear(backbone.out_features, auxiliary_classes) if auxiliary_classes else None  # type: ignore[arg-type]
         self.detach_encoder = detach_encoder
@@ -291,6 +292,10 @@ class MetaFiLM(UsableNetwork):
         """
         assert self.inner is not None
         tasks = episode.tasks
+        start = start or film.zeros(self.backbone, tasks)
+        if self.inner.weights:
+            shapes = self.inner.weights.items()
+            start = start | {name: self.mean.new_zeros(tasks, *shape) for name, shape in shapes}
         each_step = batches(self, episode, self.views_of(episode), self.batch)
 
         def loss(deviations: FilmDict) -> Tensor:
@@ -304,7 +309,7 @@ class MetaFiLM(UsableNetwork):
             return value
 
         return self.inner(
-            start or film.zeros(self.backbone, tasks),
+            start,
             loss,
             steps,
             first_order=self.first_order,

@@ -60,6 +60,7 @@ class SharedNetwork(nn.Module):
         shape = (-1, *[1] * (len(image_shape) - 1))
         self.register_buffer("mean", torch.tensor(mean if mean is not None else [0.0] * channels).view(shape))
         self.register_buffer("std", torch.tensor(std if std is not None else [1.0] * channels).view(shape))
+        self.whole = False  # whether tasks have weights of their own, beside deviations
         # what the outer loop lays under the deviations of the tasks at hand, while it trains with noise
         self.underlay: Callable[[FilmDict], FilmDict] | None = None
         self.config: Any = None  # the config it was built from, where there is one; goes with the weights
@@ -228,7 +229,7 @@ class SharedNetwork(nn.Module):
         """What the backbone makes of prepared images before its first FiLM site, to be passed to
         :meth:`features` in their place as often as wanted; the images themselves where it has no such part.
         """
-        if not hasattr(self.backbone, "stem"):
+        if self.whole or not hasattr(self.backbone, "stem"):
             return x
         with norms.layout(tasks, support, record), self._precision(x):
             if torch.compiler.is_compiling():
@@ -243,7 +244,8 @@ class SharedNetwork(nn.Module):
 
         Args:
             x: prepared images ``[T·n, ...]``, or their :meth:`stem` under the same tasks and support.
-            deviations: ``[T, C]`` each; {} is δ = 0.
+            deviations: ``[T, C]`` each; {} is δ = 0. Those of whole weights (``inner.adapts all``), ``[T,
+                ...]`` by the weights' names, are added to the network's.
             tasks: T.
             support: how many of each task's n rows are support rows, which come first; None: all.
             record: note the normalisation statistics for the running averages.
@@ -251,9 +253,26 @@ class SharedNetwork(nn.Module):
         Returns:
             ``[T, n, D]``, in the weights' precision.
         """
+        if self.whole and len(film.only(deviations)) < len(deviations):
+            return self._one_by_one(x, deviations, tasks, support, record)
         with norms.layout(tasks, support, record), self._precision(self.mean):
             features = film.call(self.backbone, self.underlay(deviations) if self.underlay else deviations, x)
         return features.to(self.mean.dtype).unflatten(0, (tasks, -1))
+
+    def _one_by_one(
+        self, x: Tensor, deviations: FilmDict, tasks: int, support: int | None, record: bool
+    ) -> Tensor:
+        """:meth:`features` of tasks that have weights of their own: T passes."""
+        own = dict(self.backbone.named_parameters())
+        found = []
+        for task, images in enumerate(x.chunk(tasks)):
+            mine = {name: value[task : task + 1] for name, value in film.only(deviations).items()}
+            weights = {
+                name: own[name] + value[task] for name, value in deviations.items() if name not in mine
+            }
+            with norms.layout(1, support, record), self._precision(self.mean):
+                found.append(film.call(self.backbone, mine, images, weights=weights))
+        return torch.stack(found).to(self.mean.dtype)
 
     def _precision(self, x: Tensor) -> torch.autocast:
         return torch.autocast(x.device.type, torch.bfloat16, enabled=self.autocast)

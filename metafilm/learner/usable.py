@@ -93,6 +93,11 @@ class UsableNetwork(SharedNetwork):
         Raises:
             MetafilmError: counts, shapes or values that don't fit, fewer than two classes.
         """
+        if self.whole:
+            raise MetafilmError(
+                "this learner's inner steps move all weights, not deviations alone: it can be trained and "
+                "scored, but its tasks can't be kept; train one with inner.adapts film"
+            )
         pictures = as_pictures(images, self.image_shape).to(self.mean.device, self.mean.dtype)
         episode, classes = support_episode(pictures, labels, self.regression)
         if not checked and not self.regression and mismatched(self, pictures):

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from episodes import Episode
 from metafilm.config.config import Config
 from metafilm.errors import MetafilmError
-from metafilm.film import FilmDict
+from metafilm.film import GAIN, FilmDict, only
 from metafilm.learner.learner import MetaFiLM
 from metafilm.training.noise import FilmNoise
 
@@ -22,10 +22,16 @@ class Diverged(MetafilmError):
     """A loss or gradient became NaN or infinite."""
 
 
-def penalty(deviations: FilmDict) -> Tensor | float:
-    """Mean over tasks and features of δ², so its coefficient means the same for any meta-batch and width."""
+def penalty(deviations: FilmDict, raw: bool = False) -> Tensor | float:
+    """Mean over tasks and features of δ², so its coefficient means the same for any meta-batch and width.
+
+    Args:
+        raw: of γ² = (1 + δγ)² in the place of δγ²: it pulls gains to 0, not to the identity.
+    """
     if not deviations:
         return 0.0
+    if raw:
+        deviations = {name: value + name.endswith(GAIN) for name, value in deviations.items()}
     return torch.cat([value.flatten(1) for value in deviations.values()], 1).square().mean()
 
 
@@ -86,10 +92,10 @@ def accumulate(
         reports.append((weight, report))
     report = merge(reports)
     # of the deviations before the cut: its gradient takes the same way back as the queries'
-    deviation = penalty(films)
+    deviation = penalty(only(films), raw=config.film.modulation == "raw")
     rest: Tensor | float = config.outer.penalty * deviation
     report["penalty"] = float(deviation.detach()) if isinstance(deviation, Tensor) else 0.0
-    report["sizes"] = sizes(films)
+    report["sizes"] = sizes(only(films))
     if found.features is not None and config.outer.auxiliary:
         auxiliary = _auxiliary(learner, found.features, episode, episode.support_labels)
         if auxiliary is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import time
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any, Protocol
@@ -47,6 +48,7 @@ def train(
     progress: bool | None = None,
     group: Group | None = None,
     data: Data | None = None,
+    validated: Callable[[Mapping[str, Any]], bool] | None = None,
 ) -> dict[str, Any]:
     """Train a run to its end, from its checkpoint if it has one.
 
@@ -59,6 +61,8 @@ def train(
         group: the processes that train it together, all of which call this; its leader alone writes to
             ``run`` and ``tracker``. None: this process alone.
         data: what :func:`metafilm.training.data.open_data` gave for this config; None: opened here.
+        validated: called with the record of each validation, once that and its checkpoint are written; True
+            ends the training there. Of a single process alone.
 
     Returns:
         What ``results.json`` says: best validation score and its iteration, training seconds, iterations.
@@ -140,6 +144,8 @@ def train(
             bar.advance(1, _line(config.name, report, loop))
             if stop:
                 raise KeyboardInterrupt
+            if due and validated is not None and validated({"iteration": loop.iteration, **report}):
+                break
     results = {
         "best_validation": loop.best,
         "best_iteration": loop.best_iteration,

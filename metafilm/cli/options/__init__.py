@@ -1,12 +1,14 @@
 """The options of every command, each documented once: what `metafilm COMMAND --help` shows."""
 
 from metafilm.cli.options.form import filled_in, form
+from metafilm.cli.options.laboratory import Ablate, Sweep
 from metafilm.cli.options.pages import App, Report
 from metafilm.cli.options.pictures import Adapt, Calibrate, Export, Predict
 from metafilm.cli.options.training import Demo, Eval, Train
 from metafilm.cli.options.upkeep import DataCommand, Doctor
 
 __all__ = [
+    "Ablate",
     "Adapt",
     "App",
     "Calibrate",
@@ -17,6 +19,7 @@ __all__ = [
     "Export",
     "Predict",
     "Report",
+    "Sweep",
     "Train",
     "filled_in",
     "form",

@@ -84,9 +84,10 @@ class Eval:
     """Split to draw classes from."""
     steps: int | None = None
     """Inner steps; default: the run's."""
-    encoder_support: Literal["own", "shuffled", "other-domain", "none"] = "own"
-    """Whose support set the task encoder reads; shuffled: another task's of the same data set; other-domain:
-    one of another data set. The difference to its own is reported."""
+    encoder_support: Literal["own", "shuffled", "mean", "other-domain", "none"] = "own"
+    """Whose support set the task encoder reads; shuffled: another task's of the same data set; mean: none's,
+    all tasks get the mean of other tasks' deviations; other-domain: one of another data set. The difference
+    to its own is reported."""
     dataset: tuple[str, ...] = ()
     """Another data set than the run's, or several, each scored by itself; give RUN before them. All other
     options are for each of them, and --json writes a list."""

@@ -45,9 +45,12 @@ def print_scores(found: dict[str, Any], stages: Sequence[str], read: str, indent
         line = f"{indent}{stage_in_words(stage):24} {value:.{digits}f} ± {half:.{digits}f}{unit}"
         print(line + (f"   {gain_in_words(found, position, stages[0])}" if position else ""))
     if "encoder_difference" in found:
-        whose = {"other-domain": "a support of another data set"}.get(read, "another task's support")
+        other = {
+            "other-domain": "the task encoder read a support of another data set",
+            "mean": "all tasks had the mean of other tasks' deviations",
+        }.get(read, "the task encoder read another task's support")
         print(
-            f"{indent}the task encoder read {whose}; with its own: "
+            f"{indent}{other}; with its own: "
             f"{found[f'{measure}_own_support']:.{digits}f}{unit} "
             f"(difference {found['encoder_difference']:+.{digits}f} "
             f"± {found['encoder_difference_ci95']:.{digits}f})"

@@ -48,6 +48,9 @@ class Data:
     """Side of the square images in pixels, at least 16; empty: the data set's own."""
     train_split: Text = "train"
     """Split to train on."""
+    classes: Annotated[Whole | None, at_least(2)] = None
+    """Train on so many classes alone (of a mixture: of each data set), the first of a shuffle by the seed, so
+    that those of a smaller number are among those of a larger one; empty: on all."""
     validation_split: Text = "val"
     """Split on which the best weights are chosen."""
     rotated_classes: Switch = False

@@ -29,7 +29,7 @@ def not_empty(value: str) -> str:
 
 @section("inner")
 class Inner:
-    """The inner loop: gradient steps on the deviations alone."""
+    """The inner loop: gradient steps on the deviations alone (or, to compare, on all weights)."""
 
     steps: Annotated[Whole, at_least(0)] = 0
     """Steps per task in training; 0: no inner loop."""
@@ -43,6 +43,9 @@ class Inner:
     """One step size per site, or one per feature map."""
     per_step: Switch = True
     """Step sizes of their own for each step."""
+    adapts: Literal["film", "all"] = "film"
+    """What steps move: the deviations; all: the backbone's own weights in their place, as MAML does, one task
+    at a time. Such a learner is trained and scored, to compare; its tasks can't be kept or exported."""
     first_order: Switch = False
     """Treat the inner gradient as a constant: cheaper, a little less accurate."""
     views: Annotated[Whole, at_least(0)] = 1

@@ -6,7 +6,7 @@ from pydantic import AfterValidator
 
 from metafilm import backbones, film, heads, norms
 from metafilm.backbones.mlp import ACTIVATIONS
-from metafilm.conditioning import DECODERS, ENCODERS, POOLINGS
+from metafilm.conditioning import DECODERS, ENCODERS, MODULATIONS, POOLINGS
 from metafilm.config.messages import shown
 from metafilm.config.settings.checks import Number, OneOf, Switch, Text, Whole, above, at_least, between
 from metafilm.config.strict import section
@@ -74,6 +74,10 @@ class Film:
     )
     """Sites that may deviate per task: all, none, last, the last so many (last 8), or a list of their
     names."""
+    modulation: Annotated[Text, OneOf(MODULATIONS)] = "film"
+    """What deviates: gain and bias (film), the gain or the bias alone (gain, shift), a gain between 0 and 2
+    without a bias or with one (gated, bounded), or gain and bias as the encoder puts them out, without the 1
+    (raw), which the penalty then pulls to 0."""
 
 
 @section("encoder")
@@ -86,7 +90,8 @@ class Encoder:
     """support: from each task's support set; constant: one learned set of deviations for all tasks, the
     baseline that conditioning is held against (the encoder's other settings then say nothing)."""
     decoder: Annotated[Text, OneOf(DECODERS)] = "linear"
-    """From the task vector to a site's deviations; codebook: a soft-max of it mixes a few learned sets."""
+    """From the task vector to a site's deviations: linear, two layers (mlp2), three for each site (mlp), from
+    site to site (gru), or a soft-max that mixes a few learned sets (codebook)."""
     codes: Annotated[Whole, at_least(1)] = 8
     """Sets of deviations in the codebook."""
     width: Annotated[Whole, at_least(1)] = 64

@@ -207,3 +207,20 @@ def test_files_from_before_load(make_learner, tmp_path) -> None:
         again = load_learner(tmp_path / "old.safetensors")
         assert again.fingerprint() == learner.fingerprint()
         assert (again.backbone.pooling, again.backbone.pools) == ("flatten", 4)
+
+
+@pytest.mark.parametrize("pooling", ["flatten", "mean"])
+def test_a_site_on_the_features_has_nothing_after_it(pooling) -> None:
+    plain = Conv4((1, 32, 32), 3, pooling=pooling).eval()
+    x = torch.rand(4, 1, 32, 32)
+    with torch.no_grad():
+        features = plain(x)
+        network = film.insert(plain, ["features"])
+        assert film.sites(network) == {"features": network.out_features}
+        assert torch.equal(network(x), features)
+        given = {name: torch.randn(2, network.out_features) for name in film.names("features")}
+        gain, shift = given.values()
+        expected = (1 + gain).repeat_interleave(2, 0) * features + shift.repeat_interleave(2, 0)
+        with norms.layout(tasks=2):
+            torch.testing.assert_close(film.call(network, given, x), expected)
+            torch.testing.assert_close(film.call(network, given, network.stem(x)), expected)

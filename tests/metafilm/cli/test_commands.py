@@ -273,7 +273,7 @@ def test_help_of_each_action_on_data(action, capsys):
 
 
 def test_help_of_every_command(capsys):
-    for command in ("demo", "train", "eval", "predict", "data"):
+    for command in ("demo", "train", "sweep", "ablate", "eval", "predict", "data"):
         with pytest.raises(SystemExit) as caught:
             parse([command, "--help"])
         assert caught.value.code == 0 and f"metafilm {command}" in capsys.readouterr().out
@@ -281,7 +281,7 @@ def test_help_of_every_command(capsys):
 
 def test_options_are_spelled_with_hyphens(capsys):
     """In help, and wherever a message or a page names one."""
-    for command in ("demo", "train", "eval", "predict", "data"):
+    for command in ("demo", "train", "sweep", "ablate", "eval", "predict", "data"):
         with pytest.raises(SystemExit):
             parse([command, "--help"])
         assert not re.findall(r"--[a-z.-]*_[a-z_]*", capsys.readouterr().out)
@@ -299,7 +299,7 @@ def test_python_m_and_light_imports():
     """`import metafilm` and the command line's own start leave the heavy packages alone."""
     script = (
         "import sys, metafilm, episodes, metafilm.cli.commands\n"
-        "heavy = {'learn2learn', 'wandb', 'matplotlib', 'sklearn', 'torchvision', 'PIL', 'pooch'}\n"
+        "heavy = {'learn2learn', 'wandb', 'matplotlib', 'sklearn', 'torchvision', 'PIL', 'pooch', 'optuna'}\n"
         "print(sorted(heavy & set(sys.modules)))\n"
     )
     home = Path(__file__).parents[3]

@@ -98,11 +98,27 @@ def test_modulations(modulation) -> None:
     raw = network.decoder(code) * network.multiplier[network.owner]
     found = network(condition)
     gains = modulation != "shift"
-    assert set(found) == {
-        film.names(s)[i] for s in SITES for i in (0, 1) if (gains, modulation in ("film", "shift"))[i]
-    }
-    value = torch.cat(list(found.values()), 1)
-    torch.testing.assert_close(value, 2 * raw.sigmoid() - 1 if modulation == "gated" else raw)
+    biases = modulation not in ("gain", "gated")
+    kinds = [kind for kind, there in ((0, gains), (1, biases)) if there]
+    names = [film.names(site)[kind] for site in SITES for kind in kinds]
+    assert list(found) == names
+    features = [size for size in SITES.values() for _ in kinds]
+    maps = torch.rand(len(raw), 1, generator=torch.Generator().manual_seed(0))
+    for name, value in zip(names, raw.split(features, 1), strict=True):
+        if name.endswith(film.BIAS):
+            torch.testing.assert_close(found[name], value)
+            continue
+        gain = {"gated": 2 * value.sigmoid(), "bounded": 2 * value.sigmoid(), "raw": value}
+        torch.testing.assert_close((1 + found[name]) * maps, gain.get(modulation, 1 + value) * maps)
+
+
+def test_raw_gains_start_without_the_identity() -> None:
+    network, condition = made("classes", awake=False, modulation="raw")
+    found = network(condition)
+    whole = torch.cat([value + name.endswith(film.GAIN) for name, value in found.items()], 1)
+    torch.testing.assert_close(whole, network.decoder(network.encode(condition)))
+    network, condition = made("classes", awake=False, modulation="bounded")
+    assert not any(value.any() for value in network(condition).values())
 
 
 def test_gains_over_the_map_against_loops() -> None:

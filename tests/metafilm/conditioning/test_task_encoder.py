@@ -92,3 +92,12 @@ def test_errors() -> None:
     for setting in ("decoder", "pooling", "scale"):
         with pytest.raises(MetafilmError, match=f"unknown task encoder {setting} 'x'; expected one of"):
             TaskEncoder(6, SITES, **{setting: "x"})
+
+
+def test_what_a_modulation_leaves_alone_is_zero() -> None:
+    for modulation, moving in (("gain", "gamma"), ("shift", "beta"), ("film", "delta"), ("raw", "delta")):
+        found = encoder(modulation=modulation)(MEMBERS)
+        assert [(name, tuple(value.shape)) for name, value in found.items()] == [
+            (name, (2, size)) for name, size in zip(NAMES, SIZES, strict=True)
+        ]
+        assert {name for name, value in found.items() if value.any()} == {n for n in NAMES if moving in n}

@@ -16,6 +16,7 @@ from episodes import ClassPool, EpisodeSampler
 from episodes.datasets import omniglot
 from metafilm.config import sources as data
 from metafilm.config.config import Config
+from metafilm.errors import MetafilmError
 
 ROOT = Path(__file__).parents[3]
 
@@ -268,3 +269,22 @@ assert main(["data", "list"]) == 0 and main(["data", "check", "lines"]) == 0
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT)
     assert ran.returncode == 0, ran.stderr
     assert "lines made up" in " ".join(ran.stdout.split()) and "nothing to check" in ran.stdout
+
+
+def test_some_classes_are_the_first_of_a_shuffle(config, pool) -> None:
+    def trained_on(count, seed=0, **changes):
+        few = replace(config, seed=seed, data=replace(config.data, classes=count, **changes))
+        return data.load_pools(few, "train")[0].class_names
+
+    assert trained_on(None) == pool.class_names
+    kept = [set(trained_on(count)) for count in (2, 4, 7)]
+    assert [len(names) for names in kept] == [2, 4, 7] and kept[0] < kept[1] < kept[2]
+    assert list(trained_on(4)) == sorted(trained_on(4)) == list(trained_on(4))
+    assert len({trained_on(3, seed) for seed in range(5)}) > 1
+    turned = trained_on(2, rotated_classes=True)
+    assert len(turned) == 8 and {name.rpartition("/")[0] for name in turned} == kept[0]
+    few = replace(config, data=replace(config.data, classes=2))
+    assert data.evaluation_source(few, "val", ways=2).pools[0] is pool  # training's classes alone are fewer
+    assert data.evaluation_source(few, "train", ways=2).pools[0].class_names == trained_on(2)
+    with pytest.raises(MetafilmError, match=r"--data.classes is 8, but .* has 7 classes.* at most 7"):
+        trained_on(8)

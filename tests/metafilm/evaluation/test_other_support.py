@@ -8,7 +8,7 @@ import torch
 from episodes import ClassPool, Episode, EpisodeSampler
 from episodes.datasets.sinusoids import SinusoidSampler
 from metafilm import MetafilmError
-from metafilm.evaluation import other_support
+from metafilm.evaluation import evaluate, other_support
 from metafilm.evaluation.other_support import PATIENCE, WHOLE, OtherDomain, OtherSupport
 
 
@@ -123,3 +123,22 @@ def test_several_shapes(pool) -> None:
     sampler = EpisodeSampler(pool, (2, 3), 1, 1, 0)
     with pytest.raises(MetafilmError, match="another support needs tasks of one shape"):
         OtherSupport(sampler).of(Episode.cat([sampler[i] for i in range(40) if sampler[i].ways == 2]))
+
+
+def test_the_mean_over_tasks_in_the_place_of_each_ones_own(make_learner, sampler) -> None:
+    learner = make_learner(dtype=torch.float32)
+    encoder = learner.encoder
+    found = evaluate(learner, sampler, 4, encoder_support="mean", progress=False)
+    assert learner.encoder is encoder
+    assert found["accuracy_own_support"] == evaluate(learner, sampler, 4, progress=False)["accuracy"]
+    assert found["encoder_support"] == "mean" and found["encoder_shared_classes"] == 0
+    with torch.no_grad():
+        given = [learner.eval().encoded(sampler.batch([number]))[0] for number in range(4, 4 + 64)]
+        mean = {name: torch.stack([films[name][0] for films in given]).mean(0) for name in given[0]}
+        right = []
+        for number in range(4):
+            episode = sampler.batch([number])
+            films = {name: value.unsqueeze(0) for name, value in mean.items()}
+            logits, _ = next(learner.predictions(episode, [films]))
+            right.append((logits.argmax(-1) == episode.query_labels).double().mean().item())
+    assert found["accuracy"] == pytest.approx(100 * sum(right) / 4)

@@ -125,6 +125,24 @@ def test_weights_are_read_when_a_run_begins_and_not_when_its_own_are_loaded(tmp_
             {"inner": {"steps": 1, "optimiser": "adam"}, "outer": {"compile": True}},
             "outer.compile traces plain inner steps alone",
         ),
+        ({"film": {"modulation": "twice"}}, "film.modulation twice is unknown"),
+        ({"film": {"modulation": "bounded"}, "inner": {"steps": 1}}, "film.modulation bounded keeps bounds"),
+        (
+            {"film": {"modulation": "raw"}, "encoder": {"enabled": False}, "inner": {"steps": 1}},
+            "film.modulation raw needs a task encoder",
+        ),
+        (
+            {"film": {"modulation": "gain"}, "encoder": {"kind": "constant"}},
+            "film.modulation gain needs a task encoder",
+        ),
+        (
+            {"film": {"modulation": "gain"}, "outer": {"compile": True}},
+            "outer.compile knows --film.modulation film alone",
+        ),
+        (
+            {"data": {"name": "sinusoids", "classes": 8}, "head": {"name": "regression"}},
+            "data.classes must be empty for functions",
+        ),
     ],
 )
 def test_settings_that_do_not_fit(settings, message) -> None:

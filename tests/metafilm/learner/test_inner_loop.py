@@ -123,3 +123,14 @@ def test_the_proximal_term_pulls_towards_the_start() -> None:
     for name, value in held.items():
         torch.testing.assert_close(free[name], targets[name], rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(value, (targets[name] + start[name]) / 2, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("modulation", "moving"), [("gain", "gamma"), ("shift", "beta"), ("raw", "delta")])
+def test_a_modulation_says_what_moves(modulation, moving) -> None:
+    start, targets = problem()
+    whole = InnerLoop(SITES, 2, 0.1)
+    found = list(InnerLoop(SITES, 2, 0.1, modulation=modulation)(start, quadratic(targets), 2))[-1]
+    expected = list(whole(problem()[0], quadratic(targets), 2))[-1]
+    assert list(found) == whole.names
+    for name, value in found.items():
+        torch.testing.assert_close(value, expected[name] if moving in name else start[name])

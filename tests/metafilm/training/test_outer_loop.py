@@ -19,6 +19,10 @@ def test_penalty_and_sizes() -> None:
     films = {"a": torch.tensor([[1.0, 2.0], [0.0, 0.0]]), "b": torch.tensor([[3.0], [1.0]])}
     assert penalty(films) == pytest.approx((1 + 4 + 9 + 1) / 6)
     assert penalty({}) == 0.0
+    of_gains = {"a.film.delta_gamma": torch.tensor([[-1.0, 0.0]]), "a.film.delta_beta": torch.ones(1, 2)}
+    assert penalty(of_gains) == pytest.approx(3 / 4) and penalty(of_gains, raw=True) == pytest.approx(3 / 4)
+    of_gains["a.film.delta_gamma"] -= 1
+    assert penalty(of_gains, raw=True) == pytest.approx((1 + 0 + 1 + 1) / 4)
     assert sizes(films) == pytest.approx({"a": (5 / 4) ** 0.5, "b": 5**0.5})
 
 

@@ -1,0 +1,44 @@
+"""`metafilm sweep`: search settings on validation classes."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from metafilm.config import Config
+from metafilm.laboratory import Plan, StudyFolder, conclude, parse_space, sweep
+
+
+def search(
+    config: Config,
+    searched: Sequence[str],
+    run_dir: Path | None,
+    *,
+    trials: int,
+    workers: int,
+    sampler: str,
+    pruner: str,
+    startup: int,
+    data_root: Path | None,
+    command: str,
+) -> int:
+    """Sweep, or go on with a sweep, and print its table; 130 after Ctrl-C, once every training has written
+    its checkpoint. Raises ConfigError, MetafilmError and EpisodesError, see `metafilm.laboratory`."""
+    plan = Plan(config, parse_space(searched, config), sampler, pruner, startup)
+    path = run_dir or Path("runs") / f"{config.name}-sweep{'' if sampler == 'tpe' else f'-{sampler}'}"
+    folder = StudyFolder.open(path, plan)
+    there = len(folder.trials())
+    print(f"sweeping {config.name} in {path}" + (f", which has {there} trials" if there else ""))
+    for name, wanted in plan.space.items():
+        print(f"  {name} = {wanted}")
+    interrupted = False
+    try:
+        sweep(folder, trials, workers, data_root)
+    except KeyboardInterrupt:
+        interrupted = True
+    print("\n".join(conclude(folder, command)))
+    if interrupted:
+        print(f"interrupted; the same command goes on in {path}", file=sys.stderr)
+        return 130
+    return 0

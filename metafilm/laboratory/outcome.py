@@ -1,0 +1,127 @@
+"""What came of a sweep: a table of its trials, the best one's settings, how much each setting mattered."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from typing import TYPE_CHECKING, Any
+
+from metafilm.laboratory.drawing import bars, write_svg
+from metafilm.laboratory.space import with_values
+from metafilm.laboratory.study import StudyFolder
+from metafilm.storage.atomic import atomic_write, finite
+
+if TYPE_CHECKING:
+    from optuna.trial import FrozenTrial
+
+SHOWN = 10  # trials of the table
+FEWEST = 4  # finished trials from which importances are more than chance
+STATES = {"COMPLETE": "done", "PRUNED": "given up", "FAIL": "failed", "RUNNING": "under way"}
+
+
+def conclude(folder: StudyFolder, command: str) -> list[str]:
+    """Write trials.json, best.yaml and importance.svg as far as the trials go.
+
+    Args:
+        command: that made the sweep, for the record.
+
+    Returns:
+        The lines of the table, and where to go from it.
+    """
+    ranked = _ranked(folder)
+    written = {"command": command, **folder.plan.to_dict(), "measure": folder.plan.measure}
+    written |= {"split": folder.plan.config.data.validation_split, "trials": [_record(t) for t in ranked]}
+    atomic_write(folder.trials_file, (json.dumps(finite(written), indent=2) + "\n").encode())
+    lines = _table(folder, ranked)
+    done = [trial for trial in ranked if trial.state.name == "COMPLETE"]
+    if not done:
+        return [*lines, "no trial is done yet"]
+    best = with_values(folder.plan.config, done[0].params)
+    atomic_write(folder.best_file, best.to_yaml().encode())
+    importances = importance(folder)
+    if importances:
+        write_svg(bars(importances, "share of the differences in validation"), folder.importance_file)
+        lines += [f"how much each setting mattered: {folder.importance_file}"]
+    else:
+        lines += [f"too few trials that differ ({len(done)} done) to say which setting mattered"]
+    lines += [f"settings of the best, to train it anew or longer: {folder.best_file}"]
+    lines += [f"score it on test classes, once: metafilm eval {folder.trial_path(done[0].number)}"]
+    return lines
+
+
+def importance(folder: StudyFolder) -> dict[str, float]:
+    """Setting -> share of the differences between finished trials that it explains (PED-ANOVA: Watanabe et
+    al., IJCAI 2023, arXiv:2304.10255); empty where they are too few or all alike."""
+    import optuna
+
+    done = folder.trials(optuna.trial.TrialState.COMPLETE)
+    if len(done) < FEWEST or len({trial.value for trial in done}) < 2:
+        return {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of trials too few for the quantiles that it likes
+        try:
+            return optuna.importance.get_param_importances(folder.study)
+        except (ValueError, RuntimeError):
+            return {}
+
+
+def _ranked(folder: StudyFolder) -> list[FrozenTrial]:
+    """Best first: those done, those given up by what they had reached, the rest."""
+    order = list(STATES)
+    sign = -1 if folder.plan.direction == "maximize" else 1
+
+    def key(trial: FrozenTrial) -> tuple[int, float, int]:
+        state = trial.state.name
+        value = trial.value if state in ("COMPLETE", "PRUNED") and trial.value is not None else None
+        return order.index(state) if state in order else len(order), sign * (value or 0.0), trial.number
+
+    return sorted(folder.trials(), key=key)
+
+
+def _record(trial: FrozenTrial) -> dict[str, Any]:
+    validations = {str(step): value for step, value in sorted(trial.intermediate_values.items())}
+    return {
+        "trial": trial.number,
+        "state": STATES.get(trial.state.name, trial.state.name.lower()),
+        "validation": trial.value if trial.state.name in ("COMPLETE", "PRUNED") else None,
+        "settings": trial.params,
+        "validations": validations,
+        **trial.user_attrs,
+    }
+
+
+def _table(folder: StudyFolder, ranked: list[FrozenTrial]) -> list[str]:
+    counts = {word: sum(trial.state.name == state for trial in ranked) for state, word in STATES.items()}
+    said = ", ".join(f"{count} {word}" for word, count in counts.items() if count)
+    plan = folder.plan
+    head = f"sweep of {plan.config.name}, {plan.sampler}: {said or 'no trials'}"
+    names = {name: name.rpartition(".")[2] for name in plan.space}
+    if len(set(names.values())) < len(names):
+        names = {name: name for name in names}
+    rows = [["trial", plan.measure, "training", "at", "state", *names.values()]]
+    for trial in ranked[:SHOWN]:
+        facts = trial.user_attrs
+        score = "–" if trial.value is None else f"{trial.value:.4g}"
+        if trial.value is not None and facts.get("ci95") is not None and trial.state.name == "COMPLETE":
+            score += f" ± {facts['ci95']:.2g}"
+        known, at = facts.get("training_classes"), facts.get("best_iteration", "–")
+        rows.append(
+            [
+                str(trial.number),
+                score,
+                "–" if known is None else f"{known:.4g}",
+                str(at),
+                STATES.get(trial.state.name, "waits"),
+                *(_short(trial.params[name]) for name in names),
+            ]
+        )
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [
+        "  " + "  ".join(word.ljust(width) for word, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
+    return [head, *lines]
+
+
+def _short(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

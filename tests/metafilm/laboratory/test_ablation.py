@@ -1,0 +1,141 @@
+"""The laboratory: every arm is possible, trained once, scored, resumed, and shown."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import yaml
+
+from metafilm.cli import main
+from metafilm.config import load_config
+from metafilm.errors import ConfigError, MetafilmError, RunError
+from metafilm.laboratory import QUESTIONS, Ablation, Arm, Base, Job, ablation, answers, jobs, tables
+from metafilm.storage.run import RunDirectory
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*overfits its training classes:UserWarning")
+
+
+@pytest.fixture
+def base(tiny, tmp_path) -> Base:
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(tiny.to_dict()))
+    return Base(str(tmp_path / "tiny.yaml"), tiny)
+
+
+@pytest.mark.parametrize("name", ["laboratory_omniglot", "laboratory_miniimagenet"])
+def test_every_arm_of_the_shipped_laboratory_is_possible(name) -> None:
+    found = jobs([Base(name, load_config(name))], tuple(QUESTIONS), [8, None], [0, 1])
+    assert {job.question for job in found} == set(QUESTIONS)
+    places = {}
+    for job in found:
+        config = job.config.validate()
+        assert config.data.classes == job.classes and config.seed == job.seed
+        assert places.setdefault(job.training, config) == config, "one folder for two trainings"
+    assert len(places) < len(found)  # what several questions ask is trained once
+    decays = {job.arm.name for job in found if job.question == "penalty" and not job.changes}
+    assert decays == {"penalty 0.01"}  # the base's own
+    sites = [job.config.film.sites for job in found if job.question == "sites" and job.seed == 0]
+    assert "all" in sites and ("features",) in sites and ("blocks.2.norm",) in sites
+    assert {job.arm.support for job in found if job.question == "deviations"} == {"own", "mean", "shuffled"}
+
+
+def test_questions_and_names_that_are_none(tiny) -> None:
+    with pytest.raises(MetafilmError, match="no question 'penality'; did you mean penalty"):
+        jobs([Base("tiny", tiny)], ["penality"], [8], [0])
+    with pytest.raises(MetafilmError, match="two configurations have one name"):
+        jobs([Base("a", tiny), Base("b", tiny)], ["penalty"], [8], [0])
+    bounded = replace(tiny, inner=replace(tiny.inner, steps=1))
+    arms = jobs([Base("a", bounded)], ["modulation"], [8], [0])
+    with pytest.raises(ConfigError, match=r"--film\.modulation bounded"):
+        _ = [job.config for job in arms]
+    blind = replace(tiny, encoder=replace(tiny.encoder, enabled=False))
+    assert [job.arm.name for job in jobs([Base("a", blind)], ["deviations"], [8], [0])] == ["its own"]
+
+
+@pytest.mark.slow
+def test_the_command_trains_scores_and_draws(base, tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    one = replace(QUESTIONS["penalty"], arms=lambda _: [Arm("none", {"outer.penalty": 0.0})])
+    monkeypatch.setitem(QUESTIONS, "penalty", one)
+    words = "ablate tiny.yaml --questions penalty deviations --classes 4 0 --episodes 4 --iterations 2"
+    assert main([*words.split(), "--list"]) == 0
+    assert "8 arms, 4 trainings" in capsys.readouterr().out and not (tmp_path / "runs").exists()
+    assert main(words.split()) == 0
+    shown = capsys.readouterr().out
+    folder = tmp_path / "runs" / "ablation"
+    table = (folder / "table.md").read_text()
+    assert table in shown and "| arm | 4 classes | all classes |" in table
+    assert QUESTIONS["deviations"].title in table and "another task's" in table
+    assert (folder / "tiny.svg").read_text().startswith("<?xml")
+    records = json.loads((folder / "records.json").read_text())
+    assert len(records) == 8
+    for record in records:
+        assert record["gap"] == pytest.approx(record["training_classes_accuracy"] - record["accuracy"])
+        assert record["split"] == "val" and record["episodes"] == 4 and record["protocol"] == "inductive"
+        assert record["hardware"] and record["wall_seconds"] > 0 and "validation_accuracy" in record["last"]
+        assert record["settings"]["outer"]["iterations"] == 2
+        assert record["settings"]["data"]["classes"] == record["classes"]
+    first = next(r for r in records if r["changes"] and r["classes"] == 4)
+    place = folder / "tiny" / "classes-004" / "outer.penalty=0.0-seed0"
+    wanted = "metafilm train tiny.yaml --outer.iterations 2 --data.classes 4 --outer.penalty 0.0 --run-dir"
+    assert first["train_command"] == f"{wanted} {place.relative_to(tmp_path)}"
+    # the commands of a record are the ones that made it
+    assert main(first["train_command"].split()[1:]) == 0
+    assert main(first["command"].split()[1:]) == 0
+    assert json.loads((folder / "records.json").read_text()) == records
+    assert main([*words.split(), "--classes", "1"]) == 2
+    assert main([*words.split(), "--classes", "400"]) == 2
+    assert "--data.classes is 400" in capsys.readouterr().err
+
+
+def test_an_ablation_goes_on_where_it_was_stopped(base, tmp_path, monkeypatch) -> None:
+    """Stopped within the second training: the first is not done again, the second not from its start."""
+    wanted = [Job(base, "penalty", Arm(f"{value}", {"outer.penalty": value}), 5, 0) for value in (0.0, 0.5)]
+    plain, trained = ablation.train, []
+
+    def stopping(config, run, tracker, *args, **named):
+        trained.append(config.outer.penalty)
+
+        def stop(record):
+            if len(trained) == 2:
+                raise KeyboardInterrupt
+            return False
+
+        return plain(config, run, tracker, *args, **named, validated=stop)
+
+    monkeypatch.setattr(ablation, "train", stopping)
+    with Ablation(tmp_path / "lab", 4) as folder, pytest.raises(KeyboardInterrupt):
+        list(folder.run(wanted, progress=False))
+    second = RunDirectory(tmp_path / "lab" / wanted[1].training)
+    assert second.load_checkpoint()["iteration"] == 2 and second.read_results() is None
+    with Ablation(tmp_path / "lab", 4) as folder:
+        assert [folder.done(job) is not None for job in wanted] == [True, False]
+        with pytest.raises(RunError, match="in use"), Ablation(tmp_path / "lab", 4):
+            pass
+        found = list(folder.run(wanted, progress=False))
+    assert trained == [0.0, 0.5, 0.5]
+    assert [record["changes"] for _, record in found] == [{"outer.penalty": 0.0}, {"outer.penalty": 0.5}]
+    assert [r["iteration"] for r in second.read_metrics() if "gap" in r] == [2, 4, 6]
+    with Ablation(tmp_path / "lab", 5) as folder:  # other episodes: scored anew, not trained anew
+        assert folder.done(wanted[0]) is None
+        list(folder.run(wanted, progress=False))
+    assert len(trained) == 3
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("")
+    with pytest.raises(RunError, match=r"no ablation's folder.*thesis\.tex"), Ablation(tmp_path / "mine"):
+        pass
+
+
+def test_answers_are_means_over_seeds(base) -> None:
+    def one(seed: int, value: float, failed=None) -> tuple[Job, dict]:
+        job = Job(base, "penalty", Arm("none", {"outer.penalty": 0.0}), 8, seed)
+        half = {"ci95": 3.0, "gap_ci95": 4.0}
+        scores = {"measure": "accuracy", "accuracy": value, "training_classes_accuracy": 90.0, **half}
+        return job, scores | {"gap": 90.0 - value, "failed": failed}
+
+    said = answers([one(0, 60.0), one(1, 70.0), one(2, 0.0, "diverged")])
+    assert said["tiny"]["penalty"]["none"][8] == pytest.approx(
+        {"new": 65, "known": 90, "gap": 25, "seeds": 2, "new_ci95": 4.5**0.5, "gap_ci95": 8**0.5}
+    )
+    assert "| none | 65.00 ± 2.12 (90.00, +25.00) |" in tables(said, 3) and "3 arms are not" in tables(
+        said, 3
+    )

@@ -1,0 +1,205 @@
+"""Sweeps: trials that several processes share, that survive kill -9, and that are given up early."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+
+from metafilm.cli import main
+from metafilm.config import Config
+from metafilm.errors import MetafilmError, RunError
+from metafilm.laboratory import Choice, Plan, Range, StudyFolder, study, sweep
+from metafilm.laboratory.space import with_values
+from metafilm.storage.run import RunDirectory
+from metafilm.training.run import train
+
+optuna = pytest.importorskip("optuna", reason="optuna is not installed (the extra `sweep`)")
+
+ROOT = Path(__file__).parents[3]
+pytestmark = pytest.mark.filterwarnings("ignore:.*overfits its training classes:UserWarning")
+SPACE = {"outer.penalty": Range(1e-3, 1.0, log=True), "encoder.decoder": Choice(("linear", "gru"))}
+
+
+class Nowhere:
+    def log(self, record) -> None: ...
+
+
+def longer(config: Config, iterations: int) -> Config:
+    return replace(config, outer=replace(config.outer, iterations=iterations))
+
+
+def settled(folder: StudyFolder) -> list[tuple]:
+    return [(t.number, t.state.name, t.value, t.params) for t in folder.trials()]
+
+
+@pytest.mark.slow
+def test_a_sweep_and_its_table(tiny, tmp_path, capsys, monkeypatch) -> None:
+    """From the command line: all trials, the configuration's own values first, and what is written."""
+    monkeypatch.chdir(tmp_path)
+    Path("tiny.yaml").write_text(yaml.safe_dump(tiny.to_dict()))
+    command = "sweep tiny.yaml --search outer.penalty=1e-3..1:log encoder.decoder=linear,gru --trials 4 "
+    command += "--pruner none --outer.iterations 4 --startup 2"
+    assert main(command.split()) == 0
+    shown = capsys.readouterr().out
+    assert "sweep of tiny, tpe: 4 done" in shown and "penalty" in shown and "metafilm eval" in shown
+    found = json.loads(Path("runs/tiny-sweep/trials.json").read_text())
+    assert found["command"] == f"metafilm {command}" and found["split"] == "val"
+    trials = found["trials"]
+    scores = [trial["validation"] for trial in trials]
+    assert scores == sorted(scores, reverse=True)
+    first = next(trial for trial in trials if trial["trial"] == 0)
+    assert first["settings"] == {"outer.penalty": 0.01, "encoder.decoder": "linear"}
+    assert set(first["validations"]) == {"2", "4"} and first["environment"]["hardware"]
+    best = Config.from_yaml("runs/tiny-sweep/best.yaml")
+    run = RunDirectory(f"runs/tiny-sweep/trials/{trials[0]['trial']:04}")
+    assert best == replace(run.config(), name="tiny") and best.outer.iterations == 4
+    assert run.read_results()["best_validation"] == trials[0]["validation"] and run.model_file.is_file()
+    assert Path("runs/tiny-sweep/importance.svg").read_text().startswith("<?xml")
+    assert main(command.split()) == 0  # all is there: nothing is trained
+    assert json.loads(Path("runs/tiny-sweep/trials.json").read_text()) == found
+    assert main([*command.split(), "--sampler", "random", "--run-dir", "runs/tiny-sweep"]) == 2
+    assert "--sampler is random, was tpe" in capsys.readouterr().err
+
+
+def test_random_proposals_depend_on_seed_and_number_alone(tiny, tmp_path) -> None:
+    def drawn(name: str, sampler: str, pause: bool, seed: int = 0) -> list[dict]:
+        plan = Plan(replace(tiny, seed=seed), SPACE, sampler)
+        folder = StudyFolder.open(tmp_path / name, plan)
+        for _ in range(3):
+            if pause:  # as another process would
+                folder = StudyFolder.open(tmp_path / name, plan)
+            claimed = folder.claim(3)
+            assert claimed is not None
+            claimed.run.close()
+            folder.finish(claimed.id, claimed.number, "COMPLETE", 50.0)
+        assert folder.claim(3) is None
+        return [trial.params for trial in folder.trials()]
+
+    whole, parts = drawn("a", "random", False), drawn("b", "random", True)
+    assert whole == parts and len({str(values) for values in whole}) == 3
+    assert drawn("c", "random", False, seed=1)[1:] != whole[1:]
+    assert drawn("d", "tpe", True)[0] == whole[0]  # the configuration's own
+
+
+def test_what_a_dead_process_left_is_taken_up_and_what_a_living_one_has_is_not(tiny, tmp_path) -> None:
+    plan = Plan(tiny, SPACE)
+    folder, other = (StudyFolder.open(tmp_path / "sweep", plan) for _ in range(2))
+    mine = folder.claim(2)
+    theirs = other.claim(2)
+    assert mine is not None and theirs is not None and (mine.number, theirs.number) == (0, 1)
+    assert folder.claim(2) is None  # two are begun, both by the living
+    theirs.run.close()  # as the system does for a process that dies
+    again = folder.claim(2)
+    assert again is not None and again.number == 1 and again.config == theirs.config
+    half = folder.study.ask()  # a process that died before its settings were drawn
+    assert other.claim(2) is None
+    assert folder.study.trials[half.number].state.name == "FAIL" and len(folder.trials()) == 2
+    mine.run.close(), again.run.close()
+
+
+def test_a_trial_worse_than_the_median_is_given_up(tiny, tmp_path) -> None:
+    """Earlier trials that no tiny training can reach: the first judged validation ends it."""
+    plan = Plan(tiny, SPACE, "random", startup=2)
+    folder = StudyFolder.open(tmp_path / "sweep", plan)
+    for penalty in (0.1, 0.2):
+        folder.study.add_trial(
+            optuna.create_trial(
+                params={"outer.penalty": penalty, "encoder.decoder": "gru"},
+                distributions=study.distributions(SPACE),
+                intermediate_values={2: 101.0, 4: 101.0, 6: 101.0},
+                value=101.0,
+            )
+        )
+    sweep(folder, 3, progress=False)
+    given_up = folder.trials()[0]  # the configuration's own values waited before these were added
+    assert given_up.state.name == "PRUNED" and list(given_up.intermediate_values) == [2]
+    run = RunDirectory(folder.trial_path(given_up.number))
+    assert run.read_results()["iterations"] == 2 < tiny.outer.iterations
+    unjudged = StudyFolder.open(tmp_path / "other", replace(plan, pruner="none"))
+    sweep(unjudged, 1, progress=False)
+    assert unjudged.trials()[0].state.name == "COMPLETE"
+
+
+def test_a_trial_that_fails_is_one_of_many(tiny, tmp_path, capsys) -> None:
+    space = {"outer.learning_rate": Choice((1e-3, 1e30)), "outer.penalty": Choice((0.0, 0.5))}
+    config = replace(tiny, outer=replace(tiny.outer, warmup=0, clip_norm=0.0))
+    folder = StudyFolder.open(tmp_path / "sweep", Plan(config, space, "random"))
+    folder.study.enqueue_trial({"outer.learning_rate": 1e30, "outer.penalty": 0.0})
+    sweep(folder, 2, progress=False)
+    ended = {trial.state.name: trial for trial in folder.trials()}
+    assert set(ended) == {"COMPLETE", "FAIL"}
+    assert "the outer" in ended["FAIL"].user_attrs["reason"]
+    assert "failed:" in capsys.readouterr().out
+
+
+def test_other_folders_and_missing_packages_are_refused(tiny, tmp_path, monkeypatch) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("")
+    with pytest.raises(RunError, match=r"no sweep's folder.*thesis\.tex"):
+        StudyFolder.open(tmp_path / "mine", Plan(tiny, SPACE))
+    StudyFolder.open(tmp_path / "sweep", Plan(tiny, SPACE))
+    with pytest.raises(RunError, match=r"--outer\.iterations is 7, was 6"):
+        StudyFolder.open(tmp_path / "sweep", Plan(longer(tiny, 7), SPACE))
+    with pytest.raises(RunError, match="--search is"):
+        StudyFolder.open(tmp_path / "sweep", Plan(tiny, {"inner.steps": Range(0, 1)}))
+    with pytest.raises(MetafilmError, match=r'nothing_such not installed; pip install "metafilm\[sweep\]"'):
+        study.require_optuna(("optuna", "nothing_such"))
+    for name, value in (("--trials", "0"), ("--workers", "0")):
+        assert main(["sweep", "demo", name, value, "--run-dir", str(tmp_path / "none")]) == 2
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.slow
+def test_kill_9_loses_no_trial(tiny, tmp_path) -> None:
+    """The trial that was under way goes on from its checkpoint, to the last bit of the one never killed."""
+    config = longer(tiny, 30)
+    config = replace(config, evaluation=replace(config.evaluation, every=15))
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(config.to_dict()))
+    words = "sweep tiny.yaml --search outer.penalty=1e-3..1:log --trials 2 --sampler random --run-dir sweep"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "metafilm", *words.split()],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdout=subprocess.DEVNULL,
+    )
+    try:
+        under_way = RunDirectory(tmp_path / "sweep" / "trials" / "0001")
+        deadline = time.monotonic() + 120
+        while not under_way.checkpoint_file.is_file():
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.01)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert under_way.read_results() is None, "killed too late to show anything"
+    folder = StudyFolder.open(
+        tmp_path / "sweep", Plan(config, {"outer.penalty": Range(1e-3, 1.0, log=True)}, "random")
+    )
+    assert [trial.state.name for trial in folder.trials()] == ["COMPLETE", "RUNNING"]
+    sweep(folder, 2, progress=False)
+    assert [trial.state.name for trial in folder.trials()] == ["COMPLETE", "COMPLETE"]
+    trial = folder.trials()[1]
+    whole = with_values(config, trial.params, name=under_way.config().name)
+    with RunDirectory.open(tmp_path / "whole", whole) as run:
+        results = train(whole, run, Nowhere(), progress=False)
+    assert trial.value == results["best_validation"]
+    assert under_way.model_file.read_bytes() == run.model_file.read_bytes()
+
+
+@pytest.mark.slow
+def test_two_workers_share_a_study(tiny, tmp_path) -> None:
+    plan = Plan(tiny, SPACE, "random", "none")
+    folder = StudyFolder.open(tmp_path / "shared", plan)
+    sweep(folder, 6, workers=2, progress=False)
+    alone = StudyFolder.open(tmp_path / "alone", plan)
+    sweep(alone, 6, progress=False)
+    assert settled(folder) == settled(alone)
+    workers = {json.dumps(trial.user_attrs["process"]) for trial in folder.trials()}
+    assert len(workers) == 2
