@@ -43,7 +43,11 @@ def plain_loss(loop: OuterLoop, iteration: int) -> torch.Tensor:
     with norms.layout(1):
         features = learner.backbone((images - learner.mean) / learner.std)
     losses = [
-        F.cross_entropy(loop.plain.classifier(one.unsqueeze(0)), batch.class_ids[0][label].unsqueeze(0))
+        F.cross_entropy(
+            loop.plain.classifier(one.unsqueeze(0)),
+            batch.class_ids[0][label].unsqueeze(0),
+            label_smoothing=loop.config.pretrain.label_smoothing,
+        )
         for one, label in zip(features, labels, strict=True)
     ]
     assert len(losses) == loop.config.outer.plain
@@ -56,7 +60,7 @@ def test_gradient_is_that_of_the_sum(make_learner, make_episode, outer_loss, sou
     learner = make_learner(
         backbone={"norm": norm},
         inner={"steps": 1},
-        pretrain={"classifier": kind},
+        pretrain={"classifier": kind, "label_smoothing": 0.1},
         outer={"plain": 12, "plain_weight": 0.7, "clip_norm": 0, "penalty": 0.1, "meta_batch": 3},
     ).train()
     loop = OuterLoop(learner, learner.config, source)
