@@ -12,6 +12,8 @@ from metafilm.learner.build import load_learner
 from scripts import cards
 from scripts.adaptation import parsed, rows
 from scripts.adapting.arms import NETWORKS
+from scripts.mixtures import ARMS as MIXTURES
+from scripts.mixtures import STYLES
 from scripts.probabilities import parsed as probabilities_options
 from scripts.probabilities import put
 from scripts.probabilities import record as probabilities
@@ -23,7 +25,7 @@ ALL = [
     for file in sorted((ROOT / "results").glob("*.json"))
     for row in json.loads(file.read_text())
 ]
-OTHERS = ("adaptation.json", "architectures.json", "probabilities.json")
+OTHERS = ("adaptation.json", "architectures.json", "compare.json", "probabilities.json")
 RECORDS = [(name, row) for name, row in ALL if name not in OTHERS]
 PROBABILITIES = [row for name, row in ALL if name == "probabilities.json"]
 ADAPTATION = [row for name, row in ALL if name == "adaptation.json"]
@@ -39,7 +41,7 @@ def test_there_are_results():
 
 @pytest.mark.parametrize(("name", "row"), RECORDS, ids=[f"{name}-{i}" for i, (name, _) in enumerate(RECORDS)])
 def test_record_is_complete_and_consistent(name, row):
-    measure = "mse" if name == "sinusoids.json" else "accuracy"
+    measure = "mse" if name in ("sinusoids.json", "functions.json") else "accuracy"
     assert set(row) >= KEYS | {measure, f"{measure}_by_step"}
     assert row["split"] == "test"
     assert row["protocol"] == "inductive"
@@ -49,6 +51,10 @@ def test_record_is_complete_and_consistent(name, row):
     assert len(row["commit"].removesuffix("-dirty")) == 40
     if name == "sinusoids.json":
         assert set(row["setting"]) == {"encoder", "inner_steps"}
+    if name == "functions.json":
+        assert set(row["setting"]) == {"kinds", "encoder", "inner_steps"} and row["queries"] == 5
+    if name == "styles.json":
+        assert row["setting"]["arm"] in MIXTURES["styles"] and row["style"] in STYLES
     if name == "criteria.json":
         assert row["setting"]["arm"] in CRITERIA_ARMS and len(row["by_domain"]) > 1
 

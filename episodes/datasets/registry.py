@@ -167,6 +167,15 @@ def _sinusoids(*, shots: int, queries: int, seed: int) -> Sampler:
     return SinusoidSampler(shots=shots, queries=queries, seed=seed)
 
 
+def _mixture(kinds: int) -> Callable[..., Sampler]:
+    def sampler(*, shots: int, queries: int, seed: int) -> Sampler:
+        from episodes.datasets.functions import FunctionsSampler
+
+        return FunctionsSampler(kinds, shots, queries, seed)
+
+    return sampler
+
+
 def _functions(name: str, description: str, sampler: Callable[..., Sampler]) -> DataSet:
     """The entry of a family of functions."""
 
@@ -233,5 +242,8 @@ DATASETS: dict[str, DataSet] = {
             ink=True,
         ),
         _functions("sinusoids", "generated sine curves for regression", _sinusoids),
+        _functions("functions-2", "generated sine curves and lines, with noise", _mixture(2)),
+        _functions("functions-3", "these and quadratic curves", _mixture(3)),
+        _functions("functions-5", "these, tanh and absolute values", _mixture(5)),
     )
 }

@@ -65,7 +65,7 @@ class SinusoidSampler(BaseSampler):
         if numbers.ndim != 1 or len(numbers) == 0 or numbers.min() < 0:
             raise EpisodesError(f"episode numbers are a non-empty list of integers from 0, got {indices!r}")
         draws = uniforms(self.seed, numbers, Stream.FUNCTION, (2,))
-        return _between(draws[:, 0], self.amplitude), _between(draws[:, 1], self.phase)
+        return between(draws[:, 0], self.amplitude), between(draws[:, 1], self.phase)
 
     def batch(self, indices: Sequence[int]) -> Episode:
         """The episodes of these numbers as one Episode of T = len(indices) tasks."""
@@ -76,23 +76,23 @@ class SinusoidSampler(BaseSampler):
             ("support", self.shots, Stream.SUPPORT_POINTS),
             ("query", self.queries, Stream.QUERY_POINTS),
         ):
-            x = _between(uniforms(self.seed, numbers, stream, (points,)), self.x_range)  # [T, points]
+            x = between(uniforms(self.seed, numbers, stream, (points,)), self.x_range)  # [T, points]
             y = amplitude[:, None] * np.sin(x - phase[:, None])
             if part == "support" and self.noise:
-                y = y + self.noise * _normal(uniforms(self.seed, numbers, Stream.NOISE, (points, 2)))
-            tensors[f"{part}_images"], tensors[f"{part}_labels"] = _column(x), _column(y)
+                y = y + self.noise * normal(uniforms(self.seed, numbers, Stream.NOISE, (points, 2)))
+            tensors[f"{part}_images"], tensors[f"{part}_labels"] = column(x), column(y)
         return Episode(**tensors, ways=0, index=torch.from_numpy(numbers.copy()))
 
 
-def _between(draws: NDArray[np.float64], bounds: tuple[float, float]) -> NDArray[np.float64]:
+def between(draws: NDArray[np.float64], bounds: tuple[float, float]) -> NDArray[np.float64]:
     return bounds[0] + draws * (bounds[1] - bounds[0])
 
 
-def _normal(draws: NDArray[np.float64]) -> NDArray[np.float64]:
+def normal(draws: NDArray[np.float64]) -> NDArray[np.float64]:
     """Standard normal numbers [...] from pairs of uniforms [..., 2] (Box and Muller, 1958)."""
     # 1 - u is in (0, 1], whose logarithm is finite.
     return np.sqrt(-2 * np.log1p(-draws[..., 0])) * np.cos(2 * np.pi * draws[..., 1])
 
 
-def _column(values: NDArray[np.float64]) -> Tensor:
+def column(values: NDArray[np.float64]) -> Tensor:
     return torch.from_numpy(values).float().unsqueeze(-1)

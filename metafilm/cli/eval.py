@@ -50,10 +50,12 @@ def records(
     allow_overlap: bool = False,
     data_root: Path | None = None,
     progress: bool | None = None,
+    per_task: list[list[float]] | None = None,
     **overrides: Any,
 ) -> list[dict[str, Any]]:
     """Score a trained learner on each of these data sets (None: its own); arguments as the options of
     `metafilm eval`, the same for all data sets; overrides: those of `metafilm.learner.overridden`.
+    per_task takes, for each data set, each task's score at the last stage.
 
     Returns for each what `metafilm.evaluation.evaluate` does (accuracy in percent, ci95, accuracy_by_step,
     gain_by_step, protocol, ...) and dataset, split, scheme, style, ways, shots, queries, seed, checkpoint,
@@ -100,6 +102,7 @@ def records(
         )
     found = []
     for position, (config, source) in enumerate(zip(configs, sources, strict=True)):
+        each: list[float] = []
         scores = evaluate(
             learner,
             source.sampler,
@@ -110,7 +113,10 @@ def records(
             gate=gate,
             progress=progress,
             other_domains=[other.sampler for other in sources[:position] + sources[position + 1 :]],
+            per_task=each,
         )
+        if per_task is not None:
+            per_task.append(each)
         described = description(config, source, learner, split, style, seed, data_root)
         described |= {"weights": weights, **judging(learner)}
         described |= {"checkpoint": str(model_path(run_or_name))}

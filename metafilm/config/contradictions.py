@@ -112,6 +112,8 @@ def of_head(
         yield "head.name", f"{head.name} does not fit --data.name {data.name}"
     if regression and outer.auxiliary:
         yield "outer.auxiliary", "must be 0 for functions: they have no classes to tell apart"
+    if regression and outer.label_smoothing:
+        yield "outer.label_smoothing", "must be 0 for functions, whose targets are no classes"
     if head.transform and not kind.uses_support:
         yield "head.transform", f"is for heads fitted to the support, not for {head.name}"
     for setting, name in (("head.name", head.name), ("head.blend", head.blend)):

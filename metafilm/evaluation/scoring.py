@@ -40,6 +40,7 @@ def evaluate(
     precision: str = "float32",
     gate: bool | None = None,
     other_domains: Sequence[Sampler] = (),
+    per_task: list[float] | None = None,
 ) -> dict[str, Any]:
     """Score a learner on episodes 0 ... ``episodes`` - 1 of a sampler.
 
@@ -58,6 +59,8 @@ def evaluate(
         precision: ``float32`` (the learner's own) or ``bfloat16``: the backbone under autocast.
         gate: True asks a gate even where the learner has none, False asks none; None: as the learner has it.
         other_domains: samplers of other data sets, for ``other-domain``; each in its turn.
+        per_task: takes each episode's score at the last stage, in their order: what two learners are compared
+            by on the same tasks.
 
     Returns:
         ``accuracy`` (percent; ``mse`` for regression) of the last stage, ``ci95``, ``accuracy_by_step``
@@ -145,6 +148,8 @@ def evaluate(
     stages = json.loads(group.send(json.dumps(stages).encode()))
     gathered = _gathered(scores, episodes, len(stages) + 2 * other_support + 1, group)
     rows, pools = [row[:-1] for row in gathered], [int(row[-1]) for row in gathered]
+    if per_task is not None:
+        per_task += [row[len(stages) - 1] for row in rows]
     measure = learner.head.metric
     found = summary(rows, measure, len(stages), by_stage) | {
         "stages": stages,

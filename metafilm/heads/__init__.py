@@ -4,6 +4,7 @@ from metafilm.heads.base import Head, State, prototypes, task_cross_entropy
 from metafilm.heads.blend import BlendHead
 from metafilm.heads.descriptors import DescriptorsHead
 from metafilm.heads.linear import LinearHead, RegressionHead
+from metafilm.heads.logistic import LogisticHead
 from metafilm.heads.prototype import CosineClassifier, CosineHead, PrototypeHead
 from metafilm.heads.reconstruction import ReconstructionHead
 from metafilm.heads.registry import HEADS, build
@@ -21,6 +22,7 @@ __all__ = [
     "FeatureTransform",
     "Head",
     "LinearHead",
+    "LogisticHead",
     "PrototypeHead",
     "ReconstructionHead",
     "RegressionHead",

@@ -8,6 +8,7 @@ from metafilm.heads.blend import BlendHead
 from metafilm.heads.descriptors import DescriptorsHead
 from metafilm.heads.linear import LinearHead, RegressionHead
 from metafilm.heads.local import LocalHead
+from metafilm.heads.logistic import LogisticHead
 from metafilm.heads.prototype import CosineHead, PrototypeHead
 from metafilm.heads.reconstruction import ReconstructionHead
 from metafilm.heads.ridge import RidgeHead
@@ -18,6 +19,7 @@ HEADS: dict[str, type[Head]] = {
     "cosine": CosineHead,
     "linear": LinearHead,
     "ridge": RidgeHead,
+    "logistic": LogisticHead,
     "descriptors": DescriptorsHead,
     "reconstruction": ReconstructionHead,
     "regression": RegressionHead,

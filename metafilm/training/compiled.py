@@ -19,7 +19,7 @@ from metafilm.config.config import Config
 from metafilm.errors import MetafilmError, first_line
 from metafilm.film import FilmDict
 from metafilm.learner.learner import MetaFiLM
-from metafilm.training.outer_gradient import auxiliary_loss, finite, merge, penalty, sizes
+from metafilm.training.outer_gradient import auxiliary_loss, finite, merge, penalty, sizes, smoothed_loss
 
 
 class CompiledGradient:
@@ -116,7 +116,8 @@ class CompiledGradient:
             films = {name: value - step_sizes[name] * gradients[name] for name, value in films.items()}
         x, first = (torch.cat((support, query)), shots) if self._reads_support else (query, 0)
         prediction, features = learner.predict_prepared(x, films, labels, ways, first)
-        parts = {"loss": learner.head.loss(prediction, query_labels).mean()}
+        smoothing = outer.label_smoothing
+        parts = {"loss": smoothed_loss(learner, prediction, query_labels, smoothing)}
         loss = parts["loss"]
         if films:
             parts["penalty"] = torch.as_tensor(penalty({n: v.unsqueeze(0) for n, v in films.items()}))
@@ -125,7 +126,7 @@ class CompiledGradient:
             known = torch.cat((labels, query_labels), 1)
             if own is not None and not learner.detach_encoder:
                 features, known = own, labels
-            parts["auxiliary"] = auxiliary_loss(learner.auxiliary, features, class_ids, known)
+            parts["auxiliary"] = auxiliary_loss(learner.auxiliary, features, class_ids, known, smoothing)
             loss = loss + outer.auxiliary * parts["auxiliary"]
         return loss, parts, prediction, films
 

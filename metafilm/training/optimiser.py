@@ -14,8 +14,9 @@ from metafilm.config.settings import Outer
 from metafilm.learner.learner import MetaFiLM
 
 
-def build(learner: MetaFiLM, settings: Outer, beside: nn.Module | None = None) -> torch.optim.AdamW:
-    """AdamW over everything but the deviations, and what learns ``beside`` the learner.
+def build(learner: MetaFiLM, settings: Outer, beside: nn.Module | None = None) -> torch.optim.Optimizer:
+    """AdamW, or SGD with Nesterov's momentum, over everything but the deviations, and what learns ``beside``
+    the learner.
 
     Matrices and kernels decay; norms' affines, biases, scales and step sizes don't. The task encoder is a
     group of its own: under the backbone's decay an output that starts at zero can stay there. Parts whose
@@ -43,6 +44,9 @@ def build(learner: MetaFiLM, settings: Outer, beside: nn.Module | None = None) -
         for kind, by_rate in groups.items()
         for rate, parameters in by_rate.items()
     ]
+    if settings.optimiser == "sgd":
+        momentum = settings.momentum
+        return torch.optim.SGD(listed, momentum=momentum, nesterov=momentum > 0)
     return torch.optim.AdamW(listed)
 
 

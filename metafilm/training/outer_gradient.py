@@ -85,7 +85,8 @@ def accumulate(
         # slices of the ends, not copies: each part's gradient adds to its own rows
         mine = ends if whole else {name: value[first : first + size] for name, value in ends.items()}
         with _under(noise, learner, part):
-            loss, report = _query_loss(learner, part, mine, 0.0 if own_features else config.outer.auxiliary)
+            auxiliary_weight = 0.0 if own_features else config.outer.auxiliary
+            loss, report = _query_loss(learner, part, mine, auxiliary_weight, config.outer.label_smoothing)
         # the last part may be smaller, and each loss is a mean over its part
         weight = part.tasks / episode.tasks
         (finite(loss) * (weight * share)).backward()
@@ -97,7 +98,8 @@ def accumulate(
     report["penalty"] = float(deviation.detach()) if isinstance(deviation, Tensor) else 0.0
     report["sizes"] = sizes(only(films))
     if found.features is not None and config.outer.auxiliary:
-        auxiliary = _auxiliary(learner, found.features, episode, episode.support_labels)
+        smoothing = config.outer.label_smoothing
+        auxiliary = _auxiliary(learner, found.features, episode, episode.support_labels, smoothing)
         if auxiliary is not None:
             rest = rest + config.outer.auxiliary * auxiliary
             report["auxiliary"] = float(auxiliary.detach())
@@ -119,28 +121,38 @@ def _under(noise: FilmNoise | None, learner: MetaFiLM, episode: Episode) -> Abst
 
 
 def _query_loss(
-    learner: MetaFiLM, episode: Episode, films: FilmDict, auxiliary_weight: float
+    learner: MetaFiLM, episode: Episode, films: FilmDict, auxiliary_weight: float, smoothing: float
 ) -> tuple[Tensor, dict[str, Any]]:
     """The tasks' mean query loss under these deviations, and the auxiliary loss of the same features."""
     prediction, features = next(learner.predictions(episode, [films]))
-    loss = learner.head.loss(prediction, episode.query_labels).mean()
+    loss = smoothed_loss(learner, prediction, episode.query_labels, smoothing)
     report: dict[str, Any] = {"loss": float(loss.detach())}
     if not learner.regression:
         report["accuracy"] = float(learner.head.measure(prediction.detach(), episode.query_labels).mean())
     if auxiliary_weight:
         labels = torch.cat((episode.support_labels, episode.query_labels), 1)
-        auxiliary = _auxiliary(learner, features, episode, labels)
+        auxiliary = _auxiliary(learner, features, episode, labels, smoothing)
         if auxiliary is not None:
             loss = loss + auxiliary_weight * auxiliary
             report["auxiliary"] = float(auxiliary.detach())
     return loss, report
 
 
-def _auxiliary(learner: MetaFiLM, features: Tensor, episode: Episode, labels: Tensor) -> Tensor | None:
+def smoothed_loss(learner: MetaFiLM, predictions: Tensor, labels: Tensor, smoothing: float) -> Tensor:
+    """The head's loss, a mean over the tasks ``[T, Q, ways]``; with ``smoothing`` the cross entropy with
+    targets of which that share goes evenly to all classes (Szegedy et al., CVPR 2016, arXiv:1512.00567)."""
+    if not smoothing:
+        return learner.head.loss(predictions, labels).mean()
+    return F.cross_entropy(predictions.flatten(0, 1), labels.flatten(), label_smoothing=smoothing)
+
+
+def _auxiliary(
+    learner: MetaFiLM, features: Tensor, episode: Episode, labels: Tensor, smoothing: float
+) -> Tensor | None:
     """:func:`auxiliary_loss`, where learner and episode have what it takes."""
     if learner.auxiliary is None or episode.class_ids is None:
         return None
-    return auxiliary_loss(learner.auxiliary, features, episode.class_ids, labels)
+    return auxiliary_loss(learner.auxiliary, features, episode.class_ids, labels, smoothing)
 
 
 def _domain(learner: MetaFiLM, code: Tensor | None, episode: Episode) -> Tensor | None:
@@ -151,7 +163,9 @@ def _domain(learner: MetaFiLM, code: Tensor | None, episode: Episode) -> Tensor 
     return F.cross_entropy(guess(code), episode.pool_ids)
 
 
-def auxiliary_loss(classifier: nn.Module, features: Tensor, class_ids: Tensor, labels: Tensor) -> Tensor:
+def auxiliary_loss(
+    classifier: nn.Module, features: Tensor, class_ids: Tensor, labels: Tensor, smoothing: float = 0.0
+) -> Tensor:
     """Cross entropy over all training classes.
 
     Args:
@@ -159,9 +173,11 @@ def auxiliary_loss(classifier: nn.Module, features: Tensor, class_ids: Tensor, l
         features: ``[T, n, D]``.
         class_ids: ``[T, ways]``, the training class of each label.
         labels: ``[T, m]``, of which the last n are the features'.
+        smoothing: share of each target that goes evenly to all classes.
     """
     logits = classifier(features).flatten(0, 1)
-    return F.cross_entropy(logits, class_ids.gather(1, labels[:, -features.shape[1] :]).flatten())
+    classes = class_ids.gather(1, labels[:, -features.shape[1] :]).flatten()
+    return F.cross_entropy(logits, classes, label_smoothing=smoothing)
 
 
 def finite(loss: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import warnings
 from typing import Any
 
@@ -29,6 +30,7 @@ def validate(
     """Score the (averaged) weights on validation classes, and on training classes to see the gap; keep the
     best, of a mixture by the mean over its domains.
     """
+    begin = time.perf_counter()
     with loop.averaged() as learner:
         centre(learner, seen.sampler)
         count = config.evaluation.episodes
@@ -59,6 +61,7 @@ def validate(
         "validation_stages": found["stages"],
         f"training_classes_{measure}": known_value,
         "gap": gap,
+        "validation_seconds": time.perf_counter() - begin,
         **_by_domain(found, measure),
     }
 
@@ -67,6 +70,7 @@ def plainly(
     learner: MetaFiLM, validation: Source, seen: Source, config: Config, group: Group
 ) -> dict[str, Any]:
     """Score the pre-trained network at δ = 0 on validation classes."""
+    begin = time.perf_counter()
     centre(learner, seen.sampler)
     count = config.evaluation.episodes
     support = "own" if learner.encoder is None else "none"
@@ -82,7 +86,11 @@ def plainly(
         gate=False,
     )
     measure = learner.head.metric
-    return {f"validation_{measure}": _mean_over_domains(found, measure), "validation_ci95": found["ci95"]}
+    return {
+        f"validation_{measure}": _mean_over_domains(found, measure),
+        "validation_ci95": found["ci95"],
+        "validation_seconds": time.perf_counter() - begin,
+    }
 
 
 def _mean_over_domains(found: dict[str, Any], measure: str) -> float:

@@ -157,6 +157,12 @@ def random_film() -> Callable[..., dict[str, Tensor]]:
     return make
 
 
+def even(logits: Tensor) -> Tensor:
+    """The cross entropy with a target that is the same for all classes, as the formula says it."""
+    log_probabilities = logits - logits.exp().sum(-1, keepdim=True).log()
+    return -log_probabilities.mean()
+
+
 @pytest.fixture
 def outer_loss():
     """The outer loss of T tasks in one graph, as the formulas say it: what the engine is compared with."""
@@ -167,6 +173,8 @@ def outer_loss():
         films = found.films[-1]
         prediction, features = next(learner.predictions(episode, [films]))
         value = learner.head.loss(prediction, episode.query_labels).mean()
+        share = config.label_smoothing
+        value = (1 - share) * value + (share * even(prediction) if share else 0.0)
         if films:
             value = value + config.penalty * torch.cat(list(films.values()), 1).square().mean()
         if learner.auxiliary is not None:
@@ -175,7 +183,9 @@ def outer_loss():
                 features, labels = found.features, episode.support_labels
             classes = episode.class_ids.gather(1, labels[:, -features.shape[1] :])
             logits = learner.auxiliary(features).flatten(0, 1)
-            value = value + config.auxiliary * torch.nn.functional.cross_entropy(logits, classes.flatten())
+            auxiliary = torch.nn.functional.cross_entropy(logits, classes.flatten())
+            auxiliary = (1 - share) * auxiliary + (share * even(logits) if share else 0.0)
+            value = value + config.auxiliary * auxiliary
         return value
 
     return loss

@@ -98,6 +98,10 @@ class Outer:
     equal to it."""
     freeze: tuple[Literal["backbone", "encoder", "head", "inner"], ...] = ()
     """Parts that keep their weights, for example a pre-trained backbone; they cost no gradient."""
+    optimiser: Literal["adamw", "sgd"] = "adamw"
+    """AdamW, or SGD with Nesterov's momentum, which wants a learning rate some fifty times larger."""
+    momentum: Annotated[Number, from_up_to(0, 1)] = 0.9
+    """Of sgd."""
     learning_rate: Annotated[Number, above(0)] = 1e-3
     """Peak learning rate."""
     rates: Rates = field(default_factory=Rates)
@@ -117,6 +121,9 @@ class Outer:
     """Weight of the mean squared deviation (over tasks and features) in the outer loss."""
     auxiliary: Annotated[Number, at_least(0)] = 0.0
     """Weight of the cross entropy over all training classes."""
+    label_smoothing: Annotated[Number, from_up_to(0, 1)] = 0.0
+    """Share of each target that goes evenly to all classes, in the cross entropies of queries and of the
+    auxiliary classifier; support losses know none."""
     plain: Annotated[Whole, at_least(0)] = 0
     """Images of all training classes beside the tasks of each step, augmented and told apart as the pretrain
     section says, by its classifier where that stage ran; 0: none."""

@@ -19,8 +19,8 @@ from metafilm.config.strict import section
 @section("pretrain")
 class Pretrain:
     """Before the outer loop: the plain backbone (δ = 0) learns to tell all training classes apart, by SGD
-    with Nesterov's momentum and a classifier that is thrown away in the end. Its kind, augment and style are
-    those of outer.plain too.
+    with Nesterov's momentum and a classifier that is thrown away in the end. Its kind, label smoothing,
+    augment and style are those of outer.plain too.
     """
 
     iterations: Annotated[Whole, at_least(0)] = 0
@@ -43,6 +43,8 @@ class Pretrain:
     a learning rate some ten times larger."""
     scale: Annotated[Number, above(0)] = 10.0
     """First value of the factor of the cosine classifier, which is learned."""
+    label_smoothing: Annotated[Number, from_up_to(0, 1)] = 0.0
+    """Share of each target that goes evenly to all classes."""
     augment: Annotated[Text, OneOf(augmentations.BY_NAME)] = "none"
     """Augmentation of every image."""
     style: Annotated[Text, OneOf(styles.BY_NAME)] = "none"

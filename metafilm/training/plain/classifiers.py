@@ -53,7 +53,12 @@ def classifier(learner: MetaFiLM, config: Config, classes: int) -> nn.Module:
 
 
 def classified(
-    learner: MetaFiLM, classifier: nn.Module, source: Source, batch: Episode, size: int | None = None
+    learner: MetaFiLM,
+    classifier: nn.Module,
+    source: Source,
+    batch: Episode,
+    size: int | None = None,
+    smoothing: float = 0.0,
 ) -> tuple[Tensor, float]:
     """The cross entropy of a batch of plain images (:func:`metafilm.config.sources.plain_source`) at δ = 0,
     and its accuracy in percent. In training the normalisation statistics are noted for the running averages,
@@ -61,6 +66,7 @@ def classified(
 
     Args:
         size: shorter side that the images are brought to first; None: as they are.
+        smoothing: share of each target that goes evenly to all classes.
     """
     batch = source.global_classes(batch.to(learner.mean.device))
     images = learner.prepare(torch.cat((batch.support_images, batch.query_images), 1))
@@ -71,7 +77,7 @@ def classified(
     classes = batch.class_ids.gather(1, labels).flatten()
     logits = classifier(learner.head.whole(learner.features(images, {}, 1, record=True)[0]))
     right = (logits.detach().argmax(1) == classes).float().mean()
-    return F.cross_entropy(logits, classes), 100 * float(right)
+    return F.cross_entropy(logits, classes, label_smoothing=smoothing), 100 * float(right)
 
 
 def resized(images: Tensor, size: int) -> Tensor:

@@ -47,7 +47,13 @@ class PlainImages:
         self.learner.train()
         self.learner.autocast = settings.precision == "bfloat16"
         try:
-            loss, accuracy = classified(self.learner, self.classifier, self.source, self.batch(iteration))
+            loss, accuracy = classified(
+                self.learner,
+                self.classifier,
+                self.source,
+                self.batch(iteration),
+                smoothing=self.config.pretrain.label_smoothing,
+            )
         finally:
             self.learner.autocast = False
         (settings.plain_weight * finite(loss)).backward()

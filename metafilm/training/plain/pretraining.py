@@ -88,7 +88,8 @@ class Pretraining:
         learner.autocast = self.config.outer.precision == "bfloat16"
         try:
             size = image_size(self.iteration, self.config.pretrain)
-            loss, accuracy = classified(learner, self.classifier, self.source, batch, size)
+            smoothing = self.config.pretrain.label_smoothing
+            loss, accuracy = classified(learner, self.classifier, self.source, batch, size, smoothing)
         finally:
             learner.autocast = False
         loss = finite(loss)

@@ -160,6 +160,27 @@ def test_impossible_values_name_their_flag(section, name, value, expected):
             "--outer.compile traces steps on the whole support alone; leave --inner.batch empty",
         ),
         ({"head": {"name": "regression"}}, "--head.name regression does not fit --data.name omniglot"),
+        (
+            {
+                "data": {"name": "sinusoids"},
+                "head": {"name": "regression"},
+                "outer": {"label_smoothing": 0.1},
+            },
+            "--outer.label-smoothing must be 0 for functions",
+        ),
+        ({"head": {"blend": "prototype"}}, "--head.blend is prototype already"),
+        (
+            {"head": {"name": "cosine", "blend": "linear"}},
+            "--head.blend is for heads fitted to the support, which linear is not",
+        ),
+        (
+            {"head": {"blend": "descriptors"}, "backbone": {"pooling": "mean"}},
+            "--head.blend descriptors compares the cells of maps; add --backbone.pooling flatten",
+        ),
+        (
+            {"head": {"blend": "ridge"}, "outer": {"compile": True}},
+            "--outer.compile can't trace two heads",
+        ),
         ({"data": {"name": "sinusoids"}}, "--head.name prototype does not fit --data.name sinusoids"),
         (
             {"head": {"name": "linear"}, "episodes": {"ways": [2, 5]}},

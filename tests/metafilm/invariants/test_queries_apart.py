@@ -8,7 +8,7 @@ import torch
 from metafilm import evaluate, norms
 
 INDUCTIVE = [mode for mode in norms.MODES if mode != "transductive"]
-HEADS = ("prototype", "cosine", "linear", "ridge", "descriptors", "reconstruction")
+HEADS = ("prototype", "cosine", "linear", "ridge", "logistic", "descriptors", "reconstruction")
 
 
 def with_other_query(episode, task: int, row: int):

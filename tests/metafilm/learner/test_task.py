@@ -14,7 +14,7 @@ from metafilm.film import FiLM
 from metafilm.storage import tensorfile
 from metafilm.storage.calibration import Calibration
 
-HEADS = ("prototype", "cosine", "ridge", "linear", "descriptors", "reconstruction")
+HEADS = ("prototype", "cosine", "ridge", "logistic", "linear", "descriptors", "reconstruction")
 
 
 @pytest.fixture

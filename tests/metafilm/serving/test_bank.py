@@ -14,7 +14,7 @@ from metafilm.heads import PrototypeHead, RegressionHead
 from metafilm.norms import Norm
 from metafilm.storage import tensorfile
 
-HEADS = ("prototype", "cosine", "ridge", "linear")
+HEADS = ("prototype", "cosine", "ridge", "logistic", "linear")
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5}
 
 

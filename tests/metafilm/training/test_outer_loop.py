@@ -74,6 +74,71 @@ def test_accumulate_is_the_gradient_of_the_whole_loss(
     assert whole == pytest.approx(loss.item())
 
 
+@pytest.mark.parametrize("sections", [{}, {"encoder": {"enabled": False}}, {"inner": {"steps": 2}}])
+def test_smoothed_targets(make_learner, make_episode, outer_loss, sections) -> None:
+    """Of the queries and the auxiliary classifier, and not of the inner loop."""
+    outer = {"penalty": 0.3, "auxiliary": 0.2}
+    smooth = make_learner(train_classes=7, outer=outer | {"label_smoothing": 0.3}, **sections).train()
+    sharp = make_learner(train_classes=7, outer=outer, **sections).train()
+    episode = make_episode(tasks=3)
+    loss = outer_loss(smooth, episode)
+    assert abs(loss - outer_loss(sharp, episode)) > 1e-3
+    expected = torch.autograd.grad(loss, list(smooth.outer_parameters().values()), allow_unused=True)
+    accumulate(smooth, episode, smooth.config, query_chunk=2)
+    for (name, parameter), gradient in zip(smooth.outer_parameters().items(), expected, strict=True):
+        if gradient is not None:
+            torch.testing.assert_close(parameter.grad, gradient, rtol=1e-9, atol=1e-12, msg=name)
+    films = [one.adaptation(episode).films[-1] for one in (smooth, sharp)]
+    assert all(torch.equal(films[0][name], value) for name, value in films[1].items())
+
+
+@pytest.mark.parametrize("momentum", [0.9, 0.0])
+def test_steps_of_sgd_with_nesterov_s_momentum(make_learner, make_episode, outer_loss, momentum) -> None:
+    """Against the update as Sutskever et al. (ICML 2013) and PyTorch write it, parameter by parameter."""
+    outer = {"optimiser": "sgd", "momentum": momentum, "learning_rate": 0.05, "warmup": 0, "clip_norm": 0}
+    outer |= {"weight_decay": 0.1, "encoder_weight_decay": 0.2, "final_learning_rate": 1.0, "meta_batch": 3}
+    learner = make_learner(backbone={"norm": "support"}, outer=outer)
+    reference = copy.deepcopy(learner).train()
+    loop = OuterLoop(learner, learner.config, NOWHERE)
+    velocities: dict[str, torch.Tensor] = {}
+    for number in range(3):
+        loop.step([make_episode(seed=number)])
+        parameters = reference.outer_parameters()
+        reference.zero_grad()
+        outer_loss(reference, make_episode(seed=number)).backward()
+        for name, value in parameters.items():
+            if value.grad is None:
+                continue
+            decays = value.dim() > 1
+            decay = (0.2 if name.startswith("encoder.") else 0.1) if decays else 0.0
+            gradient = value.grad + decay * value.detach()
+            velocity = momentum * velocities[name] + gradient if name in velocities else gradient
+            velocities[name] = velocity
+            with torch.no_grad():
+                value -= 0.05 * (gradient + momentum * velocity)
+        for name, value in parameters.items():
+            torch.testing.assert_close(
+                learner.outer_parameters()[name], value, rtol=1e-8, atol=1e-10, msg=name
+            )
+
+
+def test_sgd_goes_on_from_its_state(make_learner, make_episode, tmp_path) -> None:
+    outer = {"optimiser": "sgd", "learning_rate": 0.05}
+    whole, cut = (make_learner(outer=outer) for _ in range(2))
+    loops = [OuterLoop(one, one.config, NOWHERE) for one in (whole, cut)]
+    for loop in loops:
+        for number in range(2):
+            loop.step([make_episode(seed=number)])
+    again = make_learner(outer=outer)
+    resumed = OuterLoop(again, again.config, NOWHERE)
+    torch.save(loops[1].state(), tmp_path / "state.pt")
+    resumed.load(torch.load(tmp_path / "state.pt", weights_only=True), "state.pt")
+    for loop in (loops[0], resumed):
+        loop.step([make_episode(seed=2)])
+    for name, value in whole.state_dict().items():
+        assert torch.equal(again.state_dict()[name], value), name
+
+
 def test_a_step_is_adamw_on_the_clipped_gradient(make_learner, make_episode, outer_loss) -> None:
     learner = make_learner(outer={"clip_norm": 0.01, "learning_rate": 0.1, "warmup": 2})
     reference = copy.deepcopy(learner).train()

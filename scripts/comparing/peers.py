@@ -1,0 +1,271 @@
+"""learn2learn's MAML, ANIL and prototypes on metafilm's tasks: its algorithms in loops like those of its own
+examples (learnables/learn2learn, examples/vision), with the optimiser that metafilm's systems have."""
+
+from __future__ import annotations
+
+import io
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from episodes import Episode
+from episodes.progress import Progress
+from metafilm.config.sources import Source
+from metafilm.storage.atomic import atomic_write
+from metafilm.training.optimiser import warm_cosine
+from scripts.benchmarks import plain
+from scripts.benchmarks.learn2learn_systems import load
+from scripts.benchmarks.tasks import Setting
+
+from .ours import mean_seconds
+from .works import PRECISION, Work
+
+SAVE_EVERY = 60.0  # seconds
+
+
+class Peer(Protocol):
+    """A system of learn2learn's: its network, and how it judges one task."""
+
+    network: nn.Module
+
+    def logits(self, task: Episode, training: bool) -> Tensor:
+        """Of the queries of one task ``[Q, ways]``."""
+        ...
+
+
+class Adapting:
+    """MAML, or ANIL, which adapts the linear head alone; second order. Batch norm takes the statistics of the
+    images at hand, in evaluation too, as in learn2learn's examples: queries see each other."""
+
+    def __init__(self, work: Work, anil: bool, steps: int, step_size: float) -> None:
+        self.steps, self.anil = steps, anil
+        self.network = plain.build(setting(work), channels_last=True)
+        adapted = self.network.head if anil else self.network
+        self.maml = load().algorithms.MAML(adapted, lr=step_size)
+
+    def logits(self, task: Episode, training: bool) -> Tensor:
+        with torch.enable_grad(), plain.autocast(PRECISION):
+            learner = self.maml.clone(first_order=not training)
+            support, query = self._body(task.support_images[0]), self._body(task.query_images[0])
+            for _ in range(self.steps):
+                learner.adapt(F.cross_entropy(learner(support), task.support_labels[0]))
+            return learner(query).float()
+
+    def _body(self, x: Tensor) -> Tensor:
+        return self.network.features(x) if self.anil else x
+
+
+class Prototypes:
+    """learn2learn.nn.PrototypicalClassifier over the network; running statistics in evaluation."""
+
+    def __init__(self, work: Work) -> None:
+        self.network = plain.build(setting(work), channels_last=True, track=True)
+        self.network.head = nn.Identity()
+        self.classifier = load().nn.PrototypicalClassifier()
+
+    def logits(self, task: Episode, training: bool) -> Tensor:
+        self.network.train(training)
+        images = torch.cat((task.support_images[0], task.query_images[0]))
+        with torch.set_grad_enabled(training):
+            with plain.autocast(PRECISION):
+                features = self.network.features(images).float()
+            shots = task.support_labels.shape[1]
+            self.classifier.fit_(features[:shots], task.support_labels[0])
+            return self.classifier(features[shots:])
+
+
+def setting(work: Work) -> Setting:
+    """As the benchmark's plain network wants it."""
+    size = work.image_size
+    return Setting(size, work.channels, work.ways, work.shots, work.queries, width=work.backbone["width"])
+
+
+@dataclass(frozen=True)
+class System:
+    make: Callable[[Work], Peer]
+    protocol: str
+    note: str
+
+
+# Steps and step sizes: MAML's 20-way Omniglot (Finn et al. 2017: 5 of 0.1) and its miniImageNet (5 of 0.01);
+# ANIL's 5 of 0.1 are learn2learn's example.
+STEP_SIZE = {"omniglot-20w1s": 0.1, "miniimagenet-5w5s": 0.01}
+SYSTEMS: dict[str, System] = {
+    "learn2learn-protonet": System(Prototypes, "inductive", "squared Euclidean distances"),
+    "learn2learn-maml": System(
+        lambda work: Adapting(work, False, 5, STEP_SIZE.get(work.name, 0.1)),
+        "transductive",
+        "5 steps on all weights, second order; batch statistics",
+    ),
+    "learn2learn-anil": System(
+        lambda work: Adapting(work, True, 5, 0.1),
+        "transductive",
+        "5 steps on the linear head, second order; batch statistics",
+    ),
+}
+
+
+class Training:
+    """A peer's training, which can be stopped and goes on.
+
+    Args:
+        work, name: of ``WORKS`` and ``SYSTEMS``.
+        source: of the training tasks, which say the images' mean and deviation too.
+        iterations: meta-batches; the learning rate warms up and follows a cosine to 0 over them.
+    """
+
+    def __init__(self, work: Work, name: str, source: Source, iterations: int) -> None:
+        self.work, self.source, self.iterations = work, source, iterations
+        self.peer = SYSTEMS[name].make(work)
+        mean, std = (torch.tensor(source.build[key]).view(-1, 1, 1) for key in ("mean", "std"))
+        self.mean, self.std = mean.float(), std.float()
+        self.optimiser = torch.optim.AdamW(self.peer.network.parameters(), lr=1e-3, weight_decay=5e-4)
+        self.iteration, self.seconds = 0, 0.0
+        self.best, self.best_state = -1.0, self._weights()
+        self.curve: list[tuple[float, float]] = []
+
+    def _weights(self) -> dict[str, Tensor]:
+        return {name: value.detach().clone() for name, value in self.peer.network.state_dict().items()}
+
+    def prepared(self, episode: Episode) -> list[Episode]:
+        """Task by task, images normalised, in the layout that is fast."""
+
+        def ready(images: Tensor) -> Tensor:
+            images = images.float() / 255 if images.dtype == torch.uint8 else images
+            normalised = ((images - self.mean) / self.std)[0]
+            return normalised.contiguous(memory_format=torch.channels_last).unsqueeze(0)
+
+        tasks = [episode.select(t) for t in range(episode.tasks)]
+        return [
+            Episode(
+                ready(task.support_images),
+                task.support_labels,
+                ready(task.query_images),
+                task.query_labels,
+                task.ways,
+                task.index,
+            )
+            for task in tasks
+        ]
+
+    def step(self, number: int) -> None:
+        """One meta-batch and the optimiser's step."""
+        size = self.work.meta_batch
+        episode = self.source.sampler.batch(range(number * size, (number + 1) * size))
+        self.optimiser.zero_grad()
+        for task in self.prepared(episode):
+            logits = self.peer.logits(task, True)
+            (F.cross_entropy(logits, task.query_labels[0]) / size).backward()
+        nn.utils.clip_grad_norm_(self.peer.network.parameters(), 10.0)
+        warmup = min(100, max(self.iterations // 10, 1))
+        for group in self.optimiser.param_groups:
+            group["lr"] = 1e-3 * warm_cosine(number, self.iterations, warmup)
+        self.optimiser.step()
+
+    def scores(self, source: Source, tasks: int) -> list[float]:
+        """Percent of the queries right, of each task."""
+        found = []
+        for number in range(tasks):
+            (task,) = self.prepared(source.sampler.batch([number]))
+            right = self.peer.logits(task, False).argmax(-1) == task.query_labels[0]
+            found.append(100 * float(right.double().mean()))
+        return found
+
+    def run(self, folder: Path, validation: Source, validations: int) -> None:
+        """To the end, keeping the weights that are best on validation tasks."""
+        every = max(self.iterations // validations, 1)
+        file = folder / "checkpoint.pt"
+        saved = time.perf_counter()
+        with Progress(folder.name, total=self.iterations) as bar:
+            bar.advance(self.iteration)
+            while self.iteration < self.iterations:
+                begin = time.perf_counter()
+                self.step(self.iteration)
+                self.seconds += time.perf_counter() - begin
+                self.iteration += 1
+                if self.iteration % every == 0 or self.iteration == self.iterations:
+                    each = self.scores(validation, self.work.validation_tasks)
+                    value = sum(each) / len(each)
+                    self.curve.append((self.seconds, value))
+                    if value > self.best:
+                        self.best, self.best_state = value, self._weights()
+                if time.perf_counter() - saved > SAVE_EVERY or self.iteration == self.iterations:
+                    self.save(file)
+                    saved = time.perf_counter()
+                bar.advance(1)
+
+    def save(self, file: Path) -> None:
+        """All that going on needs."""
+        content = io.BytesIO()
+        torch.save(
+            {
+                "network": self.peer.network.state_dict(),
+                "optimiser": self.optimiser.state_dict(),
+                "best_state": self.best_state,
+                "best": self.best,
+                "iteration": self.iteration,
+                "seconds": self.seconds,
+                "curve": self.curve,
+            },
+            content,
+        )
+        atomic_write(file, content.getvalue())
+
+    def load(self, file: Path) -> None:
+        state = torch.load(file, map_location="cpu", weights_only=True)
+        self.peer.network.load_state_dict(state["network"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.best, self.best_state = state["best"], state["best_state"]
+        self.iteration, self.seconds = state["iteration"], state["seconds"]
+        self.curve = [(float(a), float(b)) for a, b in state["curve"]]
+
+
+def planned(work: Work, name: str, budget: str, amount: float, root: Path | None) -> int:
+    """Meta-batches that a budget allows."""
+    if budget == "images":
+        return max(round(amount / work.images_per_step), 1)
+    training = Training(work, name, work.training(root), 1000)
+    return max(round(amount / mean_seconds(training.step)), 1)
+
+
+def trained(
+    work: Work, name: str, budget: str, amount: float, folder: Path, root: Path | None, validations: int
+) -> dict[str, Any]:
+    """Train, or go on; what to report of the training. The plan is kept in the folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    plan = folder / "plan.json"
+    if not plan.is_file():
+        atomic_write(plan, json.dumps(planned(work, name, budget, amount, root)).encode())
+    training = restored(work, name, folder, root)
+    training.run(folder, work.evaluation("val", root), validations)
+    return {
+        "iterations": [0, training.iterations],
+        "images": training.iterations * work.images_per_step,
+        "training_seconds": training.seconds,
+        "threads": torch.get_num_threads(),
+        "curve": training.curve,
+        "protocol": SYSTEMS[name].protocol,
+        "note": SYSTEMS[name].note,
+    }
+
+
+def restored(work: Work, name: str, folder: Path, root: Path | None) -> Training:
+    """A training as its folder holds it."""
+    training = Training(work, name, work.training(root), json.loads((folder / "plan.json").read_text()))
+    if (folder / "checkpoint.pt").is_file():
+        training.load(folder / "checkpoint.pt")
+    return training
+
+
+def scores(work: Work, name: str, folder: Path, source: Source, tasks: int, root: Path | None) -> list[float]:
+    """Of the best weights, on each task."""
+    training = restored(work, name, folder, root)
+    training.peer.network.load_state_dict(training.best_state)
+    return training.scores(source, tasks)

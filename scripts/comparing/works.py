@@ -1,0 +1,118 @@
+"""The two works that systems are compared on: tasks, network, optimiser and budgets, the same for all."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from metafilm.config import Config
+from metafilm.config.sources import Source, evaluation_source, training_source
+
+VALIDATION_SEED = 1_000_000
+PRECISION = "bfloat16"
+
+
+@dataclass(frozen=True)
+class Work:
+    """One kind of tasks.
+
+    Attributes:
+        ways, shots: of every task; MAML's head has so many outputs, so that training takes no range.
+        queries: of a class, in training; 15 in every evaluation.
+        images: the budget in images drawn (support and query, and plain ones of a classification stage).
+        seconds: the budget in seconds of training, validation not counted.
+        target: validation accuracy in percent whose time is taken.
+        pretrain: settings of a classification stage, for systems that have one.
+    """
+
+    name: str
+    dataset: str
+    image_size: int
+    channels: int
+    ways: int
+    shots: int
+    queries: int
+    augment: str
+    images: int
+    seconds: float
+    target: float
+    test_tasks: int
+    backbone: dict[str, Any]
+    pretrain: dict[str, Any]
+    validation_tasks: int = 200
+    meta_batch: int = 4
+
+    @property
+    def images_per_step(self) -> int:
+        """Of one meta-batch."""
+        return self.meta_batch * self.ways * (self.shots + self.queries)
+
+    def settings(self) -> dict[str, dict[str, Any]]:
+        """What all systems share, in the words of a configuration."""
+        shape = {"ways": self.ways, "shots": self.shots}
+        return {
+            "data": {"name": self.dataset, "image_size": self.image_size},
+            "episodes": {**shape, "queries": self.queries, "augment": self.augment},
+            "backbone": dict(self.backbone),
+            "outer": {
+                "meta_batch": self.meta_batch,
+                "task_chunk": 1,
+                "learning_rate": 0.001,
+                "warmup": 100,
+                "precision": PRECISION,
+                "penalty": 0.0,
+            },
+            "evaluation": {**shape, "queries": 15, "episodes": self.validation_tasks},
+        }
+
+    def config(self) -> Config:
+        return Config.from_dict(self.settings())
+
+    def training(self, root: Path | None) -> Source:
+        """The tasks that every system but for its own augmented views trains on."""
+        return training_source(self.config(), root)
+
+    def evaluation(self, split: str, root: Path | None) -> Source:
+        """Tasks to score on: of ``test`` those of seed 0."""
+        seed = VALIDATION_SEED if split == "val" else 0
+        return evaluation_source(self.config(), split, root, seed=seed)
+
+
+WORKS = {
+    work.name: work
+    for work in (
+        Work(
+            "omniglot-20w1s",
+            "omniglot",
+            28,
+            1,
+            20,
+            1,
+            5,
+            "affine",
+            images=2_400_000,
+            seconds=1200.0,
+            target=94.0,
+            test_tasks=1000,
+            backbone={"name": "conv4", "width": 64},
+            pretrain={"batch": 128, "classifier": "cosine", "augment": "affine", "average": 0.999},
+        ),
+        Work(
+            "miniimagenet-5w5s",
+            "miniimagenet",
+            84,
+            3,
+            5,
+            5,
+            10,
+            "crop-flip",
+            images=900_000,
+            seconds=2400.0,
+            target=62.0,
+            test_tasks=600,
+            backbone={"name": "conv4", "width": 64},
+            pretrain={"batch": 128, "classifier": "cosine", "augment": "crop-flip", "average": 0.999},
+        ),
+    )
+}

@@ -1,0 +1,71 @@
+"""Logistic regression on each task's support, against scikit-learn's."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+from torch.nn import functional as F
+
+from metafilm import MetafilmError
+from metafilm.heads import LogisticHead
+from metafilm.heads.logistic import newton
+
+LABELS = torch.tensor([[0, 0, 1, 2, 2, 2, 0, 1], [2, 1, 1, 1, 0, 2, 2, 0]])
+
+
+def features(count: int, size: int, seed: int = 0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(2, count, size, generator=generator, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("c", [0.1, 1.0, 30.0])
+@pytest.mark.parametrize("size", [3, 5, 40])
+def test_probabilities_are_scikit_learn_s(size, c) -> None:
+    """Of features of length 1, which the head leaves as they are; more and fewer of them than images."""
+    support, query = (F.normalize(features(count, size, seed), dim=-1) for count, seed in ((8, 0), (5, 1)))
+    head = LogisticHead().double()
+    with torch.no_grad():
+        head.log_c.fill_(np.log(c))
+    found = head.predict(head.fit(support, LABELS, 3), query).softmax(-1)
+    for task in range(2):
+        theirs = LogisticRegression(C=c, tol=1e-12, max_iter=10_000, solver="newton-cholesky")
+        theirs.fit(support[task].numpy(), LABELS[task].numpy())
+        expected = torch.from_numpy(theirs.predict_proba(query[task].numpy()))
+        torch.testing.assert_close(found[task].detach(), expected, rtol=1e-5, atol=1e-5)
+        layer = head.plain({n: v[task : task + 1] for n, v in head.fit(support, LABELS, 3).items()})
+        torch.testing.assert_close(layer(query[task]).softmax(-1), found[task], rtol=1e-9, atol=1e-9)
+
+
+def test_the_size_of_the_features_does_not_matter() -> None:
+    head = LogisticHead(2.0).double()
+    support, query = features(8, 4), features(5, 4, 1)
+    found = head.predict(head.fit(support, LABELS, 3), query)
+    torch.testing.assert_close(head.predict(head.fit(50 * support, LABELS, 3), 50 * query), found)
+    with torch.no_grad():
+        head.log_scale.zero_()
+    torch.testing.assert_close(2 * head.predict(head.fit(support, LABELS, 3), query), found)
+
+
+def test_the_gradient_is_that_of_the_minimum() -> None:
+    """The slope of the objective is 0 there, and derivatives go through the steps."""
+    x = (features(8, 3) / 2).requires_grad_()
+    c = torch.tensor(1.5, dtype=torch.float64, requires_grad=True)
+    weight, bias = newton(x, LABELS, 3, c)
+    for task in range(2):
+        w, b = (value[task].detach().requires_grad_() for value in (weight, bias))
+        losses = F.cross_entropy(F.linear(x[task].detach(), w, b), LABELS[task], reduction="sum")
+        objective = w.square().sum() / 2 + 1.5 * losses
+        for slope in torch.autograd.grad(objective, (w, b)):
+            assert slope.abs().max() < 1e-5
+    assert torch.autograd.gradcheck(lambda x, c: newton(x, LABELS, 3, c), (x, c), fast_mode=True, atol=1e-4)
+
+
+def test_equal_images_and_bad_scales() -> None:
+    same = torch.ones(2, 8, 20, dtype=torch.float64)
+    logits = LogisticHead().double()
+    found = logits.predict(logits.fit(same, LABELS, 3), same).softmax(-1)
+    for task in range(2):
+        shares = torch.bincount(LABELS[task], minlength=3) / 8
+        torch.testing.assert_close(found[task, 0], shares.double(), rtol=1e-3, atol=1e-3)
+    with pytest.raises(MetafilmError, match="head scale 0 must be positive"):
+        LogisticHead(0)
