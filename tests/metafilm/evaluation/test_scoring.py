@@ -196,7 +196,7 @@ def test_errors(make_learner, sampler) -> None:
     learner = make_learner()
     with pytest.raises(MetafilmError, match="1 episodes give no interval"):
         evaluate(learner, sampler, 1)
-    with pytest.raises(MetafilmError, match="'other'; expected own, shuffled, other-domain, none"):
+    with pytest.raises(MetafilmError, match="'other'; expected own, shuffled, mean, other-domain, none"):
         evaluate(learner, sampler, 4, encoder_support="other")
     with pytest.raises(MetafilmError, match="has no task encoder"):
         evaluate(make_learner(encoder={"enabled": False}), sampler, 4, encoder_support="shuffled")
