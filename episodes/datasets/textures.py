@@ -131,8 +131,8 @@ def _halftone(x: Field, y: Field, noise: _Noise) -> Field:
 
 
 def _brush(x: Field, y: Field, noise: _Noise) -> Field:
-    strokes = noise.smooth(0, 24, 3)
-    return 3 * np.clip(1.2 * strokes * 0.6 + 0.8 * noise.smooth(1, 12, 2) * 0.6 + 0.1, 0, 1)
+    strokes = 0.6 * noise.smooth(0, 24, 3) + 0.4 * noise.smooth(1, 12, 2)
+    return 3 * np.clip(2 * strokes - 0.5, 0, 1)
 
 
 def _zigzag(x: Field, y: Field, _noise: _Noise) -> Field:

@@ -109,10 +109,13 @@ class Eyes(nn.Module):
         self.seen = nn.BatchNorm2d(maps) if dual else nn.Identity()
         self.after = nn.Conv2d(maps, width, 1) if dual else nn.Identity()
         self.blocks = nn.Sequential(*(Block(width) for _ in range(blocks)))
+        self.last = nn.Sequential(
+            nn.Conv2d(width, width // 4, 1), nn.ReLU(), nn.Flatten(), nn.Linear(49 * (width // 4), width), nn.ReLU()
+        )
 
     def forward(self, views: Tensor) -> Tensor:
         maps = self.after(self.seen(self.per_word(self.stem(self.cells(views)))))
-        return self.blocks(maps).amax((2, 3))
+        return self.last(self.blocks(maps))
 
 
 class Agent(nn.Module):
