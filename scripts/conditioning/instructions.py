@@ -96,25 +96,28 @@ class Cells(nn.Module):
 
 
 class Eyes(nn.Module):
-    """What is seen -> ``[F, width]``. Sites: the blocks' norms; for dual attention ``seen``, a map a word."""
+    """What is seen -> ``[F, width]``. Sites: ``each``, what every cell holds, and the blocks' norms; for dual
+    attention ``each`` alone, where it has a map a word."""
 
     def __init__(self, width: int, blocks: int, dual: bool) -> None:
         super().__init__()
-        self.cells = Cells(width)
-        self.stem = nn.Sequential(
-            nn.Conv2d(width, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()
-        )
         maps = len(VOCABULARY) if dual else width
-        self.per_word = nn.Conv2d(width, maps, 1, bias=False) if dual else nn.Identity()
-        self.seen = nn.BatchNorm2d(maps) if dual else nn.Identity()
-        self.after = nn.Conv2d(maps, width, 1) if dual else nn.Identity()
+        self.cells = Cells(width)
+        self.look = nn.Sequential(nn.Conv2d(width, width, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU())
+        self.name = nn.Conv2d(width, maps, 1, bias=False)
+        self.each = nn.BatchNorm2d(maps, affine=dual)
+        self.entry = nn.Conv2d(maps, width, 1) if dual else nn.ReLU()
         self.blocks = nn.Sequential(*(Block(width) for _ in range(blocks)))
         self.last = nn.Sequential(
-            nn.Conv2d(width, width // 4, 1), nn.ReLU(), nn.Flatten(), nn.Linear(49 * (width // 4), width), nn.ReLU()
+            nn.Conv2d(width, width // 4, 1),
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.Linear(49 * (width // 4), width),
+            nn.ReLU(),
         )
 
     def forward(self, views: Tensor) -> Tensor:
-        maps = self.after(self.seen(self.per_word(self.stem(self.cells(views)))))
+        maps = self.entry(self.each(self.name(self.look(self.cells(views)))))
         return self.last(self.blocks(maps))
 
 
@@ -126,10 +129,10 @@ class Agent(nn.Module):
         dual = settings.condition == "dual"
         eyes, condition = Eyes(settings.width, settings.blocks, dual), NoCondition()
         if dual:
-            film.insert(eyes, ["seen"])
+            film.insert(eyes, ["each"])
             condition = DualAttention(len(VOCABULARY), film.sites(eyes), width=settings.words)
         elif settings.condition == "film":
-            film.insert(eyes, [f"blocks.{i}.norm" for i in range(settings.blocks)])
+            film.insert(eyes, ["each", *(f"blocks.{i}.norm" for i in range(settings.blocks))])
             condition = SequenceEncoder(
                 len(VOCABULARY),
                 film.sites(eyes),
@@ -150,7 +153,7 @@ class Agent(nn.Module):
 
     def forward(self, views: Tensor, said: Tensor, rows: Tensor, lengths: Tensor) -> Tensor:
         """Whole episodes, one behind the other; ``lengths`` int64 ``[N]`` sum to F -> logits ``[F, 7]``."""
-        seen = self.see(views, said, rows).float()
+        seen = self.see(views, said, rows).to(self.act.weight.dtype)
         there = torch.arange(int(lengths.max())) < lengths[:, None]  # [N, L]
         padded = seen.new_zeros(*there.shape, seen.shape[1]).masked_scatter(there.unsqueeze(2), seen)
         with torch.autocast("cpu", enabled=False):

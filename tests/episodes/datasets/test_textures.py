@@ -26,7 +26,9 @@ def mixed(name, place):
     palette = colours(name)
     low = min(max(int(place // 1), 0), len(palette) - 2)
     share = min(max(place - low, 0), 1)
-    return [int(a * (1 - share) + b * share + 0.5) for a, b in zip(palette[low], palette[low + 1], strict=True)]
+    return [
+        int(a * (1 - share) + b * share + 0.5) for a, b in zip(palette[low], palette[low + 1], strict=True)
+    ]
 
 
 def checks(x, y, seed):
