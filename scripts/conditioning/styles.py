@@ -246,6 +246,7 @@ def ratio(shared: Mapping[str, Any], alone: Sequence[Mapping[str, Any]]) -> dict
         "style_loss": float(above.mean()),
         "style_loss_alone": float(below.mean()),
         "content_loss_ratio": content[0] / (sum(content[1:]) / len(alone)),
+        **shared["beside"],
         "parameters_alone": sum(one["parameters"] for one in alone),
         "training_seconds_alone": sum(one["training_seconds"] for one in alone),
         **{k: shared[k] for k in ("parameters", "training_seconds", "hardware", "commit")},
