@@ -1,4 +1,4 @@
-"""What a system's script does by command: `train` an arm, `list` the runs there are, `write` their records."""
+"""What a system's script does by command: `train` an arm, `list` the runs, `write` their records."""
 
 import argparse
 import json

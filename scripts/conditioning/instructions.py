@@ -147,8 +147,8 @@ class Agent(nn.Module):
         self.act = nn.Linear(settings.state, len(ACTIONS))
 
     def see(self, views: Tensor, said: Tensor, rows: Tensor) -> Tensor:
-        """``views``: uint8 ``[F, 7, 7, 3]``. ``said``: int64 ``[S, 5]`` instructions. ``rows``: int64 ``[F]``,
-        which of them each view has. -> ``[F, width]``."""
+        """``views``: uint8 ``[F, 7, 7, 3]``. ``said``: int64 ``[S, 5]`` instructions. ``rows``: int64
+        ``[F]``, which of them each view has. -> ``[F, width]``."""
         return self.eyes(views, said, rows=rows)
 
     def forward(self, views: Tensor, said: Tensor, rows: Tensor, lengths: Tensor) -> Tensor:

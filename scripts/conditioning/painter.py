@@ -102,8 +102,9 @@ def gram(features: Tensor) -> Tensor:
 
 
 def style_loss(features: list[Tensor], grams: list[Tensor]) -> Tensor:
-    """How far pictures are from styles, ``[B]``: over layers the mean of their Gram matrices' squared distance,
-    as a share of the style's own square, so that styles count alike. grams: ``[B, C, C]`` of each layer."""
+    """How far pictures are from styles, ``[B]``: over layers the mean of their Gram matrices' squared
+    distance, as a share of the style's own square, so that styles count alike. grams: ``[B, C, C]`` of each
+    layer."""
     shares = []
     for found, wanted in zip(features, grams, strict=True):
         shares.append((gram(found) - wanted).square().sum((1, 2)) / wanted.square().sum((1, 2)))

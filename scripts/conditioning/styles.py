@@ -208,8 +208,8 @@ def take_over(model: Conditioned, source: Settings, settings: Settings, folder: 
 
 
 def ratios(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Records of what sharing costs: the style loss of eight styles in one network as a share of that of eight
-    networks, and of a row trained alone as a share of that of a ninth network."""
+    """Records of what sharing costs: the style loss of eight styles in one network as a share of that of
+    eight networks, and of a row trained alone as a share of that of a ninth network."""
     runs: dict[tuple[str, int, int], dict[str, Any]] = {}
     for one in found:
         if SYSTEM.changed(one).keys() <= {"style"}:  # tuning's runs are no part of it
@@ -255,8 +255,8 @@ def ratio(shared: Mapping[str, Any], alone: Sequence[Mapping[str, Any]]) -> dict
 
 @torch.no_grad()
 def draw(options: argparse.Namespace, _found: list[dict[str, Any]]) -> None:
-    """Two photographs in all nine styles, below the styles themselves, and one on its way from style to style:
-    docs/styles.png."""
+    """Two photographs in all nine styles, below the styles themselves, and one on its way from style to
+    style: docs/styles.png."""
     from PIL import Image
     from sklearn.datasets import load_sample_images
 
