@@ -62,7 +62,7 @@ class Settings(running.Plan):
     """A run's settings; the file and the arms change them."""
 
     level: str = "gotolocal"
-    demonstrations: int = 60_000
+    demonstrations: int = 20_000
     withheld: bool = False
     """Leave out demonstrations whose goal is one of `WITHHELD`."""
     condition: str = "film"
@@ -75,7 +75,7 @@ class Settings(running.Plan):
     """Size of the sentence's state."""
     state: int = 64
     """Of the agent's own memory."""
-    episodes: int = 64
+    episodes: int = 32
     """A step."""
     bfloat16: bool = True
     """Train in half precision, where it allows; agents act in full precision."""

@@ -54,7 +54,7 @@ def test_vocabulary_is_minigrids() -> None:
 
     assert set(demonstrations.COLOURS) == set(constants.COLOR_TO_IDX)
     numbers = (constants.OBJECT_TO_IDX, constants.COLOR_TO_IDX)
-    assert demonstrations.NUMBERS == (*(max(part.values()) + 1 for part in numbers), 4)
+    assert (*(max(part.values()) + 1 for part in numbers), 4) == demonstrations.NUMBERS
 
 
 @pytest.mark.skipif(

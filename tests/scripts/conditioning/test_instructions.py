@@ -130,7 +130,7 @@ def test_the_examples_are_the_demonstrations(shown, data) -> None:
         (demonstrations.COLOURS[colour], demonstrations.KINDS[kind]) in script.WITHHELD
         for colour, kind in goals
     ]
-    assert 0 < sum(withheld) and len(fewer.lengths) == 40 - sum(withheld)
+    assert sum(withheld) > 0 and len(fewer.lengths) == 40 - sum(withheld)
     said = demonstrations.goals(fewer.said.numpy())
     assert not any((demonstrations.COLOURS[c], demonstrations.KINDS[k]) in script.WITHHELD for c, k in said)
 

@@ -1,4 +1,4 @@
-"""Many styles in one network: the smallest setting learns, a new row leaves the rest alone, records are whole."""
+"""Many styles in one network: it learns, a new row leaves the rest alone, records are whole."""
 
 import json
 import os
@@ -138,9 +138,9 @@ def test_contents_are_cut_within_the_pictures(monkeypatch) -> None:
 
 @pytest.mark.slow
 def test_runs_and_their_records(tmp_path, monkeypatch, capsys) -> None:
-    """All arms: a network of eight, eight of one and one of the ninth, a row trained alone, and their ratios."""
+    """A network of eight, eight of one and one of the ninth, a row trained alone, and their ratios."""
     monkeypatch.setattr(script.SYSTEM, "out", tmp_path / "records.json")
-    settings = dict(width=4, blocks=1, iterations=2, warmup=1, photographs=False)
+    settings = {"width": 4, "blocks": 1, "iterations": 2, "warmup": 1, "photographs": False}
     path = tmp_path / "styles.yaml"
     path.write_text(
         yaml.safe_dump(
