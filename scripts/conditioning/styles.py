@@ -71,7 +71,7 @@ class Settings(running.Plan):
 
 
 class Contents:
-    """Pictures to be painted after: uint8 ``[N, 3, side, side]``, larger than those that are cut from them.
+    """Pictures of a split to be painted after, of which pieces are cut: miniImageNet's, or else shapes.
 
     Raises:
         EpisodesError: damaged photographs.
@@ -80,31 +80,27 @@ class Contents:
     def __init__(self, part: str, photographs: bool) -> None:
         self.photographs = photographs and find_split(data_root(), part) is not None
         if self.photographs:
-            pool = load_miniimagenet(part)
-            self.count, self.side = len(pool.images), pool.images.shape[-1]
-            self.take = lambda numbers: np.asarray(pool.images[numbers])
+            self.images = load_miniimagenet(part, in_memory=False).images  # uint8 [N, 3, side, side]
         else:
             scenes = sort_of_clevr.split(part, None if part == "train" else SCORED).images
-            self.count, self.side = len(scenes), scenes.shape[1]
-            self.take = lambda numbers: scenes[numbers].transpose(0, 3, 1, 2)
+            self.images = torch.from_numpy(scenes).permute(0, 3, 1, 2)
+        self.room = self.images.shape[2] - SIDE + 1  # in how many places of a line a piece can begin
 
     def batch(self, step: int, size: int, seed: int) -> Tensor:
-        """The pictures of a step, cut somewhere and half of them mirrored: ``[size, 3, 64, 64]`` from 0 to
+        """The pieces of a step, cut somewhere and half of them mirrored: ``[size, 3, 64, 64]`` from 0 to
         1."""
-        room = self.side - SIDE + 1
-        drawn = integers(seed, [step], DRAWN, np.array([self.count, room, room, 2]), (size, 4))[0]
-        images = torch.from_numpy(self.take(drawn[:, 0]))
-        cut = [
-            image[:, y : y + SIDE, x : x + SIDE].flip(2) if mirrored else image[:, y : y + SIDE, x : x + SIDE]
-            for image, (_, y, x, mirrored) in zip(images, drawn.tolist(), strict=True)
-        ]
-        return torch.stack(cut).float() / 255
+        high = np.array([len(self.images), self.room, self.room, 2])
+        pieces = []
+        for number, y, x, mirrored in integers(seed, [step], DRAWN, high, (size, 4))[0].tolist():
+            piece = self.images[number, :, y : y + SIDE, x : x + SIDE]
+            pieces.append(piece.flip(2) if mirrored else piece)
+        return torch.stack(pieces).float() / 255
 
     def middle(self, count: int) -> Tensor:
-        """This many, evenly over all there are, their middles: ``[count, 3, 64, 64]`` from 0 to 1."""
-        images = torch.from_numpy(self.take(np.arange(count) * self.count // count))
-        at = (self.side - SIDE) // 2
-        return images[:, :, at : at + SIDE, at : at + SIDE].float() / 255
+        """The middles of this many, evenly over all there are: ``[count, 3, 64, 64]`` from 0 to 1."""
+        at = self.room // 2
+        chosen = torch.arange(count) * len(self.images) // count
+        return self.images[chosen, :, at : at + SIDE, at : at + SIDE].float() / 255
 
 
 def model_of(settings: Settings) -> Conditioned:
@@ -139,19 +135,18 @@ class Losses(nn.Module):
 
 
 @torch.no_grad()
-def score(model: Conditioned, losses: Losses, contents: Tensor, styles: int, description: str) -> Any:
-    """Losses by style and picture, ``[styles, pictures]`` each."""
+def score(
+    model: Conditioned, losses: Losses, contents: Tensor, styles: int, description: str
+) -> tuple[Tensor, Tensor]:
+    """Losses of style and content, by style and picture: ``[styles, pictures]`` each."""
     model.eval()
-    found = [
-        [
-            losses(model(some, rows), some, rows)
-            for some in contents.split(20)
-            for rows in [torch.full((len(some),), row)]
-        ]
-        for row in track(list(range(styles)), description)
-    ]
-    style, content = ([torch.cat([one[k] for one in of_style]) for of_style in found] for k in (0, 1))
-    return torch.stack(style), torch.stack(content)
+    batches = [(row, some) for row in range(styles) for some in contents.split(20)]
+    found = []
+    for row, some in track(batches, description):
+        rows = torch.full((len(some),), row)
+        found.append(torch.stack(losses(model(some, rows), some, rows)))
+    style, content = torch.cat(found, 1).view(2, styles, -1)
+    return style, content
 
 
 def train(settings: Settings, folder: Path, arm: str) -> dict[str, Any]:
@@ -165,28 +160,24 @@ def train(settings: Settings, folder: Path, arm: str) -> dict[str, Any]:
 
     def loss(step: int) -> Tensor:
         pictures = contents.batch(step, settings.pictures, settings.seed)
-        rows = (torch.arange(len(pictures)) + step) % len(styles)
+        rows = (torch.arange(len(pictures)) + step * len(pictures)) % len(styles)
         with torch.autocast("cpu", torch.bfloat16, settings.bfloat16):
             style, content = losses(model(pictures, rows), pictures, rows)
         return settings.style_weight * style.mean() + content.mean()
 
     seconds = running.train(model, loss, settings, folder, f"{arm}, seed {settings.seed}")
-    scores, by_picture = {}, {}
+    found: dict[str, dict[str, Any]] = {"scores": {}, "by_picture": {}, "by_style": {}}
     for part in ("val", "test"):
         middles = Contents(part, settings.photographs).middle(SCORED)
         style, content = score(model, losses, middles, len(styles), f"{arm}, {part}")
-        by_picture[part] = style.mean(0).tolist()
-        scores[part] = {
+        found["scores"][part] = {
             name: {"value": float(values.mean()), "ci95": interval(values.mean(0).tolist())}
             for name, values in (("style-loss", style), ("content-loss", content))
         }
-        scores[part] |= {
-            f"style-loss-{name}": {"value": float(values.mean()), "ci95": interval(values.tolist())}
-            for name, values in zip(styles, style, strict=True)
-        }
+        found["by_picture"][part] = style.mean(0).tolist()
+        found["by_style"][part] = dict(zip(styles, style.mean(1).tolist(), strict=True))
     return {
-        "scores": scores,
-        "by_picture": by_picture,
+        **found,
         "photographs": contents.photographs,
         "parameters": sum(
             p.numel() for n, p in model.named_parameters() if p.requires_grad and ".film.delta_" not in n
@@ -239,6 +230,7 @@ def ratio(shared: Mapping[str, Any], alone: Sequence[Mapping[str, Any]]) -> dict
     below = np.mean([one["by_picture"]["test"] for one in alone], 0)
     value = above.mean() / below.mean()
     content = [one["scores"]["test"]["content-loss"]["value"] for one in (shared, *alone)]
+    each = {name: value for one in alone for name, value in one["by_style"]["test"].items()}
     return {
         "seed": shared["settings"]["seed"],
         "value": float(value),
@@ -246,6 +238,7 @@ def ratio(shared: Mapping[str, Any], alone: Sequence[Mapping[str, Any]]) -> dict
         "style_loss": float(above.mean()),
         "style_loss_alone": float(below.mean()),
         "content_loss_ratio": content[0] / (sum(content[1:]) / len(alone)),
+        **{f"ratio_{k}": v / each[k] for k, v in shared["by_style"]["test"].items()},
         **shared["beside"],
         "parameters_alone": sum(one["parameters"] for one in alone),
         "training_seconds_alone": sum(one["training_seconds"] for one in alone),
