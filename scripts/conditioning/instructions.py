@@ -106,7 +106,10 @@ class Eyes(nn.Module):
         self.look = nn.Sequential(nn.Conv2d(width, width, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU())
         self.name = nn.Conv2d(width, maps, 1, bias=False)
         self.each = nn.BatchNorm2d(maps, affine=dual)
-        self.entry = nn.Conv2d(maps, width, 1) if dual else nn.ReLU()
+        self.entry = nn.Sequential()
+        if dual:  # attention leaves a 49th of each map: the norm makes up for it
+            self.entry.extend((nn.Conv2d(maps, width, 1, bias=False), nn.BatchNorm2d(width)))
+        self.dual = dual
         self.blocks = nn.Sequential(*(Block(width) for _ in range(blocks)))
         self.last = nn.Sequential(
             nn.Conv2d(width, width // 4, 1),
@@ -117,7 +120,10 @@ class Eyes(nn.Module):
         )
 
     def forward(self, views: Tensor) -> Tensor:
-        maps = self.entry(self.each(self.name(self.look(self.cells(views)))))
+        seen = self.look(self.cells(views))
+        maps = F.relu(self.entry(self.each(self.name(seen))))
+        if self.dual:  # where nobody is to look there still are things in the way
+            maps = maps + seen
         return self.last(self.blocks(maps))
 
 
