@@ -30,10 +30,7 @@ ROOT = Path(__file__).resolve().parents[2]
 if __name__ == "__main__":
     sys.path[0] = str(ROOT)  # instead of this folder: `scripts.conditioning` from wherever it is started
 
-from episodes.counter import integers  # noqa: E402
-from episodes.datasets import sort_of_clevr, textures  # noqa: E402
-from episodes.datasets.miniimagenet import find_split, load_miniimagenet  # noqa: E402
-from episodes.files.root import data_root  # noqa: E402
+from episodes.datasets import textures  # noqa: E402
 from episodes.progress import track  # noqa: E402
 from metafilm import film  # noqa: E402
 from metafilm.conditioning import ClassTable, Conditioned  # noqa: E402
@@ -42,10 +39,9 @@ from metafilm.evaluation.intervals import interval  # noqa: E402
 from metafilm.storage.atomic import atomic_write  # noqa: E402
 from scripts.conditioning import running  # noqa: E402
 from scripts.conditioning.commands import System  # noqa: E402
+from scripts.conditioning.contents import Contents  # noqa: E402
 from scripts.conditioning.painter import Judge, Painter, content_loss, gram, style_loss  # noqa: E402
 
-SIDE = 64
-DRAWN = 221  # the stream of random numbers by which training pictures are chosen and cut
 SCORED = 200  # pictures of a score
 NAMES = (*textures.STYLES, textures.NINTH)
 
@@ -68,39 +64,6 @@ class Settings(running.Plan):
     """miniImageNet's where it is there; else and without, shapes."""
     bfloat16: bool = True
     """Train in half precision, where it allows; scores are always of full precision."""
-
-
-class Contents:
-    """Pictures of a split to be painted after, of which pieces are cut: miniImageNet's, or else shapes.
-
-    Raises:
-        EpisodesError: damaged photographs.
-    """
-
-    def __init__(self, part: str, photographs: bool) -> None:
-        self.photographs = photographs and find_split(data_root(), part) is not None
-        if self.photographs:
-            self.images = load_miniimagenet(part, in_memory=False).images  # uint8 [N, 3, side, side]
-        else:
-            scenes = sort_of_clevr.split(part, None if part == "train" else SCORED).images
-            self.images = torch.from_numpy(scenes).permute(0, 3, 1, 2)
-        self.room = self.images.shape[2] - SIDE + 1  # in how many places of a line a piece can begin
-
-    def batch(self, step: int, size: int, seed: int) -> Tensor:
-        """The pieces of a step, cut somewhere and half of them mirrored: ``[size, 3, 64, 64]`` from 0 to
-        1."""
-        high = np.array([len(self.images), self.room, self.room, 2])
-        pieces = []
-        for number, y, x, mirrored in integers(seed, [step], DRAWN, high, (size, 4))[0].tolist():
-            piece = self.images[number, :, y : y + SIDE, x : x + SIDE]
-            pieces.append(piece.flip(2) if mirrored else piece)
-        return torch.stack(pieces).float() / 255
-
-    def middle(self, count: int) -> Tensor:
-        """The middles of this many, evenly over all there are: ``[count, 3, 64, 64]`` from 0 to 1."""
-        at = self.room // 2
-        chosen = torch.arange(count) * len(self.images) // count
-        return self.images[chosen, :, at : at + SIDE, at : at + SIDE].float() / 255
 
 
 def model_of(settings: Settings) -> Conditioned:

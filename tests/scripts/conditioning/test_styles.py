@@ -13,9 +13,10 @@ import yaml
 from episodes.datasets import sort_of_clevr, textures
 from metafilm import film
 from metafilm.errors import MetafilmError
-from scripts.conditioning import painter, running
+from scripts.conditioning import contents, painter, running
 from scripts.conditioning import styles as script
-from scripts.conditioning.styles import Contents, Losses, Settings, model_of
+from scripts.conditioning.contents import Contents
+from scripts.conditioning.styles import Losses, Settings, model_of
 
 SMALL = Settings(
     width=4, blocks=1, pictures=4, iterations=12, warmup=2, learning_rate=1e-2, photographs=False
@@ -28,18 +29,18 @@ def few(monkeypatch) -> None:
     real = sort_of_clevr.split
     monkeypatch.setattr(sort_of_clevr, "split", lambda name, n=None, **kw: real(name, min(n or 20, 20), **kw))
     monkeypatch.setattr(script, "SCORED", 3)
-    monkeypatch.setattr(script, "SIDE", 32)
+    monkeypatch.setattr(contents, "SIDE", 32)
 
 
 def trained(settings, folder, stop=None):
     torch.manual_seed(settings.seed)
     names = script.styles_of(settings)
-    model, losses, contents, seen = model_of(settings), Losses(names), Contents("train", False), []
+    model, losses, of_train, seen = model_of(settings), Losses(names), Contents("train", False), []
 
     def loss(step):
         if step == stop:
             os.kill(os.getpid(), signal.SIGINT)
-        pictures = contents.batch(step, settings.pictures, settings.seed)
+        pictures = of_train.batch(step, settings.pictures, settings.seed)
         rows = (torch.arange(len(pictures)) + 4 * step) % len(names)
         style, content = losses(model(pictures, rows), pictures, rows)
         value = style.mean() + content.mean()
@@ -87,12 +88,12 @@ def test_the_instance_norm_is_pytorchs() -> None:
 
 def test_losses_against_their_formulas() -> None:
     losses = Losses(("dots", "brick"))
-    contents, painted = torch.rand(2, 2, 3, 16, 16)
-    style, content = losses(painted, contents, torch.tensor([1, 0]))
+    shown, painted = torch.rand(2, 2, 3, 16, 16)
+    style, content = losses(painted, shown, torch.tensor([1, 0]))
     for number, name in enumerate(("brick", "dots")):
         wanted = torch.from_numpy(textures.draw(name)).permute(2, 0, 1)[None].float() / 255
         mine, of_style, of_content = (
-            losses.judge(x) for x in (painted[number : number + 1], wanted, contents[number : number + 1])
+            losses.judge(x) for x in (painted[number : number + 1], wanted, shown[number : number + 1])
         )
         shares = []
         for found, target in zip(mine, of_style, strict=True):
@@ -111,7 +112,7 @@ def test_losses_against_their_formulas() -> None:
         assert content[number].item() == pytest.approx(
             ((found - target) ** 2).mean().item() / varies.item(), rel=1e-3
         )
-    same, none = losses(contents, contents, torch.tensor([0, 1]))
+    same, none = losses(shown, shown, torch.tensor([0, 1]))
     assert (same > 0).all() and none.tolist() == [0, 0]
     assert not any(p.requires_grad for p in losses.judge.parameters())
     again = painter.Judge()
@@ -119,11 +120,11 @@ def test_losses_against_their_formulas() -> None:
 
 
 def test_contents_are_cut_within_the_pictures(monkeypatch) -> None:
-    monkeypatch.setattr(script, "SIDE", 70)
-    contents = Contents("train", False)
-    first, second = contents.batch(0, 8, 0), contents.batch(0, 8, 0)
+    monkeypatch.setattr(contents, "SIDE", 70)
+    pictures = Contents("train", False)
+    first, second = pictures.batch(0, 8, 0), pictures.batch(0, 8, 0)
     assert first.shape == (8, 3, 70, 70) and torch.equal(first, second)
-    assert not torch.equal(first, contents.batch(1, 8, 0))
+    assert not torch.equal(first, pictures.batch(1, 8, 0))
     scenes = sort_of_clevr.split("train").images
     for picture in (first[:2] * 255).round().byte().permute(0, 2, 3, 1).numpy():
         windows = [
@@ -133,7 +134,7 @@ def test_contents_are_cut_within_the_pictures(monkeypatch) -> None:
             for x in range(6)
         ]
         assert any(np.array_equal(picture, either) for both in windows for either in both)
-    assert contents.middle(5).shape == (5, 3, 70, 70)
+    assert pictures.middle(5).shape == (5, 3, 70, 70)
 
 
 @pytest.mark.slow
