@@ -113,7 +113,8 @@ def style_loss(features: list[Tensor], grams: list[Tensor]) -> Tensor:
 
 def content_loss(features: list[Tensor], wanted: list[Tensor]) -> Tensor:
     """How far pictures are from those they were painted after, ``[B]``: the squared distance of one layer's
-    features, as a share of how much those vary over the picture."""
-    found, target = features[Judge.CONTENT].float(), wanted[Judge.CONTENT].float()
-    varies = target.var((2, 3), correction=0).mean(1) + 1e-3
-    return (found - target).square().mean((1, 2, 3)) / varies
+    maps, each normalised over its places. A map's mean and variance are the style's to choose (Huang and
+    Belongie, ICCV 2017, arXiv:1703.06868), and with random weights they are colour and light above all. 0 is
+    the same picture, 2 one that has nothing to do with it."""
+    found, target = (F.instance_norm(part[Judge.CONTENT].float()) for part in (features, wanted))
+    return (found - target).square().mean((1, 2, 3))

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from PIL import Image
 from torch.nn import functional as F
 
 from metafilm.errors import MetafilmError
@@ -184,6 +185,15 @@ def test_a_run_and_its_records(tmp_path, monkeypatch, capsys) -> None:
         options = script.SYSTEM.parsed(None, one["command"].split()[2:])
         again = script.SYSTEM.settings(options.arm, options.set)
         assert again.width == 8 and again.iterations == 2 and again.withheld
+    (tmp_path / "docs").mkdir()
+    monkeypatch.setattr(script, "ROOT", tmp_path)
+    monkeypatch.setattr("scripts.figures.DOCS", tmp_path / "docs")
+    script.main(["film", *shared])
+    script.main(["draw", *shared])
+    with Image.open(tmp_path / "docs" / "instructions.gif") as moving:
+        assert moving.n_frames > 6
+    assert (tmp_path / "docs" / "instructions.svg").stat().st_size > 1000
+    capsys.readouterr()
     script.main(["list", "--runs", str(tmp_path / "runs")])
     assert "film-withheld, iterations=2, demonstrations=20" in capsys.readouterr().out
     with pytest.raises(MetafilmError, match="no finished runs in"):
