@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from metafilm import conditioning
-from scripts.conditioning import running
-from scripts.conditioning.visual_questions import CONFIG, Settings, parsed
+from scripts.conditioning import instructions, running, styles, visual_questions
 
 PAGE = (Path(__file__).resolve().parent.parent / "docs" / "conditioning.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
@@ -27,9 +26,19 @@ def test_python_runs(number, capsys) -> None:
     "line", [x for b in re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL) for x in b.splitlines()]
 )
 def test_commands_are_understood(line) -> None:
-    options = parsed(shlex.split(line)[2:])
+    _, script, *words = shlex.split(line)
+    name = Path(script).stem
+    if name == "visual_questions":
+        options = visual_questions.parsed(words)
+        source, usual = visual_questions.CONFIG, visual_questions.Settings()
+    else:
+        system = {"instructions": instructions.SYSTEM, "styles": styles.SYSTEM}[name]
+        options = system.parsed(None, words)
+        source, usual = system.config, system.usual
+        if options.do != "train":
+            return
     changes = [*options.set, f"seed={options.seed}"]
-    assert running.settings_of(CONFIG, Settings(), options.arm, changes).iterations > 0
+    assert running.settings_of(source, usual, options.arm, changes).iterations > 0
 
 
 def test_ten_lines() -> None:

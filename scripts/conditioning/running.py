@@ -193,6 +193,23 @@ def train(
     return before + time.monotonic() - start
 
 
+def restore(model: nn.Module, folder: Path) -> None:
+    """Give a model what the training kept in this folder has come to, as :func:`train` leaves it at its end.
+
+    Raises:
+        RunError: there is no training, or its checkpoint is damaged or of another network.
+    """
+    file = folder / "checkpoint.pt"
+    if not file.is_file():
+        raise RunError(f"{folder} holds no training; train it first, or name the folder of runs by --runs")
+    state = checkpoint.load(file)
+    try:
+        model.load_state_dict(state["average"]["values"] if state["average"] else state["learner"])
+    except RuntimeError as error:
+        raise RunError(f"{folder} holds the training of another network: {error}") from None
+    model.eval()
+
+
 def count(model: nn.Module, part: str = "") -> int:
     """Trained numbers, of all the model or of the parts whose names begin so; a network's own deviations,
     which a condition replaces, are none."""

@@ -1,0 +1,140 @@
+"""What a system's script does by command: `train` an arm, `list` the runs, `write` their records."""
+
+import argparse
+import json
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from metafilm.errors import MetafilmError
+from metafilm.storage.atomic import atomic_write
+from scripts.conditioning import running
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@dataclass
+class System:
+    """One of the systems.
+
+    Args:
+        name: of its configuration, its records and its folder of runs.
+        usual: its settings where nobody says otherwise.
+        train: settings, the run's folder, the arm's name -> what is kept of the run: `scores`, by split and
+            metric, a `value` and its `ci95`; `parameters`, `training_seconds`; `beside`, numbers that stand
+            in every record.
+        over: what the interval of one run is over.
+        combine: all runs -> records of several together, beside each run's own.
+        more: other commands: their name -> a function of the options and the finished runs.
+    """
+
+    name: str
+    usual: running.Plan
+    train: Callable[[Any, Path, str], dict[str, Any]]
+    over: str
+    combine: Callable[[list[dict[str, Any]]], list[dict[str, Any]]] = lambda _: []
+    more: Mapping[str, Callable[[argparse.Namespace, list[dict[str, Any]]], None]] = field(
+        default_factory=dict
+    )
+
+    def __post_init__(self) -> None:
+        self.script = f"scripts/conditioning/{self.name.replace('-', '_')}.py"
+        self.config = ROOT / "configs" / "conditioning" / f"{self.name}.yaml"
+        self.out = ROOT / "results" / "conditioning" / f"{self.name}.json"
+
+    def settings(self, arm: str, changes: Sequence[str] = ()) -> Any:
+        """The settings of an arm, changed. Raises ConfigError as `running.settings_of` does."""
+        return running.settings_of(self.config, self.usual, arm, changes)
+
+    def parsed(self, about: str | None, arguments: list[str] | None = None) -> argparse.Namespace:
+        """What the command line asks for."""
+        parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawTextHelpFormatter)
+        parser.add_argument("do", choices=("list", "train", "write", *self.more))
+        parser.add_argument("--arm", default="film", help="one of those of the configuration")
+        parser.add_argument("--seed", type=int, default=0)
+        parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a setting")
+        parser.add_argument("--runs", type=Path, default=Path("runs") / self.name, help="where runs are kept")
+        parser.add_argument("--threads", type=int, default=0)
+        return parser.parse_args(arguments)
+
+    def main(self, about: str | None, arguments: list[str] | None = None) -> None:
+        """Do what the command line asks for. Raises MetafilmError where it can't."""
+        options = self.parsed(about, arguments)
+        if options.threads:
+            torch.set_num_threads(options.threads)
+        found = [json.loads(path.read_text()) for path in sorted(options.runs.glob("*/scores.json"))]
+        if options.do == "train":
+            settings = self.settings(options.arm, [f"seed={options.seed}", *options.set])
+            folder = self.folder(options.runs, options.arm, options.seed, options.set)
+            print("validation:", said(self.run(settings, folder, options.arm)["scores"]["val"]))
+        elif options.do == "list":
+            for one in found:
+                changed = "".join(f", {k}={v}" for k, v in self.changed(one).items())
+                seed = one["settings"]["seed"]
+                print(f"{one['arm']}{changed}, seed {seed}: {said(one['scores']['val'])}")
+        elif not found:
+            raise MetafilmError(
+                f"no finished runs in {options.runs}; train some, or name their folder by --runs"
+            )
+        elif options.do == "write":
+            running.put(self.out, [*self.records(found), *self.combine(found)])
+        else:
+            self.more[options.do](options, found)
+
+    def folder(self, runs: Path, arm: str, seed: int, changes: Sequence[str] = ()) -> Path:
+        """Where a run is kept."""
+        return runs / "-".join([arm, *changes, f"seed={seed}"]).replace("/", "_")
+
+    def run(self, settings: running.Plan, folder: Path, arm: str) -> dict[str, Any]:
+        """Train a run, or go on with it, and score it; what is kept of it, in the folder too."""
+        found = {
+            "arm": arm,
+            "settings": asdict(settings),
+            **self.train(settings, folder, arm),
+            **running.made_with(),
+        }
+        atomic_write(folder / "scores.json", (json.dumps(found, indent=2) + "\n").encode())
+        return found
+
+    def changed(self, one: Mapping[str, Any]) -> dict[str, Any]:
+        """The settings of a run that are not its arm's; not the seed."""
+        usual = asdict(self.settings(one["arm"]))
+        mine = one["settings"].items()
+        return {k: v for k, v in mine if k != "seed" and json.dumps(v) != json.dumps(usual[k])}
+
+    def records(self, found: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """Of all runs: those that differ in their seed alone make one record a metric."""
+        groups: dict[str, list[Mapping[str, Any]]] = {}
+        for one in found:
+            setting = {k: v for k, v in one["settings"].items() if k != "seed"}
+            groups.setdefault(json.dumps([one["arm"], setting], sort_keys=True), []).append(one)
+        rows = []
+        for group in groups.values():
+            group.sort(key=lambda one: one["settings"]["seed"])
+            first = group[0]
+            arm, seed = first["arm"], first["settings"]["seed"]
+            command = f"python {self.script} train --arm {arm} --seed {seed}"
+            for name, value in self.changed(first).items():
+                command += " --set " + shlex.quote(f"{name}={json.dumps(value)}")
+            setting = {k: v for k, v in first["settings"].items() if k != "seed"}
+            for metric in first["scores"]["test"]:
+                runs = [
+                    {
+                        "seed": one["settings"]["seed"],
+                        **one["scores"]["test"][metric],
+                        **one.get("beside", {}),
+                        **{k: one[k] for k in ("parameters", "training_seconds", "hardware", "commit")},
+                    }
+                    for one in group
+                ]
+                row = running.record(self.name, arm, setting, metric, runs, command)
+                rows.append({**row, "ci95_over": "seeds" if len(runs) > 1 else self.over})
+        return rows
+
+
+def said(scores: Mapping[str, Mapping[str, float]]) -> str:
+    return ", ".join(f"{name} {score['value']:.2f}" for name, score in scores.items())
