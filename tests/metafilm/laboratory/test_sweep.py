@@ -44,11 +44,11 @@ def test_a_sweep_and_its_table(tiny, tmp_path, capsys, monkeypatch) -> None:
     """From the command line: all trials, the configuration's own values first, and what is written."""
     monkeypatch.chdir(tmp_path)
     Path("tiny.yaml").write_text(yaml.safe_dump(tiny.to_dict()))
-    command = "sweep tiny.yaml --search outer.penalty=1e-3..1:log encoder.decoder=linear,gru --trials 4 "
+    command = "sweep tiny.yaml --search outer.penalty=1e-3..1:log encoder.decoder=linear,gru --trials 5 "
     command += "--pruner none --outer.iterations 4 --startup 2"
     assert main(command.split()) == 0
     shown = capsys.readouterr().out
-    assert "sweep of tiny, tpe: 4 done" in shown and "penalty" in shown and "metafilm eval" in shown
+    assert "sweep of tiny, tpe: 5 done" in shown and "penalty" in shown and "metafilm eval" in shown
     found = json.loads(Path("runs/tiny-sweep/trials.json").read_text())
     assert found["command"] == f"metafilm {command}" and found["split"] == "val"
     trials = found["trials"]
