@@ -95,8 +95,8 @@ def draw(scenes: int, first: int = 0, seed: int = 0) -> Scenes:
 
 
 def split(name: str, scenes: int | None = None, seed: int = 0) -> Scenes:
-    """A split's scenes: `test` (1,000), `val` (1,000) or `train` (16,000); or as many as given, from the first
-    on, so that a smaller split is part of a larger one.
+    """A split's scenes: `test` (1,000), `val` (1,000) or `train` (16,000); or as many as given, from the
+    first on, so that a smaller split is part of a larger one.
 
     Raises EpisodesError for another name, and more test or validation scenes than there are.
     """
