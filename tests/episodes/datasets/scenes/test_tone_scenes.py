@@ -115,10 +115,10 @@ def test_a_tone_rises_and_falls() -> None:
 def test_the_question_alone_says_little(scenes) -> None:
     kinds = [(scenes.asked == n).mean() for n in range(7)]
     assert min(kinds) > 0.1 and max(kinds) < 0.19
-    for n, most in ((0, 0.6), (1, 0.33), (2, 0.6), (3, 0.27), (4, 0.17), (5, 0.43), (6, 0.27)):
+    for n, most in ((0, 0.66), (1, 0.33), (2, 0.6), (3, 0.27), (4, 0.17), (5, 0.43), (6, 0.27)):
         counts = np.bincount(scenes.answers[scenes.asked == n])
         assert counts.max() / counts.sum() < most, n
-    assert len({tuple(row) for row in scenes.questions.reshape(-1, tone_scenes.WORDS)}) > 700
+    assert len({tuple(row) for row in scenes.questions.reshape(-1, tone_scenes.WORDS)}) > 600
 
 
 def test_checksum() -> None:
