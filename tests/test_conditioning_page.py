@@ -7,9 +7,19 @@ from pathlib import Path
 import pytest
 
 from metafilm import conditioning
-from scripts.conditioning import instructions, running, styles, visual_questions
+from scripts.conditioning import (
+    generation,
+    instructions,
+    running,
+    segmentation,
+    sound_questions,
+    styles,
+    visual_questions,
+)
 
 PAGE = (Path(__file__).resolve().parent.parent / "docs" / "conditioning.md").read_text(encoding="utf-8")
+SCRIPTS = (generation, instructions, segmentation, sound_questions, styles)
+SYSTEMS = {script.SYSTEM.script: script.SYSTEM for script in SCRIPTS}
 BLOCKS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 
 
@@ -27,12 +37,11 @@ def test_python_runs(number, capsys) -> None:
 )
 def test_commands_are_understood(line) -> None:
     _, script, *words = shlex.split(line)
-    name = Path(script).stem
-    if name == "visual_questions":
+    if script not in SYSTEMS:
         options = visual_questions.parsed(words)
         source, usual = visual_questions.CONFIG, visual_questions.Settings()
     else:
-        system = {"instructions": instructions.SYSTEM, "styles": styles.SYSTEM}[name]
+        system = SYSTEMS[script]
         options = system.parsed(None, words)
         source, usual = system.config, system.usual
         if options.do != "train":

@@ -1,5 +1,6 @@
 """FiLM's network for questions about pictures (Perez et al., AAAI 2018, arXiv:1709.07871, 3.2), small."""
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
@@ -7,12 +8,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 
-def with_places(maps: Tensor) -> Tensor:
-    """Two more maps, x and y of every place from -1 to 1: ``[B, C, H, W]`` -> ``[B, C + 2, H, W]``."""
+def with_places(maps: Tensor, axes: Sequence[str] = ("x", "y")) -> Tensor:
+    """A map more per axis, that of every place from -1 to 1: ``[B, C, H, W]`` -> ``[B, C + 2, H, W]``, x
+    before y. Fewer axes: without those."""
     height, width = maps.shape[2:]
-    y = torch.linspace(-1, 1, height, dtype=maps.dtype)[:, None].expand(height, width)
-    x = torch.linspace(-1, 1, width, dtype=maps.dtype).expand(height, width)
-    return torch.cat((maps, torch.stack((x, y)).expand(len(maps), -1, -1, -1)), 1)
+    places = {
+        "y": torch.linspace(-1, 1, height, dtype=maps.dtype)[:, None].expand(height, width),
+        "x": torch.linspace(-1, 1, width, dtype=maps.dtype).expand(height, width),
+    }
+    if not axes:
+        return maps
+    return torch.cat((maps, torch.stack([places[axis] for axis in axes]).expand(len(maps), -1, -1, -1)), 1)
 
 
 class Stem(nn.Module):
@@ -31,29 +37,63 @@ class Stem(nn.Module):
 
 
 class Block(nn.Module):
-    """FiLM's residual block: ``norm`` is the site, and has no affine of its own."""
+    """FiLM's residual block: ``norm`` is the site, and has no affine of its own.
 
-    def __init__(self, width: int) -> None:
+    Args:
+        axes: of which its coordinate maps are; none: it has none.
+        padding: what lies around a map, as ``nn.Conv2d`` has it; zeros tell how near the border is.
+        kernel: of its convolution, rows and columns, odd.
+        dilation: how far apart the kernel's columns are.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        axes: Sequence[str] = ("x", "y"),
+        padding: str = "zeros",
+        kernel: tuple[int, int] = (3, 3),
+        dilation: int = 1,
+    ) -> None:
         super().__init__()
-        self.entry = nn.Conv2d(width + 2, width, 1)
-        self.conv = nn.Conv2d(width, width, 3, padding=1)
+        self.axes = tuple(axes)
+        self.entry = nn.Conv2d(width + len(self.axes), width, 1)
+        around = (kernel[0] // 2, dilation * (kernel[1] // 2))
+        self.conv = nn.Conv2d(
+            width, width, kernel, padding=around, dilation=(1, dilation), padding_mode=padding
+        )
         self.norm = nn.BatchNorm2d(width, affine=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        branch = F.relu(self.entry(with_places(x)))
+        branch = F.relu(self.entry(with_places(x, self.axes)))
         return branch + F.relu(self.norm(self.conv(branch)))
 
 
 class Trunk(nn.Module):
-    """Blocks and classifier: ``[B, width, 5, 5]`` -> logits."""
+    """Blocks and classifier: ``[B, width, H, W]`` -> logits.
 
-    def __init__(self, width: int, blocks: int, answers: int, hidden: int = 256) -> None:
+    Args:
+        blocks: how many, or the blocks.
+        axes: of the coordinate maps before the classifier, and of the blocks'.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        blocks: int | Sequence[Block],
+        answers: int,
+        hidden: int = 256,
+        axes: Sequence[str] = ("x", "y"),
+    ) -> None:
         super().__init__()
-        self.blocks = nn.Sequential(*(Block(width) for _ in range(blocks)))
-        self.last = nn.Sequential(nn.Conv2d(width + 2, hidden, 1), nn.BatchNorm2d(hidden), nn.ReLU())
+        self.axes = tuple(axes)
+        made = [Block(width, axes) for _ in range(blocks)] if isinstance(blocks, int) else blocks
+        self.blocks = nn.Sequential(*made)
+        self.last = nn.Sequential(
+            nn.Conv2d(width + len(self.axes), hidden, 1), nn.BatchNorm2d(hidden), nn.ReLU()
+        )
         self.classifier = nn.Sequential(
             nn.Linear(hidden, hidden), nn.BatchNorm1d(hidden), nn.ReLU(), nn.Linear(hidden, answers)
         )
 
     def forward(self, maps: Tensor) -> Tensor:
-        return self.classifier(self.last(with_places(self.blocks(maps))).amax((2, 3)))
+        return self.classifier(self.last(with_places(self.blocks(maps), self.axes)).amax((2, 3)))

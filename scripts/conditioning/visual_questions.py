@@ -6,9 +6,9 @@
     python scripts/conditioning/visual_questions.py write                         # their records
 
 FiLM for visual question answering (Perez et al., AAAI 2018, arXiv:1709.07871) on Sort-of-CLEVR
-(episodes/datasets/sort_of_clevr.py): a question's words go through a GRU and one linear layer to the gains
-and biases of four residual blocks. Arms and sizes stand in configs/conditioning/visual-questions.yaml. Tune
-with `--set` by the validation accuracy that `train` prints; the test scenes are for `write`.
+(episodes/datasets/scenes/sort_of_clevr.py): a question's words go through a GRU and one linear layer to the
+gains and biases of four residual blocks. Arms and sizes stand in configs/conditioning/visual-questions.yaml.
+Tune with `--set` by the validation accuracy that `train` prints; the test scenes are for `write`.
 """
 
 import argparse
@@ -29,7 +29,7 @@ if __name__ == "__main__":
 
 from episodes.counter import first_of_shuffled, words  # noqa: E402
 from episodes.datasets import sort_of_clevr  # noqa: E402
-from episodes.datasets.sort_of_clevr import ANSWERS, SENTENCES, VOCABULARY, Scenes  # noqa: E402
+from episodes.datasets.scenes.sort_of_clevr import ANSWERS, SENTENCES, VOCABULARY, Scenes  # noqa: E402
 from episodes.progress import track  # noqa: E402
 from metafilm import film  # noqa: E402
 from metafilm.conditioning import Conditioned, NoCondition, SequenceEncoder  # noqa: E402

@@ -11,7 +11,7 @@ import yaml
 from torch.nn import functional as F
 
 from episodes.datasets import sort_of_clevr
-from episodes.datasets.sort_of_clevr import SENTENCES
+from episodes.datasets.scenes.sort_of_clevr import SENTENCES
 from metafilm.errors import ConfigError, MetafilmError, RunError
 from scripts.conditioning import running
 from scripts.conditioning import visual_questions as script

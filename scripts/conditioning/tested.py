@@ -1,0 +1,71 @@
+"""What systems have in common whose test examples nobody looks at but `write`."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from episodes.counter import first_of_shuffled, words
+from metafilm.engine.memory import keep_freed_memory
+from metafilm.storage.atomic import atomic_write
+from scripts.conditioning import running
+
+Scores = dict[str, dict[str, float]]
+"""By metric a `value`, its `ci95`, and what else is to stand beside them."""
+Make = Callable[[Any], nn.Module]
+"""Settings -> the model as it starts, the same for the same seed."""
+Fit = Callable[[Any, Any, Path, str], float]
+"""Model, settings, the run's folder, a description -> the seconds its training took."""
+Score = Callable[[Any, Any, str, str, Path], Scores]
+"""Model, settings, `val` or `test`, a description, the run's folder -> its scores."""
+
+
+def training(make: Make, fit: Fit, score: Score) -> Callable[[Any, Path, str], dict[str, Any]]:
+    """What :class:`scripts.conditioning.commands.System` takes to train a run: it scores validation examples
+    alone."""
+
+    def train(settings: Any, folder: Path, arm: str) -> dict[str, Any]:
+        keep_freed_memory()  # what draws the examples takes and frees much of it
+        described = f"{arm}, seed {settings.seed}"
+        model = make(settings)
+        seconds = fit(model, settings, folder, described)
+        conditions = (p.numel() for n, p in model.named_parameters() if ".condition." in f".{n}")
+        return {
+            "scores": {"val": score(model, settings, "val", f"{described}, scoring", folder)},
+            "parameters": running.count(model),
+            "beside": {"condition_parameters": sum(conditions)},
+            "training_seconds": seconds,
+        }
+
+    return train
+
+
+def test(runs: Path, usual: running.Plan, make: Make, score: Score) -> None:
+    """Score every finished run of a folder on test examples, where that has not been done."""
+    for path in sorted(runs.glob("*/scores.json")):
+        found = json.loads(path.read_text())
+        if "test" in found["scores"]:
+            continue
+        given = {k: tuple(v) if isinstance(v, list) else v for k, v in found["settings"].items()}
+        settings = replace(usual, **given)
+        model = make(settings)
+        running.restore(model, path.parent)
+        described = f"{found['arm']}, seed {settings.seed}, test"
+        scores = score(model, settings, "test", described, path.parent)
+        for metric, one in scores.items():
+            one["validation"] = found["scores"]["val"][metric]["value"]
+        found["scores"]["test"] = scores
+        atomic_write(path, (json.dumps(found, indent=2) + "\n").encode())
+
+
+def shuffled(step: int, size: int, total: int, seed: int, stream: int) -> Tensor:
+    """Which of `total` examples a step takes, int64 [size]: in each epoch all of them, shuffled anew, without
+    what fills no last step. stream: of random numbers, a script's own."""
+    size = min(size, total)
+    epoch, at = divmod(step, total // size)
+    order = first_of_shuffled(words(seed, [epoch], stream, (total,)), total)[0]
+    return torch.from_numpy(order[at * size : (at + 1) * size])

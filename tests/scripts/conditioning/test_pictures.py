@@ -1,0 +1,65 @@
+"""The systems' figures, of made-up records."""
+
+import xml.etree.ElementTree as ElementTree
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("matplotlib")
+from scripts.conditioning import pictures
+from scripts.conditioning.sound_questions import KINDS
+
+
+@pytest.fixture
+def texts(tmp_path, monkeypatch):
+    """Name of a figure -> what is written in it."""
+    monkeypatch.setattr(pictures, "DOCS", tmp_path)
+
+    def read(name):
+        text = (tmp_path / f"{name}.svg").read_text()
+        ElementTree.fromstring(text)
+        return text
+
+    return read
+
+
+def records(metrics, arms, **more):
+    return [
+        {
+            "arm": arm,
+            "metric": metric,
+            "value": 0.5 + i / 10,
+            "ci95": 0.1,
+            "setting": {"iterations": 9},
+            **more,
+        }
+        for metric in metrics
+        for i, arm in enumerate(arms)
+    ]
+
+
+def test_of_several_settings_the_longest() -> None:
+    short = {"arm": "a", "metric": "m", "value": 1, "setting": {"iterations": 5}}
+    long = {**short, "value": 2, "setting": {"iterations": 50}}
+    assert pictures.by_arm([long, short, {**short, "metric": "n"}], "m") == {"a": long}
+
+
+def test_segmentation(texts) -> None:
+    made = records(("miou-attribute", "miou-place"), ("film", "spatial"))
+    images, masks = np.zeros((2, 8, 8, 3), np.uint8), np.zeros((2, 8, 8), bool)
+    pictures.segmentation(made, images, ["the reds on the left", "the blues"], masks, {"film": masks})
+    assert "<!-- the reds -->" in texts("segmentation") and "<!-- spatial -->" in texts("segmentation")
+
+
+def test_sound_questions(texts) -> None:
+    made = records(("accuracy",), ("time", "none"), **dict.fromkeys(KINDS, 30.0))
+    pictures.sound_questions(made, KINDS, np.zeros((64, 128), np.uint8), ["how many? 2", "which? c"])
+    assert "how many? 2; which? c" in texts("sound-questions")
+    assert all(f"<!-- {kind} -->" in texts("sound-questions") for kind in KINDS)
+
+
+def test_generation(texts) -> None:
+    made = records(("judge-accuracy",), ("linear", "mlp"), condition_parameters=123_456)
+    pictures.generation(made, torch.rand(4, 8, 8), {"linear": torch.rand(4, 3, 8, 8)})
+    assert "<!-- 123 k -->" in texts("generation") and "<!-- drawn -->" in texts("generation")
