@@ -66,7 +66,7 @@ def five_ways(shots: int, episodes: int) -> dict[str, Any]:
 SHIPPED_ROWS: dict[str, list[tuple[str, dict[str, Any]]]] = {
     "gate": [("omniglot-conv4", five_ways(shots, 600) | {"gate": True}) for shots in (1, 5)],
     "drawings": [
-        (weights, {"dataset": dataset, "style": style} | five_ways(shots, 1000))
+        (weights, {"dataset": dataset, "style": style} | five_ways(shots, 600))
         for dataset, style in (
             ("omniglot", "none"),
             ("omniglot", "unseen-filters"),
