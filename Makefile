@@ -1,5 +1,5 @@
 # make demo    install into .venv, then meta-train and evaluate on generated characters (no download)
-# make test    install the test extras too, then ruff, pyright and pytest
+# make test    install the test extras too, then ruff, pyright and pytest, a process for each core
 # make docs    install what builds the pages too, then build them as a site in build/site
 # make clean   remove .venv
 #
@@ -20,7 +20,7 @@ demo: $(VENV)/.installed
 	$(BIN)/metafilm demo
 
 test: check
-	$(BIN)/python -m pytest $(PYTEST)
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile $(PYTEST)
 
 check: $(VENV)/.installed-test
 	$(BIN)/ruff check .
