@@ -13,7 +13,7 @@ from metafilm.storage.atomic import atomic_write
 
 ROOT = Path(__file__).resolve().parent.parent
 SHIPPED = ROOT / "metafilm" / "storage" / "shipped"
-RESULTS = {"omniglot-conv4": "omniglot"}
+RESULTS = {"omniglot-conv4": "omniglot", "drawings-conv4": "drawings"}
 """Weights -> where their rows are: results/NAME.json."""
 
 

@@ -83,6 +83,23 @@ def adaptation(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def drawings(rows: list[dict[str, Any]]) -> str:
+    """Shipped weights side by side."""
+    weights = ("omniglot-conv4", "drawings-conv4")
+    names = {
+        "none": "as they are",
+        "unseen-filters": "unseen filters",
+        "unseen-strokes": "unseen pens, inks and papers",
+    }
+    found = {(row["dataset"], row["style"], row["shots"], row["command"].split()[2]): row for row in rows}
+    lines = [f"| characters | 5-way | {' | '.join(weights)} |", "|---|---|---|---|"]
+    for dataset, style, shots in dict.fromkeys(key[:3] for key in found):
+        cells = [found[dataset, style, shots, name] for name in weights]
+        values = [f"{row['accuracy']:.2f} ± {row['ci95']:.2f}" for row in cells]
+        lines.append(f"| {dataset}, {names[style]} | {shots}-shot | {' | '.join(values)} |")
+    return "\n".join(lines)
+
+
 def summary() -> str:
     """A line for each block of records: the accuracies a newcomer wants, and what they are held against."""
     omniglot, mini, sines, criteria, found = (
@@ -143,6 +160,7 @@ def summary() -> str:
 TABLES: dict[str, Callable[[list[dict[str, Any]]], str]] = {
     **dict.fromkeys(("omniglot", "miniimagenet", "sinusoids", "criteria"), stages),
     "adaptation": adaptation,
+    "drawings": drawings,
 }
 
 
