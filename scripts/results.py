@@ -4,6 +4,8 @@
     python scripts/results.py omniglot runs/omniglot_5way_1shot
     metafilm train configs/miniimagenet_5way_5shot.yaml
     python scripts/results.py miniimagenet runs/miniimagenet_5way_5shot
+    metafilm train configs/miniimagenet.yaml
+    python scripts/results.py miniimagenet-pretrained runs/miniimagenet
     python scripts/results.py sinusoids runs/sinusoids          # trains its runs there first, a few minutes
     python scripts/results.py criteria runs/criteria            # of the runs that are there
     python scripts/tables.py                                    # puts the tables into the README and docs/
@@ -45,6 +47,13 @@ IMAGE_ROWS: dict[str, list[dict[str, Any]]] = {
         {"ways": 5, "shots": 5, "episodes": 600},
         {"ways": 5, "shots": 1, "episodes": 600},
         {"ways": 5, "shots": 5, "episodes": 600, "encoder_support": "shuffled"},
+    ],
+    # How each is judged was chosen on 120 and 150 validation tasks after the pre-training.
+    "miniimagenet-pretrained": [
+        {"ways": 5, "shots": 5, "episodes": 2000, "blend": "descriptors", "blend_weight": 0.3}
+        | {"pooling": "flatten2x2", "precision": "bfloat16"},
+        {"ways": 5, "shots": 1, "episodes": 2000, "head": "logistic", "transform": ("normalise",)}
+        | {"copies": 4, "copy_augment": "crop-flip", "precision": "bfloat16"},
     ],
 }
 
@@ -109,6 +118,15 @@ def commit() -> str:
     return git("rev-parse", "HEAD") + ("-dirty" if changed else "")
 
 
+def options(settings: dict[str, Any]) -> str:
+    """Settings as the command line has them."""
+    words = []
+    for key, value in settings.items():
+        words.append(f"--{key.replace('_', '-')}")
+        words += [] if value is True else map(str, value) if isinstance(value, tuple) else [str(value)]
+    return " ".join(words)
+
+
 def image_rows(name: str, run: Path, data_root: Path | None, out: Path) -> list[dict[str, Any]]:
     """Score the run, writing `out` after every row; a row of this very training that is there is kept."""
     shared = trained_by(run) | {"hardware": hardware()}
@@ -116,8 +134,7 @@ def image_rows(name: str, run: Path, data_root: Path | None, out: Path) -> list[
     kept = {row["command"]: row for row in before if row["training_seconds"] == shared["training_seconds"]}
     rows = []
     for settings in IMAGE_ROWS[name]:
-        flags = " ".join(f"--{key.replace('_', '-')} {value}" for key, value in settings.items())
-        command = f"metafilm eval {run.as_posix()} {flags} --queries 15 --seed 0 --split test"
+        command = f"metafilm eval {run.as_posix()} {options(settings)} --queries 15 --seed 0 --split test"
         if command not in kept:
             found = record(
                 str(run), queries=15, seed=0, split="test", data_root=data_root, progress=True, **settings
@@ -151,7 +168,7 @@ def criteria_rows(folder: Path, out: Path) -> list[dict[str, Any]]:
             for support in ("own", "other-domain") if arm == "encoder+steps" else ("own",):
                 # without steps: from another criterion's deviations they overflow in some tasks
                 more: dict[str, Any] = {} if support == "own" else {"encoder_support": support, "steps": 0}
-                flags = " ".join(f"--{key.replace('_', '-')} {v}" for key, v in (settings | more).items())
+                flags = options(settings | more)
                 command = f"metafilm eval {run.as_posix()} {flags} --queries 15 --seed 0 --split test"
                 there = kept.get((command, trained["training_seconds"]))
                 if there is not None:
@@ -203,8 +220,7 @@ def shipped_rows(name: str, run: Path | None, out: Path, data_root: Path | None)
         made_by[f"{name}-conv4"] = trained_by(run)
     rows = []
     for weights, settings in SHIPPED_ROWS[name]:
-        flags = " ".join(f"--{key.replace('_', '-')} {value}" for key, value in settings.items())
-        command = f"metafilm eval {weights} {flags}".replace(" True", "")
+        command = f"metafilm eval {weights} {options(settings)}"
         if command not in kept:
             if weights not in made_by:
                 sys.exit(f"{command}: name the run directory of its training")

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from metafilm.cli.text.table import judging_in_words
 from metafilm.storage.atomic import atomic_write
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -46,6 +47,7 @@ def stages(rows: list[dict[str, Any]]) -> str:
                 name = f"{ARM_NAMES[row['setting']['arm']]}, {row['shots']} shots"
                 reads = reads and "another criterion's task (no steps)"
             name += f", encoder reads {reads}" if reads else ""
+            name += f", {words}" if (words := judging_in_words(row)) else ""
         middle = f"{cells['encoder']:.{digits}f}" if "encoder" in cells else "–"
         lines.append(f"| {name} | {cells['identity']:.{digits}f} | {middle} | **{last}** |")
     return "\n".join(lines)
