@@ -55,7 +55,7 @@ def conv4(arguments: argparse.Namespace) -> MetaFiLM:
 ABROAD = ("omniglot-within", "omniglot-across", "strokes-unseen-styles", "digits")
 NETWORKS = {
     "lite0": Network(lite0, ABROAD, meta_trained=True),
-    "conv4-miniimagenet": Network(conv4, (*ABROAD, "miniimagenet")),
+    "conv4-miniimagenet": Network(conv4, (*ABROAD, "miniimagenet"), step_size=5e-3),
 }
 
 
