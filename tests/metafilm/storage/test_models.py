@@ -151,7 +151,7 @@ def test_what_is_not_there(tmp_path, config, monkeypatch):
 def test_shipped_weights_load():
     for name, path in shipped_models().items():
         assert path.stat().st_size < 2_000_000
-        assert load_learner(name).image_shape == (1, 28, 28)
+        assert load_learner(name).image_shape[0] == 1, name  # drawings are grey
 
 
 def test_weights_from_before_the_ridge_heads_offset_went_still_load(make_learner, tmp_path) -> None:
