@@ -32,7 +32,7 @@ from metafilm.evaluation import interval  # noqa: E402
 from metafilm.storage.run import RunDirectory  # noqa: E402
 from metafilm.training.run import train  # noqa: E402
 from metafilm.training.tracking import Tracker  # noqa: E402
-from scripts.results import made, print_row, write  # noqa: E402
+from scripts.results import made, options, print_row, write  # noqa: E402
 
 KINDS = (2, 3, 5)
 # Changes to the configuration; the full method comes first.
@@ -49,9 +49,9 @@ def trained(name: str, changes: str, run: Path) -> tuple[str, dict[str, Any]]:
     command = f"metafilm train configs/{name}.yaml {changes}".strip() + f" --run-dir {run.as_posix()}"
     words = shlex.split(command)[1:]
     words[1] = str(ROOT / words[1])
-    options = parse(words)
-    assert isinstance(options, Train)
-    config = filled_in(options.settings)
+    asked = parse(words)
+    assert isinstance(asked, Train)
+    config = filled_in(asked.settings)
     results = RunDirectory(run).read_results()
     if results is None:
         with RunDirectory.open(run, config) as directory, Tracker(directory, config) as tracker:
@@ -61,11 +61,10 @@ def trained(name: str, changes: str, run: Path) -> tuple[str, dict[str, Any]]:
 
 def scored(run: Path, flags: dict[str, Any]) -> tuple[str, dict[str, Any], list[float]]:
     """The command, its record, and the score of each task."""
-    words = " ".join(f"--{key} {value}" for key, value in flags.items())
     each: list[list[float]] = []
     found = record(str(run), progress=True, per_task=each, **flags)
     found["checkpoint"] = (run / "model.safetensors").as_posix()
-    return f"metafilm eval {run.as_posix()} {words}", found, each[0]
+    return f"metafilm eval {run.as_posix()} {options(flags)}", found, each[0]
 
 
 def function_rows(arguments: argparse.Namespace, kept: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -76,7 +75,7 @@ def function_rows(arguments: argparse.Namespace, kept: dict[str, Any]) -> Iterat
             changes = f"--name {run.name} --data.name {data} {ARMS['functions'][arm]}".strip()
             train_command, results = trained("functions", changes, run)
             flags = {"episodes": arguments.episodes, "queries": 5, "seed": 0, "split": arguments.split}
-            command = f"metafilm eval {run.as_posix()} " + " ".join(f"--{k} {v}" for k, v in flags.items())
+            command = f"metafilm eval {run.as_posix()} {options(flags)}"
             row = kept.get(command)
             if row is None or row["training_seconds"] != results["training_seconds"]:
                 command, found, _ = scored(run, flags)

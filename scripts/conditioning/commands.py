@@ -29,6 +29,8 @@ class System:
             in every record.
         over: what the interval of one run is over.
         combine: all runs -> records of several together, beside each run's own.
+        test: the folder of runs -> scores those on test examples that are not yet, before `write`; None:
+            `train` does it.
         more: other commands: their name -> a function of the options and the finished runs.
     """
 
@@ -37,6 +39,7 @@ class System:
     train: Callable[[Any, Path, str], dict[str, Any]]
     over: str
     combine: Callable[[list[dict[str, Any]]], list[dict[str, Any]]] = lambda _: []
+    test: Callable[[Path], None] | None = None
     more: Mapping[str, Callable[[argparse.Namespace, list[dict[str, Any]]], None]] = field(
         default_factory=dict
     )
@@ -66,6 +69,8 @@ class System:
         options = self.parsed(about, arguments)
         if options.threads:
             torch.set_num_threads(options.threads)
+        if options.do == "write" and self.test is not None:
+            self.test(options.runs)
         found = [json.loads(path.read_text()) for path in sorted(options.runs.glob("*/scores.json"))]
         if options.do == "train":
             settings = self.settings(options.arm, [f"seed={options.seed}", *options.set])

@@ -265,13 +265,17 @@ def draw(options: argparse.Namespace, _found: list[dict[str, Any]]) -> None:
     pictures.generation(json.loads(SYSTEM.out.read_text()), drawings, made)
 
 
-SYSTEM = System("generation", Settings(), tested.training(make, fit, score), "classes", more={"draw": draw})
+SYSTEM = System(
+    "generation",
+    Settings(),
+    tested.training(make, fit, score),
+    "classes",
+    test=tested.testing(Settings(), make, score),
+    more={"draw": draw},
+)
 
 
 def main(arguments: list[str] | None = None) -> None:
-    options = SYSTEM.parsed(__doc__, arguments)
-    if options.do == "write":
-        tested.test(options.runs, Settings(), make, score)
     SYSTEM.main(__doc__, arguments)
 
 

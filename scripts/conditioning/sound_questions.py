@@ -175,14 +175,16 @@ def draw(_options: argparse.Namespace, _found: list[dict[str, Any]]) -> None:
 
 
 SYSTEM = System(
-    "sound-questions", Settings(), tested.training(make, fit, score), "test scenes", more={"draw": draw}
+    "sound-questions",
+    Settings(),
+    tested.training(make, fit, score),
+    "test scenes",
+    test=tested.testing(Settings(), make, score),
+    more={"draw": draw},
 )
 
 
 def main(arguments: list[str] | None = None) -> None:
-    options = SYSTEM.parsed(__doc__, arguments)
-    if options.do == "write":
-        tested.test(options.runs, Settings(), make, score)
     SYSTEM.main(__doc__, arguments)
 
 

@@ -256,7 +256,7 @@ def texture(name: str, size: int) -> Tensor:
     return torch.from_numpy(textures.draw(name, size)).permute(2, 0, 1).float() / 255
 
 
-SYSTEM = System("styles", Settings(), train, "test pictures", ratios, {"draw": draw})
+SYSTEM = System("styles", Settings(), train, "test pictures", ratios, more={"draw": draw})
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -44,22 +44,27 @@ def training(make: Make, fit: Fit, score: Score) -> Callable[[Any, Path, str], d
     return train
 
 
-def test(runs: Path, usual: running.Plan, make: Make, score: Score) -> None:
-    """Score every finished run of a folder on test examples, where that has not been done."""
-    for path in sorted(runs.glob("*/scores.json")):
-        found = json.loads(path.read_text())
-        if "test" in found["scores"]:
-            continue
-        given = {k: tuple(v) if isinstance(v, list) else v for k, v in found["settings"].items()}
-        settings = replace(usual, **given)
-        model = make(settings)
-        running.restore(model, path.parent)
-        described = f"{found['arm']}, seed {settings.seed}, test"
-        scores = score(model, settings, "test", described, path.parent)
-        for metric, one in scores.items():
-            one["validation"] = found["scores"]["val"][metric]["value"]
-        found["scores"]["test"] = scores
-        atomic_write(path, (json.dumps(found, indent=2) + "\n").encode())
+def testing(usual: running.Plan, make: Make, score: Score) -> Callable[[Path], None]:
+    """What :class:`scripts.conditioning.commands.System` takes to score the finished runs of a folder on test
+    examples, where that has not been done."""
+
+    def test(runs: Path) -> None:
+        for path in sorted(runs.glob("*/scores.json")):
+            found = json.loads(path.read_text())
+            if "test" in found["scores"]:
+                continue
+            given = {k: tuple(v) if isinstance(v, list) else v for k, v in found["settings"].items()}
+            settings = replace(usual, **given)
+            model = make(settings)
+            running.restore(model, path.parent)
+            described = f"{found['arm']}, seed {settings.seed}, test"
+            scores = score(model, settings, "test", described, path.parent)
+            for metric, one in scores.items():
+                one["validation"] = found["scores"]["val"][metric]["value"]
+            found["scores"]["test"] = scores
+            atomic_write(path, (json.dumps(found, indent=2) + "\n").encode())
+
+    return test
 
 
 def shuffled(step: int, size: int, total: int, seed: int, stream: int) -> Tensor:

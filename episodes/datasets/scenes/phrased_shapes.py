@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from episodes.counter import uniforms, words
-from episodes.errors import EpisodesError
+from episodes.datasets.scenes.splitting import part, require
 
 SIDE, MOST, EACH = 64, 7, 4
 """Pixels of a picture's side; most shapes of a scene; phrases of a kind."""
@@ -107,8 +107,7 @@ def draw(scenes: int, first: int = 0, seed: int = 0) -> Scenes:
 
     Raises EpisodesError for less than one scene or a negative first one.
     """
-    if scenes < 1 or first < 0:
-        raise EpisodesError(f"{scenes} scenes from number {first}: ask for at least one, from 0 on")
+    require(scenes, first)
     parts = [
         _draw(np.arange(start, min(start + 500, first + scenes)), seed)
         for start in range(first, first + scenes, 500)
@@ -123,12 +122,8 @@ def split(name: str, scenes: int | None = None, seed: int = 0) -> Scenes:
 
     Raises EpisodesError for another name, and more test or validation scenes than there are.
     """
-    if name not in SPLITS:
-        raise EpisodesError(f"no split {name!r}; there are {', '.join(SPLITS)}")
-    usual = {"test": 1000, "val": 1000, "train": 10_000}[name]
-    if name != "train" and scenes is not None and scenes > usual:
-        raise EpisodesError(f"{scenes} scenes of {name}, which has {usual}; ask for fewer")
-    return draw(usual if scenes is None else scenes, SPLITS[name], seed)
+    usual = {"test": 1000, "val": 1000, "train": 10_000}
+    return draw(*part(name, scenes, SPLITS, usual), seed)
 
 
 def _draw(numbers: NDArray[np.int64], seed: int) -> Scenes:

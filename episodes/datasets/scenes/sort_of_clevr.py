@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from episodes.counter import uniforms
-from episodes.errors import EpisodesError
+from episodes.datasets.scenes.splitting import part, require
 
 SIDE, HALF, OBJECTS, EACH = 75, 5, 6, 10
 """Pixels of a picture's side, of half a square's side and a circle's radius; objects; questions of a kind."""
@@ -111,8 +111,7 @@ def draw(scenes: int, first: int = 0, seed: int = 0, legacy: bool = False) -> Sc
 
     Raises EpisodesError for less than one scene or a negative first one.
     """
-    if scenes < 1 or first < 0:
-        raise EpisodesError(f"{scenes} scenes from number {first}: ask for at least one, from 0 on")
+    require(scenes, first)
     numbers = np.arange(first, first + scenes)
     centres = _places(numbers, seed)
     shapes = np.floor(2 * uniforms(seed, numbers, SHAPES, (OBJECTS,))).astype(np.int64)
@@ -128,13 +127,8 @@ def split(name: str, scenes: int | None = None, seed: int = 0, legacy: bool = Fa
 
     Raises EpisodesError for another name, and more test or validation scenes than there are.
     """
-    if name not in SPLITS:
-        raise EpisodesError(f"no split {name!r}; there are {', '.join(SPLITS)}")
-    most = {"test": 2000, "val": 1000}.get(name)
-    usual = {"test": 200 if legacy else 2000, "val": 1000, "train": 9800}[name]
-    if most is not None and scenes is not None and scenes > most:
-        raise EpisodesError(f"{scenes} scenes of {name}, which has {most}; ask for fewer")
-    return draw(usual if scenes is None else scenes, SPLITS[name], seed, legacy)
+    usual = {"test": 200 if legacy else 2000, "val": 1000, "train": 9800}
+    return draw(*part(name, scenes, SPLITS, usual), seed, legacy)
 
 
 def _places(numbers: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
