@@ -83,9 +83,10 @@ def record(options: argparse.Namespace, command: str) -> dict[str, Any]:
     begin = time.perf_counter()
     found = judge(learner, source.sampler, options.episodes, ways=options.ways)
     logits, labels = torch.cat(found.logits), torch.cat(found.labels)
-    plain, tempered = ((logits / temperature).softmax(-1) for temperature in (1.0, calibration.temperature))
+    temperature = calibration.temperature(options.shots)
+    plain, tempered = ((logits / t).softmax(-1) for t in (1.0, temperature))
     auroc, auroc_ci95 = area(found.known, found.unknown)
-    threshold = calibration.threshold(options.reject)
+    threshold = calibration.threshold(options.reject, options.shots)
     alarms = [float((scores < threshold).double().mean()) for scores in found.known]
     caught = [float((scores < threshold).double().mean()) for scores in found.unknown]
     right = [
@@ -103,7 +104,7 @@ def record(options: argparse.Namespace, command: str) -> dict[str, Any]:
         "checkpoint": str(options.run),
         "weights": learner.fingerprint(),
         "calibrated_on": calibration.tasks,
-        "temperature": calibration.temperature,
+        "temperature": temperature,
         "ece_before": calibration_error(plain, labels),
         "ece_after": calibration_error(tempered, labels),
         "reliability_before": [part._asdict() for part in reliability(plain, labels)],

@@ -1,4 +1,4 @@
-"""`metafilm calibrate`: temperature and thresholds from validation tasks, kept in the weights' file."""
+"""`metafilm calibrate`: temperatures and thresholds of validation tasks, kept in the weights' file."""
 
 from __future__ import annotations
 
@@ -32,6 +32,7 @@ def calibrate(
     """
     if episodes < 2 or not shots or min(shots) < 1:
         raise MetafilmError(f"--episodes {episodes} and --shots {shots} must be at least 2 and 1")
+    shots = tuple(sorted(set(shots)))
     keep_freed_memory()
     path = model_path(run)
     learner = load_learner(run)
@@ -53,17 +54,17 @@ def calibrate(
         "seed": seed,
     }
     found, judged = calibrated(learner, [source.sampler for source in sources], episodes, tasks)
-    logits, labels = torch.cat(judged.logits), torch.cat(judged.labels)
-    before, after = (calibration_error((logits / t).softmax(-1), labels) for t in (1.0, found.temperature))
-    print(
-        f"{len(shots) * episodes} tasks of {split} classes, {tasks['ways']}-way, "
-        f"{' and '.join(map(str, shots))} shots: {len(labels)} pictures"
-    )
-    print(
-        f"temperature {found.temperature:.3f}; expected calibration error {before:.2f} % without it, "
-        f"{after:.2f} % with it"
-    )
-    print(f"reject {REJECT:g}: unknown where the familiarity is below {found.threshold(REJECT):.4g}")
+    for level in found.levels:
+        part = judged[int(level.shots)]
+        logits, labels = torch.cat(part.logits), torch.cat(part.labels)
+        before, after = (
+            calibration_error((logits / t).softmax(-1), labels) for t in (1.0, level.temperature)
+        )
+        print(
+            f"{tasks['ways']}-way {level.shots:g}-shot, {episodes} tasks of {split} classes: temperature "
+            f"{level.temperature:.3f}; expected calibration error {before:.2f} % without it, {after:.2f} % "
+            f"with it; reject {REJECT:g}: unknown where familiarity is below {level.threshold(REJECT):.4g}"
+        )
     write_calibration(path, found)
     print(f"written to {path}")
     return 0

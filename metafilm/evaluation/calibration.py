@@ -58,32 +58,31 @@ def calibration_error(probabilities: Tensor, labels: Tensor, bins: int = BINS) -
     return 100 * gaps / sum(part.count for part in found)
 
 
-def fit_temperature(logits: Sequence[Tensor], labels: Sequence[Tensor]) -> float:
+def fit_temperature(logits: Tensor, labels: Tensor) -> float:
     """The temperature T under which softmax(logits / T) makes the labels most likely (Guo et al. 2017, 4.2).
 
     The likelihood is concave in 1/T, so that its slope is halved upon until nothing is left.
 
     Args:
-        logits: ``[n, ways]``, a tensor for each number of ways.
-        labels: int64 ``[n]`` each.
+        logits: ``[n, ways]``.
+        labels: int64 ``[n]``.
 
     Raises:
         MetafilmError: all labels have the largest logit, so that the likelihood rises for ever.
     """
-    pairs = [(part.double(), truth) for part, truth in zip(logits, labels, strict=True)]
-    if all(bool((part.argmax(-1) == truth).all()) for part, truth in pairs):
+    logits = logits.double()
+    if bool((logits.argmax(-1) == labels).all()):
         raise MetafilmError(
             "every prediction of the validation tasks is right, so that no temperature is the best; take "
             "more episodes"
         )
 
+    right = logits.gather(-1, labels.unsqueeze(-1)).squeeze(-1)
+
     def slope(inverse: float) -> float:
         """Of the log likelihood, up to a factor."""
-        total = 0.0
-        for part, truth in pairs:
-            expected = ((part * inverse).softmax(-1) * part).sum(-1)
-            total += float((part.gather(-1, truth.unsqueeze(-1)).squeeze(-1) - expected).sum())
-        return total
+        expected = ((logits * inverse).softmax(-1) * logits).sum(-1)
+        return float((right - expected).sum())
 
     low, high = -20.0, 20.0  # powers of 2
     for _ in range(60):

@@ -17,7 +17,7 @@ from metafilm.evaluation.calibration import fit_temperature
 from metafilm.evaluation.scoring import TOGETHER
 from metafilm.learner.finite import require_finite_weights
 from metafilm.learner.learner import MetaFiLM
-from metafilm.storage.calibration import Calibration
+from metafilm.storage.calibration import Calibration, Level
 
 QUANTILES = 401  # of familiarity: a false-alarm rate of 0.0025 is the least that is not between two of them
 
@@ -120,28 +120,37 @@ def calibrated(
     tasks: dict[str, Any],
     *,
     progress: bool | None = None,
-) -> tuple[Calibration, Judgements]:
-    """Temperature and quantiles of familiarity from validation tasks, as many of each sampler; and what was
-    judged.
+) -> tuple[Calibration, dict[int, Judgements]]:
+    """Temperature and quantiles of familiarity from validation tasks, of each sampler; and what was judged.
 
     Args:
+        samplers: of tasks of different numbers of shots.
+        episodes: of each.
         tasks: what the calibration says of them.
 
     Raises:
-        MetafilmError: see :func:`judge` and :func:`metafilm.evaluation.calibration.fit_temperature`.
+        MetafilmError: two samplers of the same number of shots; see :func:`judge` and
+            :func:`metafilm.evaluation.calibration.fit_temperature`.
     """
-    parts = [judge(learner, sampler, episodes, progress=progress) for sampler in samplers]
-    whole = Judgements()
-    for part in parts:
-        for name in ("logits", "labels", "known", "unknown"):
-            getattr(whole, name).extend(getattr(part, name))
-    temperature = fit_temperature(
-        [torch.cat(part.logits) for part in parts], [torch.cat(part.labels) for part in parts]
+    levels = {}
+    for sampler in samplers:
+        episode = sampler.batch([0])
+        shots = episode.support_labels.shape[1] // episode.ways
+        levels[shots] = judge(learner, sampler, episodes, progress=progress)
+    if len(levels) < len(samplers):
+        raise MetafilmError(f"{len(samplers)} samplers of tasks of {sorted(levels)} shots; give one of each")
+    found = Calibration(
+        tuple(_level(shots, part) for shots, part in sorted(levels.items())), learner.fingerprint(), tasks
     )
-    familiar = torch.cat(whole.known).double().sort().values
+    return found, levels
+
+
+def _level(shots: int, judged: Judgements) -> Level:
+    temperature = fit_temperature(torch.cat(judged.logits), torch.cat(judged.labels))
+    familiar = torch.cat(judged.known).double().sort().values
     places = torch.linspace(0, len(familiar) - 1, QUANTILES, dtype=torch.float64)
     low = places.floor().long()
     high = (low + 1).clamp(max=len(familiar) - 1)
     quantiles = familiar[low] + (places - low) * (familiar[high] - familiar[low])
     kept = tuple(float(f"{value:.6g}") for value in quantiles.tolist())
-    return Calibration(float(f"{temperature:.6g}"), kept, learner.fingerprint(), tasks), whole
+    return Level(shots, float(f"{temperature:.6g}"), kept)

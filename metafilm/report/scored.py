@@ -126,7 +126,9 @@ def _add(found: Scored, learner: MetaFiLM, episode: Episode, names: Names) -> No
     if not learner.regression:
         judged = dict(zip(stages, predictions, strict=True))
         if (calibration := learner.calibrated()) is not None:
-            judged[CALIBRATED] = last / calibration.temperature
+            judged[CALIBRATED] = last / calibration.temperature(
+                episode.support_labels.shape[1] / episode.ways
+            )
         for stage, prediction in judged.items():
             sure, said = prediction.softmax(-1).max(-1)
             found.sure.setdefault(stage, []).append(sure.flatten().cpu())

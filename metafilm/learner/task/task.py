@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -95,9 +96,12 @@ class Task:
 
     @property
     def temperature(self) -> float:
-        """What logits are divided by before they become probabilities; 1 where none was calibrated."""
+        """What logits are divided by before they become probabilities; 1 where none was calibrated, and for
+        a task from an older file, which doesn't say how many shots it had."""
         calibration = self._calibration()
-        return calibration.temperature if calibration else 1.0
+        return (
+            1.0 if calibration is None or self.shots is None else calibration.temperature(fmean(self.shots))
+        )
 
     def predict(self, images: Any) -> list[Any] | Tensor:
         """The most probable label of each image, as given to ``adapt``; for regression y ``[Q, 1]``."""
@@ -139,7 +143,9 @@ class Task:
                 "these weights have no threshold for unknown pictures; metafilm calibrate RUN finds one on "
                 "validation tasks, for learners that were trained"
             )
-        return self.familiarity(images) >= calibration.threshold(reject)
+        familiar = self.familiarity(images)
+        assert self.shots is not None  # or that would have raised
+        return familiar >= calibration.threshold(reject, fmean(self.shots))
 
     def _calibration(self) -> Calibration | None:
         found = self.learner.calibration

@@ -42,10 +42,12 @@ def test_calibrated_on_validation_tasks_and_used(place, tmp_path, capsys) -> Non
         == 0
     )
     shown = capsys.readouterr().out
-    assert "80 tasks of val classes, 3-way, 1 and 2 shots: 480 pictures" in shown
+    for shots in (1, 2):
+        assert f"3-way {shots}-shot, 40 tasks of val classes: temperature" in shown
     found = read_calibration(run / "model.safetensors")
     assert found is not None and found.tasks["split"] == "val" and found.tasks["episodes"] == 40
-    assert f"temperature {found.temperature:.3f}" in shown
+    assert [level.shots for level in found.levels] == [1, 2]
+    assert all(f"temperature {level.temperature:.3f}" in shown for level in found.levels)
     after = MetaFiLM.from_pretrained(run)
     assert after.fingerprint() == before.fingerprint() == found.weights
     for name, value in before.state_dict().items():

@@ -5,7 +5,7 @@ import torch
 
 from episodes import EpisodeSampler
 from metafilm import MetafilmError
-from metafilm.evaluation import calibrated, judge
+from metafilm.evaluation import calibrated, fit_temperature, judge
 
 
 @pytest.fixture
@@ -38,9 +38,21 @@ def test_more_classes_than_there_are(learner, pool) -> None:
 
 
 def test_the_threshold_raises_as_many_false_alarms_as_asked(learner, pool) -> None:
-    samplers = [EpisodeSampler(pool, ways=3, shots=shots, queries=3, seed=1) for shots in (1, 4)]
+    """At each number of shots, each with the temperature of its own."""
+    samplers = [EpisodeSampler(pool, ways=3, shots=shots, queries=3, seed=1) for shots in (4, 1)]
     found, judged = calibrated(learner, samplers, 40, {"split": "val"}, progress=False)
-    assert len(judged.known) == 80 and found.weights == learner.fingerprint()
-    scores = torch.cat(judged.known)
-    for rate in (0.01, 0.05, 0.3):
-        assert float((scores < found.threshold(rate)).double().mean()) == pytest.approx(rate, abs=0.004)
+    assert found.weights == learner.fingerprint() and [level.shots for level in found.levels] == [1, 4]
+    for shots, part in judged.items():
+        assert len(part.known) == 40
+        temperature = fit_temperature(torch.cat(part.logits), torch.cat(part.labels))
+        assert found.temperature(shots) == pytest.approx(temperature, rel=1e-5)
+        scores = torch.cat(part.known)
+        for rate in (0.01, 0.05, 0.3):
+            share = float((scores < found.threshold(rate, shots)).double().mean())
+            assert share == pytest.approx(rate, abs=0.004)
+
+
+def test_two_samplers_of_the_same_shots(learner, pool) -> None:
+    sampler = EpisodeSampler(pool, ways=3, shots=2, queries=3, seed=1)
+    with pytest.raises(MetafilmError, match=r"2 samplers of tasks of \[2\] shots"):
+        calibrated(learner, [sampler, sampler], 40, {}, progress=False)

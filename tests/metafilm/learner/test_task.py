@@ -12,7 +12,7 @@ from torch import nn
 from metafilm import CheckpointError, MetaFiLM, MetafilmError, Task, film, norms
 from metafilm.film import FiLM
 from metafilm.storage import tensorfile
-from metafilm.storage.calibration import Calibration
+from metafilm.storage.calibration import Calibration, Level
 
 HEADS = ("prototype", "cosine", "ridge", "logistic", "linear", "descriptors", "reconstruction")
 
@@ -354,8 +354,9 @@ def test_probabilities_are_at_the_calibrated_temperature(make_learner, make_epis
         plain.known(queries, 0.05)
     scores = plain.familiarity(queries)
     middle = float(scores.median())
-    learner.calibration = Calibration(2.5, (middle - 1, middle, middle + 1), learner.fingerprint())
-    task = learner.adapt(support, labels)
+    levels = Level(1, 9.0, (middle + 5, middle + 6)), Level(2, 2.5, (middle - 1, middle, middle + 1))
+    learner.calibration = Calibration(levels, learner.fingerprint())
+    task = learner.adapt(support, labels)  # of two shots
     torch.testing.assert_close(task.predict_proba(queries), (task.logits(queries) / 2.5).softmax(-1))
     assert torch.equal(task.known(queries, 0.5), scores >= middle) and task.known(queries, 0.5).sum() > 0
     task.save(tmp_path / "task")
@@ -365,7 +366,7 @@ def test_probabilities_are_at_the_calibrated_temperature(make_learner, make_epis
     again.shots = None  # as of a file from before
     with pytest.raises(MetafilmError, match="adapt it again"):
         again.familiarity(queries)
-    learner.calibration = Calibration(2.5, (0.0, 1.0), "of others")
+    learner.calibration = Calibration((Level(1, 2.5, (0.0, 1.0)),), "of others")
     assert torch.equal(task.predict_proba(queries), plain.predict_proba(queries))
 
 

@@ -17,7 +17,7 @@ from metafilm.report import Asked, Found, find, run_report
 from metafilm.report.naming import Names
 from metafilm.report.scored import columns_of, score, shown
 from metafilm.report.sections import calibrated
-from metafilm.storage.calibration import Calibration
+from metafilm.storage.calibration import Calibration, Level
 from metafilm.storage.environment import environment
 from metafilm.storage.run import RunDirectory
 
@@ -91,7 +91,7 @@ def test_scores_are_those_of_the_evaluation(asked):
 
 def test_calibration_is_the_evaluations(asked):
     """Over queries of tasks of any number of ways, and once more at the temperature kept with the weights."""
-    asked.learner.calibration = Calibration(2.0, (0.0, 1.0), asked.learner.fingerprint())
+    asked.learner.calibration = Calibration((Level(1, 2.0, (0.0, 1.0)),), asked.learner.fingerprint())
     scored = score(asked.learner, asked.source, 6, Names(asked.source))
     assert list(scored.sure) == [*scored.stages, "calibrated"]
     with torch.no_grad():

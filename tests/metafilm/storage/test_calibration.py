@@ -5,7 +5,7 @@ import torch
 
 from metafilm import CheckpointError, MetaFiLM, MetafilmError
 from metafilm.storage import tensorfile
-from metafilm.storage.calibration import KEY, Calibration, read_calibration, write_calibration
+from metafilm.storage.calibration import KEY, Calibration, Level, read_calibration, write_calibration
 
 
 @pytest.fixture
@@ -14,7 +14,8 @@ def learner(make_learner) -> MetaFiLM:
 
 
 def of(learner: MetaFiLM) -> Calibration:
-    return Calibration(2.0, (-4.0, -2.0, -1.0), learner.fingerprint(), {"split": "val", "shots": [1, 5]})
+    levels = Level(1, 2.0, (-4.0, -2.0, -1.0)), Level(4, 8.0, (-3.0, -1.0, 0.0))
+    return Calibration(levels, learner.fingerprint(), {"split": "val", "shots": [1, 4]})
 
 
 def test_written_beside_the_weights_and_read_with_them(learner, tmp_path) -> None:
@@ -48,10 +49,17 @@ def test_other_weights_have_none(config, learner, tmp_path) -> None:
 
 def test_thresholds_lie_between_the_quantiles(learner) -> None:
     found = of(learner)
-    assert found.threshold(0.5) == -2 and found.threshold(0.25) == -3 and found.threshold(0.75) == -1.5
+    assert [found.threshold(rate, 1) for rate in (0.25, 0.5, 0.75)] == [-3, -2, -1.5]
     for wrong in (0, 1, -0.1, 5, True, float("nan")):
         with pytest.raises(MetafilmError, match="between 0 and 1"):
-            found.threshold(wrong)
+            found.threshold(wrong, 1)
+
+
+def test_between_two_numbers_of_shots_the_logarithm_decides(learner) -> None:
+    found = of(learner)
+    for shots, temperature, threshold in ((0.5, 2, -2), (1, 2, -2), (2, 4, -1.5), (4, 8, -1), (50, 8, -1)):
+        assert found.temperature(shots) == pytest.approx(temperature)
+        assert found.threshold(0.5, shots) == pytest.approx(threshold)
 
 
 @pytest.mark.parametrize(
@@ -59,7 +67,19 @@ def test_thresholds_lie_between_the_quantiles(learner) -> None:
 )
 def test_impossible_values(values) -> None:
     with pytest.raises(MetafilmError):
-        Calibration(*values, "0")
+        Level(1, *values)
+
+
+@pytest.mark.parametrize("shots", [(), (5, 1), (1, 1)])
+def test_levels_of_impossible_shots(shots) -> None:
+    with pytest.raises(MetafilmError, match="rising numbers"):
+        Calibration(tuple(Level(n, 1.0, (0.0, 1.0)) for n in shots), "0")
+
+
+def test_an_older_file_has_one_level_for_all() -> None:
+    found = Calibration.from_json('{"temperature": 3, "familiarity": [0, 1], "weights": "a", "tasks": {}}')
+    assert found == Calibration((Level(1, 3.0, (0.0, 1.0)),), "a")
+    assert found.temperature(5) == pytest.approx(3) and found.threshold(0.5, 7) == 0.5
 
 
 @pytest.mark.parametrize(
