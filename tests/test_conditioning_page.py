@@ -10,7 +10,6 @@ from metafilm import conditioning
 from scripts.conditioning import (
     generation,
     instructions,
-    running,
     segmentation,
     sound_questions,
     styles,
@@ -18,7 +17,7 @@ from scripts.conditioning import (
 )
 
 PAGE = (Path(__file__).resolve().parent.parent / "docs" / "conditioning.md").read_text(encoding="utf-8")
-SCRIPTS = (generation, instructions, segmentation, sound_questions, styles)
+SCRIPTS = (generation, instructions, segmentation, sound_questions, styles, visual_questions)
 SYSTEMS = {script.SYSTEM.script: script.SYSTEM for script in SCRIPTS}
 BLOCKS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 
@@ -37,17 +36,10 @@ def test_python_runs(number, capsys) -> None:
 )
 def test_commands_are_understood(line) -> None:
     _, script, *words = shlex.split(line)
-    if script not in SYSTEMS:
-        options = visual_questions.parsed(words)
-        source, usual = visual_questions.CONFIG, visual_questions.Settings()
-    else:
-        system = SYSTEMS[script]
-        options = system.parsed(None, words)
-        source, usual = system.config, system.usual
-        if options.do != "train":
-            return
-    changes = [*options.set, f"seed={options.seed}"]
-    assert running.settings_of(source, usual, options.arm, changes).iterations > 0
+    system = SYSTEMS[script]
+    options = system.parsed(None, words)
+    if options.do == "train":
+        assert system.settings(options.arm, [*options.set, f"seed={options.seed}"]).iterations > 0
 
 
 def test_ten_lines() -> None:

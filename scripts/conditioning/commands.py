@@ -31,6 +31,7 @@ class System:
         combine: all runs -> records of several together, beside each run's own.
         test: the folder of runs -> scores those on test examples that are not yet, before `write`; None:
             `train` does it.
+        arm: that is trained where none is named.
         more: other commands: their name -> a function of the options and the finished runs.
     """
 
@@ -40,6 +41,7 @@ class System:
     over: str
     combine: Callable[[list[dict[str, Any]]], list[dict[str, Any]]] = lambda _: []
     test: Callable[[Path], None] | None = None
+    arm: str = "film"
     more: Mapping[str, Callable[[argparse.Namespace, list[dict[str, Any]]], None]] = field(
         default_factory=dict
     )
@@ -57,7 +59,7 @@ class System:
         """What the command line asks for."""
         parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawTextHelpFormatter)
         parser.add_argument("do", choices=("list", "train", "write", *self.more))
-        parser.add_argument("--arm", default="film", help="one of those of the configuration")
+        parser.add_argument("--arm", default=self.arm, help="one of those of the configuration")
         parser.add_argument("--seed", type=int, default=0)
         parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a setting")
         parser.add_argument("--runs", type=Path, default=Path("runs") / self.name, help="where runs are kept")

@@ -59,8 +59,9 @@ def testing(usual: running.Plan, make: Make, score: Score) -> Callable[[Path], N
             running.restore(model, path.parent)
             described = f"{found['arm']}, seed {settings.seed}, test"
             scores = score(model, settings, "test", described, path.parent)
-            for metric, one in scores.items():
-                one["validation"] = found["scores"]["val"][metric]["value"]
+            for metric, val in found["scores"]["val"].items():
+                beside = {k: v for k, v in val.items() if k not in ("value", "ci95")}
+                scores[metric] = {"validation": val["value"], **beside, **scores[metric]}
             found["scores"]["test"] = scores
             atomic_write(path, (json.dumps(found, indent=2) + "\n").encode())
 

@@ -1,7 +1,7 @@
 """Questions about pictures by FiLM, and by MAC beside it: results/conditioning/visual-questions.json.
 
     python scripts/conditioning/visual_questions.py train --arm film-4 --seed 0   # goes on where it stopped
-    python scripts/conditioning/visual_questions.py train --arm mac --scenes 1000 --set decay=1e-4
+    python scripts/conditioning/visual_questions.py train --arm mac --set scenes=1000 --set decay=1e-4
     python scripts/conditioning/visual_questions.py list                          # the runs there are
     python scripts/conditioning/visual_questions.py write                         # their records
 
@@ -11,13 +11,9 @@ gains and biases of four residual blocks. Arms and sizes stand in configs/condit
 Tune with `--set` by the validation accuracy that `train` prints; the test scenes are for `write`.
 """
 
-import argparse
-import json
-import shlex
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +23,6 @@ ROOT = Path(__file__).resolve().parents[2]
 if __name__ == "__main__":
     sys.path[0] = str(ROOT)  # instead of this folder: `scripts.conditioning` from wherever it is started
 
-from episodes.counter import first_of_shuffled, words  # noqa: E402
 from episodes.datasets import sort_of_clevr  # noqa: E402
 from episodes.datasets.scenes.sort_of_clevr import ANSWERS, SENTENCES, VOCABULARY, Scenes  # noqa: E402
 from episodes.progress import track  # noqa: E402
@@ -35,14 +30,11 @@ from metafilm import film  # noqa: E402
 from metafilm.conditioning import Conditioned, NoCondition, SequenceEncoder  # noqa: E402
 from metafilm.errors import MetafilmError  # noqa: E402
 from metafilm.evaluation.intervals import interval  # noqa: E402
-from metafilm.storage.atomic import atomic_write  # noqa: E402
-from scripts.conditioning import running  # noqa: E402
+from scripts.conditioning import running, tested  # noqa: E402
 from scripts.conditioning.blocks import Stem, Trunk, with_places  # noqa: E402
+from scripts.conditioning.commands import System  # noqa: E402
 from scripts.conditioning.mac import MAC  # noqa: E402
 
-SYSTEM = "visual-questions"
-CONFIG = ROOT / "configs" / "conditioning" / f"{SYSTEM}.yaml"
-OUT = ROOT / "results" / "conditioning" / f"{SYSTEM}.json"
 ORDER = 201  # the stream of random numbers by which training scenes are shuffled
 QUESTIONS = torch.from_numpy(SENTENCES).flatten(0, 2)  # [36, 8], all there are
 
@@ -130,11 +122,7 @@ class Examples:
         return cls(torch.from_numpy(scenes.images), rows, torch.from_numpy(scenes.answers))
 
     def batch(self, step: int, size: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
-        """The scenes of a step: in each epoch all of them, shuffled anew, without what fills no last step."""
-        size = min(size, len(self.pictures))
-        epoch, at = divmod(step, len(self.pictures) // size)
-        order = first_of_shuffled(words(seed, [epoch], ORDER, (len(self.pictures),)), len(self.pictures))[0]
-        chosen = torch.from_numpy(order[at * size : (at + 1) * size])
+        chosen = tested.shuffled(step, size, len(self.pictures), seed, ORDER)
         return self.pictures[chosen], self.rows[chosen], self.answers[chosen]
 
 
@@ -156,11 +144,15 @@ def accuracy(answered: Tensor) -> dict[str, dict[str, float]]:
     return found
 
 
-def train(settings: Settings, folder: Path, arm: str) -> dict[str, Any]:
-    """Train a run, or go on with it, and score it; what is kept of it, in the folder too."""
-    data = Examples.of(sort_of_clevr.split("train", settings.scenes, legacy=settings.legacy))
+def make(settings: Settings) -> Answerer:
+    """The model as it starts."""
     torch.manual_seed(settings.seed)
-    model = Answerer(settings).to(memory_format=torch.channels_last)  # the faster one for these sizes
+    return Answerer(settings).to(memory_format=torch.channels_last)  # the faster one for these sizes
+
+
+def fit(model: Answerer, settings: Settings, folder: Path, description: str) -> float:
+    """Train the model; the seconds it took."""
+    data = Examples.of(sort_of_clevr.split("train", settings.scenes, legacy=settings.legacy))
 
     def loss(step: int) -> Tensor:
         pictures, rows, answers = data.batch(step, settings.pictures, settings.seed)
@@ -168,95 +160,37 @@ def train(settings: Settings, folder: Path, arm: str) -> dict[str, Any]:
             logits = model(pictures, rows)
         return F.cross_entropy(logits.float(), answers.flatten())
 
-    seconds = running.train(model, loss, settings, folder, f"{arm}, seed {settings.seed}")
-    scores = {}
-    for name in ("train", "val", "test"):
-        scenes = min(settings.scenes, 1000) if name == "train" else None
-        part = Examples.of(sort_of_clevr.split(name, scenes, legacy=settings.legacy))
-        scores[name] = accuracy(right(model, part, f"{arm}, scoring {name}"))
-    found = {
-        "arm": arm,
-        "settings": asdict(settings),
-        "scores": scores,
-        "parameters": running.count(model),
-        "condition_parameters": running.count(model, "reader.condition"),
-        "training_seconds": seconds,
-        **running.made_with(),
-    }
-    atomic_write(folder / "scores.json", (json.dumps(found, indent=2) + "\n").encode())
+    return running.train(model, loss, settings, folder, description)
+
+
+def score(model: Answerer, settings: Settings, split: str, description: str, _folder: Path) -> tested.Scores:
+    """Accuracy by kind of question; beside that of validation, how much more there is on training scenes."""
+    found = accuracy(right(model, part(settings, split), description))
+    if split == "val":
+        train = accuracy(right(model, part(settings, "train"), description))
+        for metric, one in found.items():
+            one["gap"] = train[metric]["value"] - one["value"]
     return found
 
 
-def records(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Of all runs: those that differ in their seed alone make one record a metric."""
-    groups: dict[str, list[dict[str, Any]]] = {}
-    for one in found:
-        setting = {k: v for k, v in one["settings"].items() if k != "seed"}
-        groups.setdefault(json.dumps([one["arm"], setting], sort_keys=True), []).append(one)
-    rows = []
-    for group in groups.values():
-        group.sort(key=lambda one: one["settings"]["seed"])
-        first = group[0]
-        usual = asdict(running.settings_of(CONFIG, Settings(), first["arm"]))
-        setting = {k: v for k, v in first["settings"].items() if k != "seed"}
-        changed = {
-            k: v for k, v in setting.items() if k != "scenes" and json.dumps(v) != json.dumps(usual[k])
-        }
-        for metric in ("non-relational", "relational"):
-            runs = [
-                {
-                    "seed": one["settings"]["seed"],
-                    **one["scores"]["test"][metric],
-                    "validation": one["scores"]["val"][metric]["value"],
-                    "gap": one["scores"]["train"][metric]["value"] - one["scores"]["val"][metric]["value"],
-                    "condition_parameters": one["condition_parameters"],
-                    **{k: one[k] for k in ("parameters", "training_seconds", "hardware", "commit")},
-                }
-                for one in group
-            ]
-            command = f"python scripts/conditioning/visual_questions.py train --arm {first['arm']} --scenes "
-            command += f"{setting['scenes']} --seed {runs[0]['seed']}"
-            command += "".join(" --set " + shlex.quote(f"{k}={json.dumps(v)}") for k, v in changed.items())
-            rows.append(running.record(SYSTEM, first["arm"], setting, metric, runs, command))
-    return rows
+def part(settings: Settings, split: str) -> Examples:
+    """A split, of training scenes 1,000 at most."""
+    scenes = min(settings.scenes, 1000) if split == "train" else None
+    return Examples.of(sort_of_clevr.split(split, scenes, legacy=settings.legacy))
 
 
-def parsed(arguments: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("do", choices=("list", "train", "write"))
-    parser.add_argument("--arm", default="film-4", help="one of those of the configuration")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--scenes", type=int, default=0, help="training scenes (the configuration's)")
-    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="another setting")
-    parser.add_argument("--runs", type=Path, default=Path("runs") / SYSTEM, help="where runs are kept")
-    parser.add_argument("--threads", type=int, default=0)
-    return parser.parse_args(arguments)
+SYSTEM = System(
+    "visual-questions",
+    Settings(),
+    tested.training(make, fit, score),
+    "test scenes",
+    test=tested.testing(Settings(), make, score),
+    arm="film-4",
+)
 
 
 def main(arguments: list[str] | None = None) -> None:
-    options = parsed(arguments)
-    if options.threads:
-        torch.set_num_threads(options.threads)
-    found = [json.loads(path.read_text()) for path in sorted(options.runs.glob("*/scores.json"))]
-    if options.do == "write":
-        if not found:
-            raise MetafilmError(
-                f"no finished runs in {options.runs}; train some, or name their folder by --runs"
-            )
-        running.put(OUT, records(found))
-    elif options.do == "list":
-        for one in found:
-            scores = ", ".join(f"{k} {v['value']:.1f}" for k, v in one["scores"]["val"].items())
-            print(
-                f"{one['arm']}, {one['settings']['scenes']} scenes, seed {one['settings']['seed']}: {scores}"
-            )
-    else:
-        changes = [f"seed={options.seed}", *options.set]
-        changes += [f"scenes={options.scenes}"] if options.scenes else []
-        settings = running.settings_of(CONFIG, Settings(), options.arm, changes)
-        name = "-".join([options.arm, *options.set, f"scenes={settings.scenes}", f"seed={settings.seed}"])
-        scores = train(settings, options.runs / name.replace("/", "_"), options.arm)["scores"]
-        print("validation:", ", ".join(f"{k} {v['value']:.2f}" for k, v in scores["val"].items()))
+    SYSTEM.main(__doc__, arguments)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
 """Questions about pictures: the smallest setting learns, resumes exactly, and its records are whole."""
 
-import json
 import os
 import signal
 from dataclasses import replace
@@ -16,10 +15,10 @@ from metafilm.errors import ConfigError, MetafilmError, RunError
 from scripts.conditioning import running
 from scripts.conditioning import visual_questions as script
 from scripts.conditioning.mac import MAC
-from scripts.conditioning.visual_questions import Answerer, Examples, Settings
+from scripts.conditioning.visual_questions import Answerer, Examples, Settings, right
 
 SMALL = Settings(scenes=40, width=16, blocks=2, sites=(0, 1), state=16, pictures=8, iterations=30, warmup=5)
-ARMS = yaml.safe_load(script.CONFIG.read_text())["arms"]
+ARMS = yaml.safe_load(script.SYSTEM.config.read_text())["arms"]
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +47,7 @@ def trained(settings, data, folder, stop=None, kill=None, save_seconds=60.0):
 
 def small(arm) -> Settings:
     """The arm, small."""
-    settings = running.settings_of(script.CONFIG, SMALL, arm)
+    settings = running.settings_of(script.SYSTEM.config, SMALL, arm)
     sites = settings.sites if settings.model == "film" and len(settings.sites) < 2 else (0, 1)
     return replace(settings, scenes=40, width=16, pictures=8, iterations=30, learning_rate=3e-3, sites=sites)
 
@@ -144,35 +143,25 @@ def test_mac_against_its_formulas() -> None:
     torch.testing.assert_close(mac(maps, words, torch.tensor([[0]]))[0], expected)
 
 
-def test_a_run_and_its_records(tmp_path, monkeypatch, capsys) -> None:
-    monkeypatch.setattr(script, "OUT", tmp_path / "results" / "records.json")
-    monkeypatch.setattr(sort_of_clevr, "SPLITS", {"test": 0, "val": 2000, "train": 3000})
+def test_a_run_and_its_records(through, monkeypatch) -> None:
     real = sort_of_clevr.split
     monkeypatch.setattr(sort_of_clevr, "split", lambda name, n=None, **kw: real(name, n or 20, **kw))
-    shared = ["--scenes", "20", "--runs", str(tmp_path / "runs")]
-    for change in ("iterations=2", "width=8", "state=8", "decay=1e-3"):
-        shared += ["--set", change]
-    with pytest.raises(MetafilmError, match="no finished runs in"):
-        script.main(["write", "--runs", str(tmp_path)])
-    for seed in ("0", "1"):
-        script.main(["train", "--seed", seed, *shared])
-    assert capsys.readouterr().out.count("validation: non-relational ") == 2
-    script.main(["write", "--runs", str(tmp_path / "runs")])
-    script.main(["write", "--runs", str(tmp_path / "runs")])
-    found = json.loads(script.OUT.read_text())
-    assert [one["metric"] for one in found] == ["non-relational", "relational"]
-    keys = "system arm setting metric value ci95 seeds parameters training_seconds hardware commit command"
-    for one in found:
-        assert set(keys.split()) <= set(one)
-        assert one["seeds"] == [0, 1] and one["arm"] == "film-4" and one["ci95_over"] == "seeds"
-        assert one["value"] == pytest.approx(sum(one["by_seed"]) / 2, abs=1e-3)
-        words = one["command"].split()[2:]
-        options = script.parsed(words)
-        changes = [f"scenes={options.scenes}", f"seed={options.seed}", *options.set]
-        again = running.settings_of(script.CONFIG, Settings(), options.arm, changes)
-        assert again.decay == 1e-3 and again.width == 8 and again.iterations == 2 and again.scenes == 20
-    script.main(["list", "--runs", str(tmp_path / "runs")])
-    assert "film-4, 20 scenes, seed 1: non-relational" in capsys.readouterr().out
+    changes = ["scenes=20", "iterations=2", "width=8", "state=8", "decay=1e-3"]
+    records, _ = through(script, ["non-relational", "relational"], "film-4", changes)
+    for one in records:
+        assert one["setting"]["decay"] == 1e-3 and -100 <= one["gap"] <= 100
+
+
+def test_the_gap_is_training_less_validation(monkeypatch, tmp_path) -> None:
+    real = sort_of_clevr.split
+    monkeypatch.setattr(sort_of_clevr, "split", lambda name, n=None, **kw: real(name, 8, **kw))
+    model = script.make(SMALL)
+    found = script.score(model, SMALL, "val", "a test", tmp_path)
+    for metric in ("non-relational", "relational"):
+        mine = (script.accuracy(right(model, Examples.of(real(name, 8)))) for name in ("train", "val"))
+        train, val = (one[metric]["value"] for one in mine)
+        assert found[metric]["value"] == val and found[metric]["gap"] == train - val
+    assert "gap" not in script.score(model, SMALL, "test", "a test", tmp_path)["relational"]
 
 
 def test_errors(tmp_path) -> None:
@@ -183,6 +172,6 @@ def test_errors(tmp_path) -> None:
         ("mac", ["width"], "say name=value"),
     ):
         with pytest.raises(ConfigError, match=message):
-            running.settings_of(script.CONFIG, Settings(), arm, change)
+            running.settings_of(script.SYSTEM.config, Settings(), arm, change)
     with pytest.raises(MetafilmError, match="unknown model 'x'; expected film or mac"):
         Answerer(replace(SMALL, model="x"))
