@@ -104,46 +104,40 @@ def evaluate(
     if encoder_support == "other-domain":
         others = OtherDomain(sampler, other_domains)
     mean = mean_encoder(learner, sampler, episodes) if encoder_support == "mean" else None
-    was_autocast = learner.autocast
-    learner.autocast = precision == "bfloat16"
     stages: list[str] = []
     scores: dict[int, list[float]] = {}  # by episode: of the stages, of its own support, its pool
     group = group or Group()
     mine = group.share(range(episodes))
     numbers = [mine[start : start + 16] for start in range(0, len(mine), 16)]
-    try:
-        with (
-            learner.evaluating(),
-            torch.no_grad(),
-            Progress("evaluating", total=len(mine), show=progress) as bar,
-        ):
-            for chunk in sampler.prefetch(numbers, max_tasks or (1 if other_support else TOGETHER)):
-                for episode in chunk:
-                    if not episode.query_labels.shape[1]:
-                        raise MetafilmError("tasks without queries can't be scored; give at least 1 query")
-                    episode = episode.to(learner.mean.device)
-                    if mean is not None:
-                        with in_place_of_encoder(learner, mean):
-                            stages, rows = _scores(learner, episode, by_stage=by_stage, **options)
-                        _, own = _scores(learner, episode, **options)
-                        rows = [[*row, *o, 0.0] for row, o in zip(rows, own, strict=True)]
-                    elif others is None:
+    with (
+        learner.evaluating(),
+        learner.in_precision(precision),
+        torch.no_grad(),
+        Progress("evaluating", total=len(mine), show=progress) as bar,
+    ):
+        for chunk in sampler.prefetch(numbers, max_tasks or (1 if other_support else TOGETHER)):
+            for episode in chunk:
+                if not episode.query_labels.shape[1]:
+                    raise MetafilmError("tasks without queries can't be scored; give at least 1 query")
+                episode = episode.to(learner.mean.device)
+                if mean is not None:
+                    with in_place_of_encoder(learner, mean):
                         stages, rows = _scores(learner, episode, by_stage=by_stage, **options)
-                    else:
-                        other, shared = others.of(episode)
-                        stages, rows = _scores(
-                            learner, episode, by_stage=by_stage, encoder_episode=other, **options
-                        )
-                        _, own = _scores(learner, episode, **options)
-                        rows = [[*row, *o, float(s)] for row, o, s in zip(rows, own, shared, strict=True)]
-                    pools = (
-                        [ONE_POOL] * episode.tasks if episode.pool_ids is None else episode.pool_ids.tolist()
+                    _, own = _scores(learner, episode, **options)
+                    rows = [[*row, *o, 0.0] for row, o in zip(rows, own, strict=True)]
+                elif others is None:
+                    stages, rows = _scores(learner, episode, by_stage=by_stage, **options)
+                else:
+                    other, shared = others.of(episode)
+                    stages, rows = _scores(
+                        learner, episode, by_stage=by_stage, encoder_episode=other, **options
                     )
-                    rows = [[*row, float(pool)] for row, pool in zip(rows, pools, strict=True)]
-                    scores |= zip(episode.index.tolist(), rows, strict=True)
-                    bar.advance(episode.tasks)
-    finally:
-        learner.autocast = was_autocast
+                    _, own = _scores(learner, episode, **options)
+                    rows = [[*row, *o, float(s)] for row, o, s in zip(rows, own, shared, strict=True)]
+                pools = [ONE_POOL] * episode.tasks if episode.pool_ids is None else episode.pool_ids.tolist()
+                rows = [[*row, float(pool)] for row, pool in zip(rows, pools, strict=True)]
+                scores |= zip(episode.index.tolist(), rows, strict=True)
+                bar.advance(episode.tasks)
     # a process without an episode knows no stage; the leader has one
     stages = json.loads(group.send(json.dumps(stages).encode()))
     gathered = _gathered(scores, episodes, len(stages) + 2 * other_support + 1, group)

@@ -186,6 +186,16 @@ class SharedNetwork(nn.Module):
         finally:
             self._evaluating.leave(self)
 
+    @contextmanager
+    def in_precision(self, name: str) -> Iterator[None]:
+        """The backbone in ``bfloat16`` (autocast) or in the weights' own precision for the time of the
+        context."""
+        before, self.autocast = self.autocast, name == "bfloat16"
+        try:
+            yield
+        finally:
+            self.autocast = before
+
     def fingerprint(self) -> str:
         """16 hexadecimal digits that tell these weights (backbone, head, image statistics) from any others: a
         task belongs to the weights that it was adapted with. Deviations are no part of it."""

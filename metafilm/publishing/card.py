@@ -45,7 +45,9 @@ def card(
         "## Results",
         _results(records),
         "## Licence",
-        f"{license}." if license else "The author of these weights has not stated a licence.",
+        f"`{license}`, by the name that the Hub gives licences."
+        if license
+        else "The author of these weights has not stated a licence.",
     ]
     return "\n\n".join(parts) + "\n"
 

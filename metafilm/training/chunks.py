@@ -59,7 +59,7 @@ def measure(
         sizes.append(sizes[-1] * 2)
     if settings.meta_batch not in sizes:
         sizes.append(settings.meta_batch)
-    adapting, querying = bytes_kept(learner, batch(1)[0], settings.precision == "bfloat16")
+    adapting, querying = bytes_kept(learner, batch(1)[0], settings.precision)
     candidates = sorted(
         {
             Chunks(size, settings.query_chunk or queries)
@@ -86,7 +86,7 @@ def measure(
     return min(chunks for chunks, seconds in times.items() if seconds <= SLACK * best)
 
 
-def bytes_kept(learner: MetaFiLM, episode: Episode, autocast: bool = False) -> tuple[int, int]:
+def bytes_kept(learner: MetaFiLM, episode: Episode, precision: str = "float32") -> tuple[int, int]:
     """What one task keeps in memory for its backward pass: while it is adapted, and for its queries."""
     kept: dict[int, int] = {}
 
@@ -97,10 +97,12 @@ def bytes_kept(learner: MetaFiLM, episode: Episode, autocast: bool = False) -> t
         return value.detach()  # an output kept with its graph would keep the graph for ever
 
     learner.train()
-    learner.autocast = autocast
     episode = episode.to(learner.mean.device)
     try:
-        with torch.autograd.graph.saved_tensors_hooks(note, lambda value: value):
+        with (
+            learner.in_precision(precision),
+            torch.autograd.graph.saved_tensors_hooks(note, lambda value: value),
+        ):
             films = learner.adaptation(episode).films[-1]
             adapting = sum(kept.values())
             kept.clear()
@@ -108,7 +110,6 @@ def bytes_kept(learner: MetaFiLM, episode: Episode, autocast: bool = False) -> t
             next(learner.predictions(episode, [ends]))
         return adapting, sum(kept.values())
     finally:
-        learner.autocast = False
         # measuring must leave no trace in the running averages
         norms.discard(learner.backbone)
 

@@ -117,33 +117,31 @@ class OuterLoop:
         """
         settings, learner = self.config.outer, self.learner
         learner.train()
-        learner.autocast = settings.precision == "bfloat16"
         steps = None if self.iteration >= self.config.inner.start * settings.iterations else 0
         tasks = sum(episode.tasks for episode in episodes)
         if self.group.size > 1:
             tasks = settings.meta_batch
         reports: list[tuple[float, dict[str, Any]]] = []
         try:
-            for episode in episodes:
-                share = episode.tasks / tasks
-                episode = self.source.global_classes(episode.to(learner.mean.device))
-                if self.compiled is not None:
-                    report = self.compiled(episode, steps=steps, share=share)
-                else:
-                    report = accumulate(
-                        learner,
-                        episode,
-                        self.config,
-                        steps=steps,
-                        share=share,
-                        query_chunk=query_chunk or self.chunks.queries,
-                        noise=self.noise,
-                    )
-                reports.append((share, report))
+            with learner.in_precision(settings.precision):
+                for episode in episodes:
+                    share = episode.tasks / tasks
+                    episode = self.source.global_classes(episode.to(learner.mean.device))
+                    if self.compiled is not None:
+                        report = self.compiled(episode, steps=steps, share=share)
+                    else:
+                        report = accumulate(
+                            learner,
+                            episode,
+                            self.config,
+                            steps=steps,
+                            share=share,
+                            query_chunk=query_chunk or self.chunks.queries,
+                            noise=self.noise,
+                        )
+                    reports.append((share, report))
         except Diverged as error:
             raise Diverged(f"{error} at iteration {self.iteration + 1}") from error
-        finally:
-            learner.autocast = False
         return merge(reports)
 
     def _plain_gradient(self) -> dict[str, float]:

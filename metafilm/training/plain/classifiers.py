@@ -14,7 +14,7 @@ from metafilm.config.sources import Source
 from metafilm.learner.learner import MetaFiLM
 
 
-class CosineClassifier(nn.Module):
+class NormedLinear(nn.Module):
     """Cosines of features with one vector for each class, times a learned factor (Gidaris & Komodakis, CVPR
     2018, arXiv:1804.09458): what it teaches fits heads that compare directions.
 
@@ -45,7 +45,7 @@ def classifier(learner: MetaFiLM, config: Config, classes: int) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         if config.pretrain.classifier == "cosine":
-            return CosineClassifier(features, classes, config.pretrain.scale).to(learner.mean.device)
+            return NormedLinear(features, classes, config.pretrain.scale).to(learner.mean.device)
         linear = nn.Linear(features, classes)
     nn.init.zeros_(linear.weight)  # the first steps are then the features' own, however large these are
     nn.init.zeros_(linear.bias)

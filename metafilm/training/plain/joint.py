@@ -45,8 +45,7 @@ class PlainImages:
         """
         settings = self.config.outer
         self.learner.train()
-        self.learner.autocast = settings.precision == "bfloat16"
-        try:
+        with self.learner.in_precision(settings.precision):
             loss, accuracy = classified(
                 self.learner,
                 self.classifier,
@@ -54,8 +53,6 @@ class PlainImages:
                 self.batch(iteration),
                 smoothing=self.config.pretrain.label_smoothing,
             )
-        finally:
-            self.learner.autocast = False
         (settings.plain_weight * finite(loss)).backward()
         return {"plain_loss": float(loss.detach()), "plain_accuracy": accuracy}
 

@@ -85,13 +85,10 @@ class Pretraining:
         learner = self.learner
         learner.train()
         norms.discard(learner.backbone)
-        learner.autocast = self.config.outer.precision == "bfloat16"
-        try:
+        with learner.in_precision(self.config.outer.precision):
             size = image_size(self.iteration, self.config.pretrain)
             smoothing = self.config.pretrain.label_smoothing
             loss, accuracy = classified(learner, self.classifier, self.source, batch, size, smoothing)
-        finally:
-            learner.autocast = False
         loss = finite(loss)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()

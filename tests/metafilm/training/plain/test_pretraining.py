@@ -16,7 +16,7 @@ from metafilm.storage.run import RunDirectory
 from metafilm.training import run as training
 from metafilm.training.outer_gradient import Diverged
 from metafilm.training.plain import pretraining
-from metafilm.training.plain.classifiers import CosineClassifier, resized
+from metafilm.training.plain.classifiers import NormedLinear, resized
 from metafilm.training.plain.pretraining import Pretraining, image_size, rate
 
 STEPS = 12
@@ -100,7 +100,7 @@ def test_the_rate_warms_up_and_ends_at_zero() -> None:
 
 def test_cosines_times_a_learned_factor() -> None:
     torch.manual_seed(0)
-    classifier, features = CosineClassifier(6, 4, 10.0), torch.randn(3, 6)
+    classifier, features = NormedLinear(6, 4, 10.0), torch.randn(3, 6)
     for i in range(3):
         for j in range(4):
             cosine = F.cosine_similarity(features[i], classifier.weight[j], dim=0)
