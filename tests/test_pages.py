@@ -10,6 +10,7 @@ import sys
 import warnings
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -34,16 +35,13 @@ def runnable(page: str) -> list[str]:
     return [code for code in blocks(page, "python") if not any(word in code for word in ONLINE)]
 
 
-def given(page: str, home: Path) -> dict:
-    """What a page's blocks find there already: the files that its commands have written."""
-    if page != "export.md":
-        return {}
+def export_page_s_files(home: Path) -> None:
+    """What the page's commands have written."""
     task = metafilm.FewShotClassifier().fit(home / "examples").task_
     images = task.learner.unit(task.learner.preprocess([home / "unknown" / "1.png"])[0])
     for name in ("network.onnx", "network.pt2"):
         if name.endswith("pt2") or find_spec("onnxruntime"):
             metafilm.serving.export(task, home / name, images)
-    return {"images": images.numpy()}
 
 
 @pytest.mark.parametrize(
@@ -56,14 +54,12 @@ def given(page: str, home: Path) -> dict:
 )
 def test_python_runs(page, pictures, capsys) -> None:
     """All blocks of a page in a row, as a reader would."""
-    names = given(page, pictures)
+    names: dict[str, Any] = {}
+    if page == "export.md":
+        export_page_s_files(pictures)
     for code in runnable(page):
         if "onnxruntime" in code and find_spec("onnxruntime") is None:
             continue
-        if "torch.export.load" in code:
-            import torch
-
-            names["images"] = torch.as_tensor(names["images"])
         exec(compile(code, page, "exec"), names)
     capsys.readouterr()
     if page == "export.md":

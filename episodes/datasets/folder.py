@@ -79,13 +79,17 @@ def read_class_folders(
     """All pictures of directory/<class>/: (images, labels, class_names, paths, skipped).
 
     images: uint8 [N, channels, size, size], class by class in the order of the sorted names. labels: int64
-    [N]. paths: their N files. skipped: (file, reason) of the unreadable ones, which are also named in a
-    warning. Raises EpisodesError when there are no class folders or a class has no readable picture.
+    [N]. paths: their N files. skipped: (file, reason) of the unreadable ones, of pictures beside the folders
+    and of folders without pictures, which are all named in a warning too. Raises EpisodesError when there are
+    no class folders or a class has no readable picture.
     """
     base = Path(directory).expanduser()
     if not base.is_dir():
         raise EpisodesError(f"no folder {base}: give one that holds a folder of pictures per class")
     images, labels, names, paths, skipped = _read(_list(base), channels, size, invert)
+    for path, reason in (left := _left_out(base)):
+        warnings.warn(f"skipped {printable(path)}: {reason}", stacklevel=2)
+    skipped += left
     return torch.from_numpy(images), torch.from_numpy(labels), names, paths, skipped
 
 
@@ -145,6 +149,18 @@ def _list(base: Path) -> list[tuple[str, list[Path]]]:
             f"{base}/cat/1.jpg and so on"
         )
     return classes
+
+
+def _left_out(base: Path) -> list[tuple[Path, str]]:
+    """What somebody may have meant to be read: pictures in no class's folder, and folders without any."""
+    found = []
+    for path in sorted(path for path in base.iterdir() if not path.name.startswith(".")):
+        if not path.is_dir():
+            if path.suffix.lower() in SUFFIXES:
+                found.append((path, "it lies in no class's folder"))
+        elif not any(file.suffix.lower() in SUFFIXES and file.name[0] != "." for file in path.iterdir()):
+            found.append((path, "no pictures lie in it"))
+    return found
 
 
 def _read(

@@ -115,7 +115,7 @@ class Pretrained(nn.Module):
         except (RuntimeError, AssertionError, ValueError) as error:
             raise MetafilmError(
                 f"{name} does not take images of {self.image_shape[1]}x{self.image_shape[2]} "
-                f"({first_line(error)}); choose another image_size"
+                f"({first_line(error)}); choose a larger image_size (--image-size), such as 64"
             ) from error
         finally:
             self.train(training)

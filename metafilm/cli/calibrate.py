@@ -33,6 +33,10 @@ def calibrate(
     if episodes < 2 or not shots or min(shots) < 1:
         raise MetafilmError(f"--episodes {episodes} and --shots {shots} must be at least 2 and 1")
     shots = tuple(sorted(set(shots)))
+    if ways is not None and ways < 2:
+        raise MetafilmError(f"--ways {ways} must be at least 2: of one class there is nothing to be sure of")
+    if not Path(run).exists():
+        raise MetafilmError(f"no run directory or .safetensors file {run}; the calibration is written there")
     keep_freed_memory()
     path = model_path(run)
     learner = load_learner(run)

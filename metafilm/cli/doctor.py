@@ -18,8 +18,10 @@ NEEDED, OPTIONAL = ("metafilm", "torch", "torchvision"), ("learn2learn", "timm",
 
 def doctor(root: Path | None) -> int:
     """Print the findings, a line each. Only names of files are looked at; kernels not yet built are built."""
-    for title, found in _findings(root):
-        print(f"{title + ':':15}{found}")
+    findings = list(_findings(root))
+    width = max(len(title) for title, _ in findings) + 2
+    for title, found in findings:
+        print(f"{title + ':':{width}}{found}")
     return 0
 
 

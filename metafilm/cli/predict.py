@@ -192,6 +192,9 @@ def print_table(found: dict[str, Any]) -> None:
         wrong = row["class"] is not None and row["class"] != row["prediction"]
         note = f"   (lies in {row['class']})" if wrong else ""
         said = UNKNOWN if row["prediction"] is None else row["prediction"]
-        print(f"{row['file']:{width}}  {said:{names}}  {100 * row['probability']:5.1f} %{note}")
+        sure = f"{100 * row['probability']:5.1f} %"
+        if row["prediction"] is None:
+            sure = f"(else {max(row['probabilities'], key=row['probabilities'].get)}, {sure.strip()})"
+        print(f"{row['file']:{width}}  {said:{names}}  {sure}{note}")
     if "labelled" in found:
         print(f"{found['accuracy']:.1f} % of the {found['labelled']} pictures in a class's folder are right")

@@ -7,6 +7,7 @@ CAVIA (Zintgraf et al., ICML 2019, arXiv:1810.03642), with learned step sizes af
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 
@@ -67,6 +68,8 @@ class InnerLoop(nn.Module):
             raise MetafilmError(f"unknown step size granularity {granularity!r}; expected site or feature")
         if optimiser not in OPTIMISERS:
             raise MetafilmError(f"unknown inner optimiser {optimiser!r}; expected {' or '.join(OPTIMISERS)}")
+        if not 0 < step_size < math.inf:
+            raise MetafilmError(f"a step size of {step_size}; give a positive number, such as 0.0015")
         if not proximal >= 0:
             raise MetafilmError(f"the inner loop's proximal {proximal} must be at least 0")
         self.optimiser, self.proximal = optimiser, proximal

@@ -207,6 +207,8 @@ class MetaFiLM(UsableNetwork):
         their number where no graph is kept; and a gate that chooses no step takes none.
         """
         steps = (self.steps if self.training else self.evaluation_steps) if steps is None else steps
+        if steps < 0:
+            raise MetafilmError(f"{steps} inner steps asked for; give 0 or more")
         if steps and self.inner is None:
             raise MetafilmError(
                 f"{steps} inner steps asked for, but this learner was built without an inner loop; "

@@ -24,13 +24,18 @@ def test_read_class_folders(tmp_path):
     (tmp_path / "in" / "empty").mkdir()
     (tmp_path / "in" / "cat" / "notes.txt").write_text("not a picture, not meant as one")
     (tmp_path / "in" / "cat" / "torn.jpg").write_bytes(b"\xff\xd8\xff\xe0 torn")
-    with pytest.warns(UserWarning, match=r"1 unreadable pictures were skipped:\n.*torn\.jpg"):
+    (tmp_path / "in" / "loose.png").write_bytes((tmp_path / "in" / "cat" / "0.png").read_bytes())
+    with (
+        pytest.warns(UserWarning, match=r"1 unreadable pictures were skipped:\n.*torn\.jpg"),
+        pytest.warns(UserWarning, match=r"skipped .*empty: no pictures lie in it"),
+        pytest.warns(UserWarning, match=r"skipped .*loose\.png: it lies in no class's folder"),
+    ):
         images, labels, names, paths, skipped = read_class_folders(tmp_path / "in", 3, 8)
     assert names == ("cat", "dog") and labels.tolist() == [0, 0, 0, 1, 1, 1]
     assert images.shape == (6, 3, 8, 8) and images.dtype == torch.uint8
     assert images[:, :2, 0, 0].tolist() == [[1, 0], [1, 1], [1, 2], [0, 0], [0, 1], [0, 2]]
     assert [path.parent.name for path in paths] == ["cat"] * 3 + ["dog"] * 3
-    assert [path.name for path, _ in skipped] == ["torn.jpg"]
+    assert [path.name for path, _ in skipped] == ["torn.jpg", "empty", "loose.png"]
 
 
 def test_split_folders_are_taken_as_they_are(tmp_path):

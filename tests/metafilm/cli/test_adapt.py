@@ -100,6 +100,13 @@ def test_a_trained_run(place, pictures, tmp_path, capsys) -> None:
 
 def test_what_can_not_be(common, pictures, tmp_path, capsys) -> None:
     support, _ = pictures
+    for words, message in (
+        (["--steps", "-1"], "-1 inner steps asked for; give 0 or more"),
+        (["--step-size", "-1"], "a step size of -1.0; give a positive number"),
+        (["--step-size", "nan"], "a step size of nan; give a positive number"),
+    ):
+        assert main([*common, *words]) == 2
+        assert message in capsys.readouterr().err
     for kind in (1, 2):
         for file in (support / f"kind{kind}").iterdir():
             file.unlink()

@@ -57,7 +57,8 @@ def test_calibrated_on_validation_tasks_and_used(place, tmp_path, capsys) -> Non
     said = [row["prediction"] for row in record["predictions"]]
     assert None in said and record["reject"] == 0.5
     assert main([*words, "--reject", "0.5"]) == 0
-    assert capsys.readouterr().out.count("unknown") == said.count(None)
+    shown = capsys.readouterr().out
+    assert shown.count("unknown") == shown.count("(else ") == said.count(None)
     assert main([*words, "--reject", "1.5"]) == 2
     assert "reject is 1.5; give the share" in capsys.readouterr().err
 
@@ -66,6 +67,7 @@ def test_calibrated_on_validation_tasks_and_used(place, tmp_path, capsys) -> Non
     ("words", "message"),
     [
         (["--episodes", "1"], "must be at least 2"),
+        (["--ways", "1"], "--ways 1 must be at least 2"),
         (["--shots", "0"], "must be at least 2 and 1"),
         (["--shots", "9", "--episodes", "2"], "9 shots + 2 queries need 11"),
     ],
@@ -73,3 +75,8 @@ def test_calibrated_on_validation_tasks_and_used(place, tmp_path, capsys) -> Non
 def test_impossible_tasks(words, message, place, capsys) -> None:
     assert main(["calibrate", str(place / "run"), *words, "--data-root", str(place / "root")]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_a_name_is_nothing_to_write_to(capsys) -> None:
+    assert main(["calibrate", "omniglot-conv4"]) == 2
+    assert "no run directory or .safetensors file omniglot-conv4" in capsys.readouterr().err

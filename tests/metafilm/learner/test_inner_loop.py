@@ -1,5 +1,7 @@
 """The inner loop's steps and step sizes; its gradients are in invariants/test_meta_gradient.py."""
 
+import math
+
 import pytest
 import torch
 
@@ -71,6 +73,9 @@ def test_errors() -> None:
         InnerLoop(SITES, 1, granularity="layer")
     with pytest.raises(MetafilmError, match="unknown inner optimiser 'rmsprop'; expected sgd or adam"):
         InnerLoop(SITES, 1, optimiser="rmsprop")
+    for size in (0.0, -1.0, math.nan, math.inf):
+        with pytest.raises(MetafilmError, match=f"a step size of {size}; give a positive number"):
+            InnerLoop(SITES, 1, size)
     with pytest.raises(MetafilmError, match=r"proximal -1.* must be at least 0"):
         InnerLoop(SITES, 1, proximal=-1.0)
 

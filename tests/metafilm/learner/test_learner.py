@@ -151,6 +151,8 @@ def test_errors(make_learner, make_episode) -> None:
         learner(make_episode(shape=(1, 20, 20)))
     with pytest.raises(MetafilmError, match=r"2 inner steps asked for, but this learner was built without"):
         learner(make_episode(), steps=2)
+    with pytest.raises(MetafilmError, match=r"-1 inner steps asked for; give 0 or more"):
+        learner(make_episode(), steps=-1)
     with pytest.raises(MetafilmError, match=r"3 inner steps asked for, but the learner has no inner loop"):
         MetaFiLM(MLP(2), heads.RegressionHead(40), image_shape=(2,), evaluation_steps=3)
     with pytest.raises(MetafilmError, match="neither a run directory"):
