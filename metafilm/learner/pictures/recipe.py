@@ -49,8 +49,8 @@ def preprocess(
         wrong = invert == "yes" or (invert == "auto" and mismatched(network, images))
         if wrong and invert == "auto":
             warnings.warn(
-                f"{complaint(network, len(images))}: they are inverted; invert='no' (--invert no) leaves them "
-                "as they are",
+                f"{complaint(network, len(images))}: they are inverted; invert='no' (--invert no) leaves "
+                "them as they are",
                 stacklevel=3,
             )
         recipe = replace(recipe, inverted=wrong)
