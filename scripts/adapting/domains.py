@@ -31,7 +31,7 @@ def digits(side: int) -> ClassPool:
 class Domain:
     """A data set and how its tasks are drawn.
 
-    ``most``: shots at most, where its classes are small (Omniglot's have 20 images, and 5 stay for the
+    ``most``: shots at most, where its classes are small (those of Omniglot and strokes have 20 images, and 5 stay for the
     queries). ``made``: side -> pool, instead of the registry's.
     """
 
@@ -63,7 +63,7 @@ class Domain:
 DOMAINS = {
     "omniglot-within": Domain("omniglot", within_group=True, most=15),
     "omniglot-across": Domain("omniglot", most=15),
-    "strokes-unseen-styles": Domain("strokes", style="unseen-strokes"),
+    "strokes-unseen-styles": Domain("strokes", style="unseen-strokes", most=15),
     "digits": Domain("digits", made=digits),
     "miniimagenet": Domain("miniimagenet"),
 }
