@@ -56,6 +56,7 @@ class ConditionNetwork(nn.Module):
         codes: int = 8,
         modulation: str = "film",
         maps: Mapping[str, tuple[int, ...]] | None = None,
+        start: float | None = None,
     ) -> None:
         """Make the layers from c to the deviations.
 
@@ -69,6 +70,10 @@ class ConditionNetwork(nn.Module):
             maps: site name -> sizes of its map, ``(H, W)`` or ``(L,)``
                 (:func:`metafilm.conditioning.map_sizes`): there the gain also depends on the place,
                 ``1 + α_h + β_w + δγ_c`` (Rupprecht et al., "Guide Me", CVPR 2018, arXiv:1803.11544).
+            start: where the post-multipliers start; None: at 0, the identity (``raw``: at 1). Where the
+                network can do nothing until it listens, as with questions about a picture, a start at the
+                identity may last for ever: there √6, with a linear decoder, has the deviations begin at
+                random with size about 1, as FiLM's authors have it (Kaiming's uniform initialisation).
 
         Raises:
             MetafilmError: no sites, no codes, an unknown decoder, scale or modulation, or maps of something
@@ -102,7 +107,8 @@ class ConditionNetwork(nn.Module):
         more = {"codes": codes} if DECODERS[decoder] is CodebookDecoder else {}
         self.decoder = DECODERS[decoder](width, self.sizes, **more)
         multipliers = len(self.sizes) if scale == "site" else sum(self.sizes)
-        self.multiplier = nn.Parameter(torch.full((multipliers,), float(modulation == "raw")))
+        first = float(modulation == "raw") if start is None else float(start)
+        self.multiplier = nn.Parameter(torch.full((multipliers,), first))
         self.register_buffer("owner", torch.repeat_interleave(torch.tensor(self.sizes)), persistent=False)
 
     owner: Tensor

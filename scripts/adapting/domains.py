@@ -31,8 +31,8 @@ def digits(side: int) -> ClassPool:
 class Domain:
     """A data set and how its tasks are drawn.
 
-    ``most``: shots at most, where its classes are small (those of Omniglot and strokes have 20 images, and 5 stay for the
-    queries). ``made``: side -> pool, instead of the registry's.
+    ``most``: shots at most, where its classes are small (those of Omniglot and strokes have 20 images, and 5
+    stay for the queries). ``made``: side -> pool, instead of the registry's.
     """
 
     name: str

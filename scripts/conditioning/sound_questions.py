@@ -56,6 +56,8 @@ class Settings(running.Plan):
     temporal: bool = False
     """A gain for every place in time, besides those of the features."""
     decoder: str = "linear"
+    start: float = 6**0.5
+    """Of the post-multipliers: deviations of size 1 from the first step; 0 is the identity."""
     state: int = 128
     """Of the GRU."""
     sounds: int = 8
@@ -96,6 +98,7 @@ class Listener(nn.Module):
                 sites,
                 width=settings.state,
                 decoder=settings.decoder,
+                start=settings.start,
                 maps=dict.fromkeys(sites, (1, tones.FRAMES // 4)) if settings.temporal else None,
             )
         self.reader = Conditioned(trunk, condition)

@@ -53,6 +53,8 @@ class Settings(running.Plan):
     sites: tuple[int, ...] = (0, 1, 2, 3)
     """Which blocks are modulated; none: the network is blind to the question."""
     decoder: str = "linear"
+    start: float = 6**0.5
+    """Of the post-multipliers: deviations of size 1 from the first step; 0 is the identity."""
     modulation: str = "film"
     state: int = 128
     """Of the GRU."""
@@ -93,6 +95,7 @@ class Answerer(nn.Module):
                 film.sites(trunk),
                 width=settings.state,
                 decoder=settings.decoder,
+                start=settings.start,
                 modulation=settings.modulation,
             )
         self.reader = Conditioned(trunk, condition)

@@ -160,8 +160,31 @@ def test_a_sequence_s_last_word_ends_it() -> None:
         for word in row[:last]:
             _, after = network.gru(network.embedding(word).view(1, 1, -1), state.unsqueeze(0))
             state = after[0]
-        torch.testing.assert_close(network.encode(row.unsqueeze(0)), state)
+        expected = (state - state.mean()) / (state.var(correction=0) + 1e-5).sqrt()
+        torch.testing.assert_close(network.encode(row.unsqueeze(0)), expected)
     assert not network.encode(torch.zeros(2, 4, dtype=torch.int64)).any()
+
+
+def test_an_early_word_is_heard_at_the_end() -> None:
+    """What sentences that differ in their first word alone differ by, against those that differ in the last,
+    before any training."""
+    torch.manual_seed(0)
+    network = SequenceEncoder(20, SITES, width=128)
+    same = torch.randint(1, 20, (1, 7)).expand(19, 7)
+    words = torch.arange(1, 20).unsqueeze(1)
+    first, last = (network.encode(torch.cat(parts, 1)) for parts in ((words, same), (same, words)))
+    assert first.std(0).mean() > 0.1 * last.std(0).mean()
+
+
+@pytest.mark.parametrize(("modulation", "usual"), [("film", 0), ("raw", 1)])
+def test_where_multipliers_start(modulation, usual) -> None:
+    """Unless somebody says so at the identity; √6 has deviations of size about 1."""
+    torch.manual_seed(0)
+    assert (SequenceEncoder(9, SITES, modulation=modulation).multiplier == usual).all()
+    network = SequenceEncoder(20, SITES, width=128, modulation=modulation, start=6**0.5)
+    with torch.no_grad():
+        found = torch.cat(list(network(torch.randint(1, 20, (500, 8))).values()), 1)
+    assert 0.7 < float(found.std()) < 2
 
 
 def test_mixtures_of_classes() -> None:
