@@ -29,7 +29,8 @@ def choose(
 
     From two images a class on, each half of the support adapts (through the task encoder too) and is scored
     on the other half: steps scored on the images that they were taken on flatter themselves. With one image a
-    class the whole support adapts, and copies of it that no step has seen are scored. The whole support then
+    class the whole support adapts, and copies of it that no step has seen are scored; where they are all
+    named rightly before the first step, no step is taken. The whole support then
     takes as many steps as were chosen, and none are taken where none pay; all in all less than three times
     the work of K plain steps.
 
@@ -64,7 +65,13 @@ def choose(
     else:
         known |= _along(learner, episode, _start(known), [move for move in moves if move.name not in known])
         scores, right = _by_views(learner, gate, episode, [known[move.name] for move in moves])
-    chosen = [moves[gate.decide(scores[:, task])] for task in range(episode.tasks)]
+    chosen = []
+    for task in range(episode.tasks):
+        candidates = scores[:, task]
+        still = sum(not move.steps for move in moves)
+        if not by_folds and bool(right[still - 1, task].min() == 1):
+            candidates = candidates[:still]  # steps raise the lead of copies at home too, and lose there
+        chosen.append(moves[gate.decide(candidates)])
     reports = [
         Report(
             tuple(

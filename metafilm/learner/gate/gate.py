@@ -43,7 +43,7 @@ class Gate:
 
     steps: tuple[int, ...] = (1, 2, 5, 10)
     factors: tuple[float, ...] = (1.0,)
-    margin: float = 0.5
+    margin: float = 1.0
     views: int = 4
 
     def __post_init__(self) -> None:

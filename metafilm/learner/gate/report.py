@@ -42,6 +42,8 @@ class Report:
     def why(self) -> str:
         """The reason in a sentence."""
         if self.chosen == self.candidates[0].name:
+            if self.evidence == "views" and self.candidates[0].accuracy == 100:
+                return "every copy is named rightly without adaptation: there is nothing to mend"
             return f"nothing gains more than {self.margin:g} standard errors over no adaptation"
         taken = next(one for one in self.candidates if one.name == self.chosen)
         return (

@@ -249,6 +249,10 @@ def test_one_image_a_class_is_judged_by_copies_that_no_step_has_seen(gated, make
         first = next(learner.predictions(own, [{}]))[0]
     gains = (leads(last, own.query_labels) - leads(first, own.query_labels)).mean(1)
     assert [r.candidates[-1].gain for r in plain.reports] == pytest.approx(gains.tolist())
+    # ... and all right before the first step, so that none is taken, whatever it would gain
+    start = plain.reports[0].candidates[1]
+    assert start.name == "encoder" and start.accuracy == 100
+    assert {r.chosen for r in plain.reports} <= {"identity", "encoder"} and gains.max() > 0
     assert [r.candidates[-1].gain for r in found.reports] != pytest.approx(gains.tolist(), rel=1e-3)
 
 
