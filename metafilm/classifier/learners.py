@@ -49,7 +49,9 @@ def _trained(name: str, version: tuple[int, int]) -> MetaFiLM:
 @lru_cache(maxsize=4)
 def _pretrained(name: str, weights: str | None, image_size: int | None) -> MetaFiLM:
     try:
-        return pretrained_learner(name, weights=weights, image_size=image_size or SIZE)
+        return pretrained_learner(
+            name, weights=weights, image_size=SIZE if image_size is None else image_size
+        )
     except MetafilmError as error:
         if image_size is not None or "does not take images of" not in str(error):
             raise

@@ -168,7 +168,12 @@ def pretrained_learner(
     Args:
         weights: None: ``lite0``'s own, or the library's from its hub.
         image_size: side of the square pictures; None: what the network was made for.
+
+    Raises:
+        MetafilmError: a side that is not positive; see :meth:`MetaFiLM.from_backbone`.
     """
+    if image_size is not None and image_size < 1:
+        raise MetafilmError(f"image_size {image_size} must be a positive number of pixels, such as 64")
     return MetaFiLM.from_backbone(
         LITE0 if name == "lite0" else name,
         None if image_size is None else (3, image_size, image_size),

@@ -94,7 +94,8 @@ class Calibration:
         Raises:
             MetafilmError: another number.
         """
-        if isinstance(false_alarms, bool) or not 0 < false_alarms < 1:
+        number = isinstance(false_alarms, int | float) and not isinstance(false_alarms, bool)
+        if not number or not 0 < false_alarms < 1:
             raise MetafilmError(
                 f"reject is {false_alarms!r}; give the share of pictures of known classes that may be taken "
                 "for unknown, between 0 and 1, such as 0.05"

@@ -103,6 +103,7 @@ def test_what_can_not_be(common, pictures, tmp_path, capsys) -> None:
     for words, message in (
         (["--steps", "-1"], "-1 inner steps asked for; give 0 or more"),
         (["--step-size", "-1"], "a step size of -1.0; give a positive number"),
+        (["--image-size", "0"], "image_size 0 must be a positive number of pixels"),
         (["--step-size", "nan"], "a step size of nan; give a positive number"),
     ):
         assert main([*common, *words]) == 2

@@ -50,7 +50,7 @@ def test_other_weights_have_none(config, learner, tmp_path) -> None:
 def test_thresholds_lie_between_the_quantiles(learner) -> None:
     found = of(learner)
     assert [found.threshold(rate, 1) for rate in (0.25, 0.5, 0.75)] == [-3, -2, -1.5]
-    for wrong in (0, 1, -0.1, 5, True, float("nan")):
+    for wrong in (0, 1, -0.1, 5, True, "0.1", float("nan")):
         with pytest.raises(MetafilmError, match="between 0 and 1"):
             found.threshold(wrong, 1)
 
