@@ -136,9 +136,7 @@ def _list(base: Path) -> list[tuple[str, list[Path]]]:
             raise EpisodesError(f"{printable(folder)} is a link that leads nowhere: mend it or take it away")
         if not folder.is_dir():
             continue
-        files = sorted(
-            path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.name[0] != "."
-        )
+        files = _pictures(folder)
         if files and printable(folder.name) != folder.name:
             raise EpisodesError(f"{printable(folder)}: the class's name is no UTF-8; rename the folder")
         if files:
@@ -158,9 +156,15 @@ def _left_out(base: Path) -> list[tuple[Path, str]]:
         if not path.is_dir():
             if path.suffix.lower() in SUFFIXES:
                 found.append((path, "it lies in no class's folder"))
-        elif not any(file.suffix.lower() in SUFFIXES and file.name[0] != "." for file in path.iterdir()):
+        elif not _pictures(path):
             found.append((path, "no pictures lie in it"))
     return found
+
+
+def _pictures(folder: Path) -> list[Path]:
+    """What has a picture's name, sorted."""
+    files = (path for path in folder.iterdir() if not path.name.startswith("."))
+    return sorted(path for path in files if path.suffix.lower() in SUFFIXES)
 
 
 def _read(

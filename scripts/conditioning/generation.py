@@ -40,7 +40,6 @@ from metafilm.conditioning import Conditioned  # noqa: E402
 from metafilm.errors import MetafilmError  # noqa: E402
 from metafilm.evaluation.intervals import interval  # noqa: E402
 from scripts.conditioning import running, tested  # noqa: E402
-from scripts.conditioning.commands import System  # noqa: E402
 from scripts.conditioning.unet import TimeAndClass, UNet  # noqa: E402
 
 ALPHABETS = ("Latin", "Korean", "Japanese_(katakana)", "Sanskrit", "Glagolitic")  # no letter is in two
@@ -265,14 +264,7 @@ def draw(options: argparse.Namespace, _found: list[dict[str, Any]]) -> None:
     pictures.generation(json.loads(SYSTEM.out.read_text()), drawings, made)
 
 
-SYSTEM = System(
-    "generation",
-    Settings(),
-    tested.training(make, fit, score),
-    "classes",
-    test=tested.testing(Settings(), make, score),
-    more={"draw": draw},
-)
+SYSTEM = tested.system("generation", Settings(), make, fit, score, "classes", more={"draw": draw})
 
 
 def main(arguments: list[str] | None = None) -> None:

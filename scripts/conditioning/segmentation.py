@@ -36,7 +36,6 @@ from metafilm.errors import MetafilmError  # noqa: E402
 from metafilm.evaluation.intervals import interval  # noqa: E402
 from scripts.conditioning import running, tested  # noqa: E402
 from scripts.conditioning.blocks import Block  # noqa: E402
-from scripts.conditioning.commands import System  # noqa: E402
 
 ORDER = 202  # the stream of random numbers by which training scenes are shuffled
 
@@ -221,14 +220,7 @@ def draw(options: argparse.Namespace, _found: list[dict[str, Any]]) -> None:
     pictures.segmentation(records, images.numpy(), sentences, truth, marked)
 
 
-SYSTEM = System(
-    "segmentation",
-    Settings(),
-    tested.training(make, fit, score),
-    "test scenes",
-    test=tested.testing(Settings(), make, score),
-    more={"draw": draw},
-)
+SYSTEM = tested.system("segmentation", Settings(), make, fit, score, "test scenes", more={"draw": draw})
 
 
 def main(arguments: list[str] | None = None) -> None:

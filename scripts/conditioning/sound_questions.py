@@ -37,7 +37,6 @@ from metafilm.errors import MetafilmError  # noqa: E402
 from metafilm.evaluation.intervals import interval  # noqa: E402
 from scripts.conditioning import running, tested  # noqa: E402
 from scripts.conditioning.blocks import Block, Trunk, with_places  # noqa: E402
-from scripts.conditioning.commands import System  # noqa: E402
 
 ORDER = 203  # the stream of random numbers by which training scenes are shuffled
 
@@ -177,14 +176,7 @@ def draw(_options: argparse.Namespace, _found: list[dict[str, Any]]) -> None:
     pictures.sound_questions(json.loads(SYSTEM.out.read_text()), KINDS, scene.sounds[0], asked)
 
 
-SYSTEM = System(
-    "sound-questions",
-    Settings(),
-    tested.training(make, fit, score),
-    "test scenes",
-    test=tested.testing(Settings(), make, score),
-    more={"draw": draw},
-)
+SYSTEM = tested.system("sound-questions", Settings(), make, fit, score, "test scenes", more={"draw": draw})
 
 
 def main(arguments: list[str] | None = None) -> None:

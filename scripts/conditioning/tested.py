@@ -13,6 +13,7 @@ from episodes.counter import first_of_shuffled, words
 from metafilm.engine.memory import keep_freed_memory
 from metafilm.storage.atomic import atomic_write
 from scripts.conditioning import running
+from scripts.conditioning.commands import System
 
 Scores = dict[str, dict[str, float]]
 """By metric a `value`, its `ci95`, and what else is to stand beside them."""
@@ -22,6 +23,18 @@ Fit = Callable[[Any, Any, Path, str], float]
 """Model, settings, the run's folder, a description -> the seconds its training took."""
 Score = Callable[[Any, Any, str, str, Path], Scores]
 """Model, settings, `val` or `test`, a description, the run's folder -> its scores."""
+
+
+def system(
+    name: str, usual: running.Plan, make: Make, fit: Fit, score: Score, over: str, **more: Any
+) -> System:
+    """The system of a script: its training scores validation examples alone, its `write` test examples.
+
+    Args:
+        name, usual, over, more: as :class:`scripts.conditioning.commands.System` takes them.
+    """
+    train, test = training(make, fit, score), testing(usual, make, score)
+    return System(name, usual, train, over, test=test, **more)
 
 
 def training(make: Make, fit: Fit, score: Score) -> Callable[[Any, Path, str], dict[str, Any]]:

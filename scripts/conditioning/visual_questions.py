@@ -32,7 +32,6 @@ from metafilm.errors import MetafilmError  # noqa: E402
 from metafilm.evaluation.intervals import interval  # noqa: E402
 from scripts.conditioning import running, tested  # noqa: E402
 from scripts.conditioning.blocks import Stem, Trunk, with_places  # noqa: E402
-from scripts.conditioning.commands import System  # noqa: E402
 from scripts.conditioning.mac import MAC  # noqa: E402
 
 ORDER = 201  # the stream of random numbers by which training scenes are shuffled
@@ -182,14 +181,7 @@ def part(settings: Settings, split: str) -> Examples:
     return Examples.of(sort_of_clevr.split(split, scenes, legacy=settings.legacy))
 
 
-SYSTEM = System(
-    "visual-questions",
-    Settings(),
-    tested.training(make, fit, score),
-    "test scenes",
-    test=tested.testing(Settings(), make, score),
-    arm="film-4",
-)
+SYSTEM = tested.system("visual-questions", Settings(), make, fit, score, "test scenes", arm="film-4")
 
 
 def main(arguments: list[str] | None = None) -> None:
