@@ -3,6 +3,7 @@
 import argparse
 import json
 import shlex
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -55,7 +56,7 @@ class System:
         """The settings of an arm, changed. Raises ConfigError as `running.settings_of` does."""
         return running.settings_of(self.config, self.usual, arm, changes)
 
-    def parsed(self, about: str | None, arguments: list[str] | None = None) -> argparse.Namespace:
+    def parsed(self, about: str | None, arguments: list[str]) -> argparse.Namespace:
         """What the command line asks for."""
         parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawTextHelpFormatter)
         parser.add_argument("do", choices=("list", "train", "write", *self.more))
@@ -66,7 +67,16 @@ class System:
         parser.add_argument("--threads", type=int, default=0)
         return parser.parse_args(arguments)
 
-    def main(self, about: str | None, arguments: list[str] | None = None) -> None:
+    def start(self, about: str | None) -> None:
+        """As a script: `main`, an error as one line, and Ctrl-C too."""
+        try:
+            self.main(sys.argv[1:], about)
+        except MetafilmError as error:
+            raise SystemExit(str(error)) from None
+        except KeyboardInterrupt:
+            raise SystemExit("interrupted") from None
+
+    def main(self, arguments: list[str], about: str | None = None) -> None:
         """Do what the command line asks for. Raises MetafilmError where it can't."""
         options = self.parsed(about, arguments)
         if options.threads:

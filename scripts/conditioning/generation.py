@@ -266,13 +266,5 @@ def draw(options: argparse.Namespace, _found: list[dict[str, Any]]) -> None:
 
 SYSTEM = tested.system("generation", Settings(), make, fit, score, "classes", more={"draw": draw})
 
-
-def main(arguments: list[str] | None = None) -> None:
-    SYSTEM.main(__doc__, arguments)
-
-
 if __name__ == "__main__":
-    try:
-        main()
-    except MetafilmError as error:
-        raise SystemExit(str(error)) from None
+    SYSTEM.start(__doc__)

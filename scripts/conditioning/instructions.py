@@ -34,7 +34,6 @@ if __name__ == "__main__":
 
 from episodes.counter import first_of_shuffled, words  # noqa: E402
 from episodes.progress import Progress  # noqa: E402
-from metafilm.errors import MetafilmError  # noqa: E402
 from metafilm.evaluation.intervals import interval  # noqa: E402
 from metafilm.storage.atomic import atomic_write  # noqa: E402
 from scripts.conditioning import demonstrations, running  # noqa: E402
@@ -239,13 +238,5 @@ SYSTEM = System(
     more={"film": film_it, "draw": draw},
 )
 
-
-def main(arguments: list[str] | None = None) -> None:
-    SYSTEM.main(__doc__, arguments)
-
-
 if __name__ == "__main__":
-    try:
-        main()
-    except MetafilmError as error:
-        raise SystemExit(str(error)) from None
+    SYSTEM.start(__doc__)

@@ -1,6 +1,6 @@
 """The figures of the systems here, docs/NAME.svg: bars of their records, and what their networks make.
 
-Needs the extra `plots`, so nothing but `write` imports it.
+Needs the extra `plots`, so nothing but `draw` imports it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -41,6 +41,52 @@ def by_arm(records: Sequence[Mapping[str, Any]], metric: str) -> dict[str, Mappi
     mine = [one for one in records if one["metric"] == metric]
     mine.sort(key=lambda one: one["setting"]["iterations"])
     return {one["arm"]: one for one in mine}
+
+
+def visual_questions(records, scene, questions: Sequence[str]) -> None:
+    """A scene with questions, accuracy by arm of what saw all scenes, and by scenes of arms that saw fewer.
+
+    scene: uint8 [S, S, 3].
+    """
+    kinds = ("non-relational", "relational")
+    most = max(one["setting"]["scenes"] for one in records)
+    whole = [one for one in records if one["setting"]["scenes"] == most]
+    found = [by_arm(whole, kind) for kind in kinds]
+    arms = list(found[0])
+    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(12, 3.9), width_ratios=(1, 1.7, 1.3))
+    left.imshow(scene)
+    left.set(xticks=[], yticks=[])
+    left.set_xlabel("\n".join(questions), fontsize=8)
+    bars(
+        middle,
+        arms,
+        {
+            kind: [(by[arm]["value"], by[arm]["ci95"]) for arm in arms]
+            for kind, by in zip(kinds, found, strict=True)
+        },
+    )
+    middle.tick_params("x", rotation=45)
+    middle.set(ylabel="per cent right", ylim=(0, 102))
+    middle.legend(fontsize=8, frameon=False, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0))
+    fewer = sorted({one["arm"] for one in records if one["setting"]["scenes"] < most})
+    for number, arm in enumerate(fewer):
+        for kind, style in zip(kinds, (":", "-"), strict=True):
+            mine = {}
+            for one in sorted(
+                records, key=lambda one: one.get("validation", 0)
+            ):  # the best on validation scenes
+                if (one["arm"], one["metric"]) == (arm, kind):
+                    mine[one["setting"]["scenes"]] = one["value"]
+            curve = sorted(mine.items())
+            right.plot(
+                *zip(*curve, strict=True), style, marker="o", color=COLOURS[number], label=f"{arm}, {kind}"
+            )
+    right.set(xscale="log", xlabel="training scenes", ylim=(40, 102), visible=bool(fewer))
+    right.spines[["top", "right"]].set_visible(False)
+    if fewer:
+        right.legend(fontsize=8, frameon=False)
+    figure.tight_layout()
+    saved(figure, "visual-questions")
 
 
 def segmentation(records, pictures, phrases, truth, marked) -> None:

@@ -32,7 +32,6 @@ from episodes.datasets.scenes.phrased_shapes import VOCABULARY, Scenes  # noqa: 
 from episodes.progress import track  # noqa: E402
 from metafilm import film  # noqa: E402
 from metafilm.conditioning import Conditioned, NoCondition, SequenceEncoder  # noqa: E402
-from metafilm.errors import MetafilmError  # noqa: E402
 from metafilm.evaluation.intervals import interval  # noqa: E402
 from scripts.conditioning import running, tested  # noqa: E402
 from scripts.conditioning.blocks import Block  # noqa: E402
@@ -222,13 +221,5 @@ def draw(options: argparse.Namespace, _found: list[dict[str, Any]]) -> None:
 
 SYSTEM = tested.system("segmentation", Settings(), make, fit, score, "test scenes", more={"draw": draw})
 
-
-def main(arguments: list[str] | None = None) -> None:
-    SYSTEM.main(__doc__, arguments)
-
-
 if __name__ == "__main__":
-    try:
-        main()
-    except MetafilmError as error:
-        raise SystemExit(str(error)) from None
+    SYSTEM.start(__doc__)

@@ -258,13 +258,5 @@ def texture(name: str, size: int) -> Tensor:
 
 SYSTEM = System("styles", Settings(), train, "test pictures", ratios, more={"draw": draw})
 
-
-def main(arguments: list[str] | None = None) -> None:
-    SYSTEM.main(__doc__, arguments)
-
-
 if __name__ == "__main__":
-    try:
-        main()
-    except MetafilmError as error:
-        raise SystemExit(str(error)) from None
+    SYSTEM.start(__doc__)

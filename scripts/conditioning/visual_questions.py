@@ -11,9 +11,12 @@ gains and biases of four residual blocks. Arms and sizes stand in configs/condit
 Tune with `--set` by the validation accuracy that `train` prints; the test scenes are for `write`.
 """
 
+import argparse
+import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -181,15 +184,23 @@ def part(settings: Settings, split: str) -> Examples:
     return Examples.of(sort_of_clevr.split(split, scenes, legacy=settings.legacy))
 
 
-SYSTEM = tested.system("visual-questions", Settings(), make, fit, score, "test scenes", arm="film-4")
+def draw(_options: argparse.Namespace, _found: list[dict[str, Any]]) -> None:
+    """docs/visual-questions.svg: the records, and a test scene with four of its questions."""
+    from scripts.conditioning import pictures  # needs matplotlib
+
+    scenes = sort_of_clevr.split("test", 1)
+    examples = Examples.of(scenes)
+    asked = []
+    for number in (0, 1, 10, 11):
+        words = QUESTIONS[examples.rows[0, number]].tolist()
+        answer = ANSWERS[scenes.answers[0, number]]
+        asked.append(f"{' '.join(VOCABULARY[word] for word in words if word)}? {answer}")
+    pictures.visual_questions(json.loads(SYSTEM.out.read_text()), scenes.images[0], asked)
 
 
-def main(arguments: list[str] | None = None) -> None:
-    SYSTEM.main(__doc__, arguments)
-
+SYSTEM = tested.system(
+    "visual-questions", Settings(), make, fit, score, "test scenes", arm="film-4", more={"draw": draw}
+)
 
 if __name__ == "__main__":
-    try:
-        main()
-    except MetafilmError as error:
-        raise SystemExit(str(error)) from None
+    SYSTEM.start(__doc__)

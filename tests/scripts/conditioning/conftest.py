@@ -50,17 +50,17 @@ def through(tmp_path, monkeypatch, capsys):
         runs = ["--runs", str(tmp_path / "runs")]
         shared = ["--arm", arm, *runs, *(word for one in changes for word in ("--set", one))]
         with pytest.raises(MetafilmError, match="no finished runs in"):
-            script.main(["write", "--runs", str(tmp_path)])
+            script.SYSTEM.main(["write", "--runs", str(tmp_path)])
         for seed in ("0", "1"):
-            script.main(["train", "--seed", seed, *shared])
+            script.SYSTEM.main(["train", "--seed", seed, *shared])
         assert capsys.readouterr().out.count(f"validation: {metrics[0]} ") == 2
         kept = [json.loads(path.read_text()) for path in tmp_path.glob("runs/*/scores.json")]
         assert [list(one["scores"]) for one in kept] == [["val"]] * 2  # test examples are for `write`
-        script.main(["write", *runs])
+        script.SYSTEM.main(["write", *runs])
         once = system.out.read_text()
         with monkeypatch.context() as patch:
             patch.setattr(running, "restore", None)  # what is tested is not tested again
-            script.main(["write", *runs])
+            script.SYSTEM.main(["write", *runs])
         assert system.out.read_text() == once
         records = json.loads(once)
         assert [one["metric"] for one in records] == metrics
@@ -73,7 +73,7 @@ def through(tmp_path, monkeypatch, capsys):
             options = system.parsed(None, said[2:])
             again = system.settings(options.arm, [f"seed={options.seed}", *options.set])
             assert json.loads(json.dumps(vars(again))) == {**one["setting"], "seed": 0}
-        script.main(["list", *runs])
+        script.SYSTEM.main(["list", *runs])
         assert f"seed 1: {metrics[0]} " in capsys.readouterr().out
         return records, tmp_path / "runs"
 

@@ -173,10 +173,10 @@ def test_a_run_and_its_records(tmp_path, monkeypatch, capsys) -> None:
     for change in ("demonstrations=20", "iterations=2", "width=8", "words=8", "episodes=4"):
         shared += ["--set", change]
     for seed in ("0", "1"):
-        script.main(["train", "--seed", seed, *shared])
+        script.SYSTEM.main(["train", "--seed", seed, *shared])
     assert capsys.readouterr().out.count("validation: success-gotolocal ") == 2
-    script.main(["write", "--runs", str(tmp_path / "runs")])
-    script.main(["write", "--runs", str(tmp_path / "runs")])
+    script.SYSTEM.main(["write", "--runs", str(tmp_path / "runs")])
+    script.SYSTEM.main(["write", "--runs", str(tmp_path / "runs")])
     found = json.loads(script.SYSTEM.out.read_text())
     assert [one["metric"] for one in found] == ["success-gotolocal", "success-unseen"]
     keys = "system arm setting metric value ci95 seeds parameters training_seconds hardware commit command"
@@ -188,15 +188,15 @@ def test_a_run_and_its_records(tmp_path, monkeypatch, capsys) -> None:
     (tmp_path / "docs").mkdir()
     monkeypatch.setattr(script, "ROOT", tmp_path)
     monkeypatch.setattr("scripts.figures.DOCS", tmp_path / "docs")
-    script.main(["film", *shared])
-    script.main(["draw", *shared])
+    script.SYSTEM.main(["film", *shared])
+    script.SYSTEM.main(["draw", *shared])
     with Image.open(tmp_path / "docs" / "instructions.gif") as moving:
         assert moving.n_frames > 6
     assert (tmp_path / "docs" / "instructions.svg").stat().st_size > 1000
     capsys.readouterr()
-    script.main(["list", "--runs", str(tmp_path / "runs")])
+    script.SYSTEM.main(["list", "--runs", str(tmp_path / "runs")])
     assert "film-withheld, iterations=2, demonstrations=20" in capsys.readouterr().out
     with pytest.raises(MetafilmError, match="no finished runs in"):
-        script.main(["write", "--runs", str(tmp_path)])
+        script.SYSTEM.main(["write", "--runs", str(tmp_path)])
     with pytest.raises(MetafilmError, match="unknown condition 'x'; expected film, dual or none"):
         Agent(replace(SMALL, condition="x"))

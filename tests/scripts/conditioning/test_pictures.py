@@ -45,6 +45,21 @@ def test_of_several_settings_the_longest() -> None:
     assert pictures.by_arm([long, short, {**short, "metric": "n"}], "m") == {"a": long}
 
 
+def test_visual_questions_shows_fewer_scenes_where_some_saw_fewer(texts) -> None:
+    kinds, scene = ("non-relational", "relational"), np.zeros((8, 8, 3), np.uint8)
+    whole = records(kinds, ("film-4", "mac"), setting={"iterations": 9, "scenes": 9800})
+    pictures.visual_questions(whole, scene, ["how many? 2"])
+    assert "<!-- how many? 2 -->" in texts("visual-questions")
+    assert "<!-- mac, relational -->" not in texts("visual-questions")
+    fewer = [
+        {**one, "setting": {"iterations": 9, "scenes": scenes}, "validation": 50.0}
+        for one in whole
+        for scenes in (250, 500)
+    ]
+    pictures.visual_questions(whole + fewer, scene, ["how many? 2"])
+    assert all(f"<!-- {arm}, relational -->" in texts("visual-questions") for arm in ("film-4", "mac"))
+
+
 def test_segmentation(texts) -> None:
     made = records(("miou-attribute", "miou-place"), ("film", "spatial"))
     images, masks = np.zeros((2, 8, 8, 3), np.uint8), np.zeros((2, 8, 8), bool)

@@ -157,13 +157,13 @@ def test_runs_and_their_records(tmp_path, monkeypatch, capsys) -> None:
     monkeypatch.setattr(script.SYSTEM, "config", path)
     shared = ["--runs", str(tmp_path / "runs")]
     with pytest.raises(MetafilmError, match="holds no training; train it first"):
-        script.main(["train", "--arm", "ninth-row", *shared])
-    script.main(["train", "--arm", "many", *shared])
-    script.main(["train", "--arm", "ninth-row", *shared])
+        script.SYSTEM.main(["train", "--arm", "ninth-row", *shared])
+    script.SYSTEM.main(["train", "--arm", "many", *shared])
+    script.SYSTEM.main(["train", "--arm", "ninth-row", *shared])
     for style in range(9):
-        script.main(["train", "--arm", "separate", "--set", f"style={style}", *shared])
+        script.SYSTEM.main(["train", "--arm", "separate", "--set", f"style={style}", *shared])
     assert "validation: style-loss" in capsys.readouterr().out
-    script.main(["write", *shared])
+    script.SYSTEM.main(["write", *shared])
     found = json.loads(script.SYSTEM.out.read_text())
     keys = "system arm setting metric value ci95 seeds parameters training_seconds hardware commit command"
     assert all(set(keys.split()) <= set(one) for one in found)
@@ -190,11 +190,11 @@ def test_runs_and_their_records(tmp_path, monkeypatch, capsys) -> None:
     )
     (tmp_path / "docs").mkdir()
     monkeypatch.setattr(script, "ROOT", tmp_path)
-    script.main(["draw", *shared])
+    script.SYSTEM.main(["draw", *shared])
     with Image.open(tmp_path / "docs" / "styles.png") as picture:
         assert picture.size == (1316, 524)
     capsys.readouterr()
-    script.main(["list", *shared])
+    script.SYSTEM.main(["list", *shared])
     assert "separate, style=7, seed 0: style-loss" in capsys.readouterr().out
 
 
