@@ -16,5 +16,5 @@ def test_an_error_and_ctrl_c_are_one_line(monkeypatch, tmp_path) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(SYSTEM, "test", stopped)
-    with pytest.raises(SystemExit, match="^interrupted$"):
+    with pytest.raises(SystemExit, match=r"^interrupted$"):
         SYSTEM.start("About.")
