@@ -13,7 +13,7 @@ from metafilm.cli.text.table import judging_in_words
 from metafilm.storage.atomic import atomic_write
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = ("README.md", "docs/results.md", "docs/adaptation.md")
+PAGES = ("README.md", "docs/results.md", "docs/adaptation.md", "docs/conditioning.md")
 
 ARM_NAMES = {
     "prototypes": "plain prototypes",
@@ -102,6 +102,42 @@ def drawings(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def conditioned(rows: list[dict[str, Any]]) -> str:
+    """A row per arm of a system that something else than a support set conditions, a column per metric. Where
+    an arm has records of several settings, what differs stands behind its name."""
+    metrics = list(dict.fromkeys(row["metric"] for row in rows))
+    settings: dict[str, list[dict[str, Any]]] = {}
+    table: dict[str, dict[str, dict[str, Any]]] = {}
+    for row in rows:
+        settings.setdefault(row["arm"], []).append(row["setting"])
+    for row in rows:
+        mine = row["setting"].items()
+        differs = [(k, v) for k, v in mine if any(other[k] != v for other in settings[row["arm"]])]
+        name = ", ".join([row["arm"], *(f"{k.replace('_', ' ')} {v}" for k, v in differs)])
+        table.setdefault(name, {})[row["metric"]] = row
+    gaps = [metric for metric in metrics if any("gap" in row for row in rows if row["metric"] == metric)]
+    lines = [
+        f"| arm | {' | '.join(metrics)} | "
+        + "".join(f"gap, {metric} | " for metric in gaps)
+        + "parameters, of them the condition's | seeds |",
+        "|---" * (3 + len(metrics) + len(gaps)) + "|",
+    ]
+    for name, found in table.items():
+        first = next(iter(found.values()))
+        cells = [number(found[m]["value"], found[m]["ci95"]) if m in found else "–" for m in metrics]
+        cells += [f"{found[m]['gap']:+.1f}" if "gap" in found.get(m, {}) else "–" for m in gaps]
+        condition = first.get("condition_parameters")
+        size = f"{first['parameters']:,}" + ("" if condition is None else f", {condition:,.0f}")
+        lines.append(f"| {name} | {' | '.join(cells)} | {size} | {len(first['seeds'])} |")
+    return "\n".join(lines)
+
+
+def number(value: float, ci95: float) -> str:
+    """With its interval, to three places where it is a share and not per cent."""
+    digits = 3 if abs(value) < 10 else 1
+    return f"{value:.{digits}f} ± {ci95:.{digits}f}"
+
+
 def summary() -> str:
     """A line for each block of records: the accuracies a newcomer wants, and what they are held against."""
     omniglot, mini, sines, criteria, found = (
@@ -165,6 +201,10 @@ TABLES: dict[str, Callable[[list[dict[str, Any]]], str]] = {
     **dict.fromkeys(("omniglot", "miniimagenet", "miniimagenet-pretrained", "sinusoids", "criteria"), stages),
     "adaptation": adaptation,
     "drawings": drawings,
+    **{
+        f"conditioning/{path.stem}": conditioned
+        for path in sorted((ROOT / "results/conditioning").glob("*.json"))
+    },
 }
 
 
