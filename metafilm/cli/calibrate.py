@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from metafilm.cli.text.output import require_counts
 from metafilm.config.sources import evaluation_source
 from metafilm.engine.memory import keep_freed_memory
 from metafilm.errors import MetafilmError
@@ -30,11 +31,8 @@ def calibrate(
 
     Raises MetafilmError, EpisodesError.
     """
-    if episodes < 2 or not shots or min(shots) < 1:
-        raise MetafilmError(f"--episodes {episodes} and --shots {shots} must be at least 2 and 1")
+    require_counts(ways=(ways, 2), shots=(min(shots, default=0), 1), episodes=(episodes, 2))
     shots = tuple(sorted(set(shots)))
-    if ways is not None and ways < 2:
-        raise MetafilmError(f"--ways {ways} must be at least 2: of one class there is nothing to be sure of")
     if not Path(run).exists():
         raise MetafilmError(f"no run directory or .safetensors file {run}; the calibration is written there")
     keep_freed_memory()

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from episodes import dataset as find_data_set
-from metafilm.cli.text.output import to_standard_output
+from metafilm.cli.text.output import require_counts, to_standard_output
 from metafilm.cli.text.table import print_table
 from metafilm.config import Config
 from metafilm.config.classes import Classes, classes_again, classes_of
@@ -219,17 +219,6 @@ def familiar(learner: MetaFiLM, tested: Sequence[Classes], data_root: Path | Non
         classes = classes_again(learner.config, data_root)
     known = None if classes is None else sum(len(part.known_to(classes)) for part in tested)
     return {"training_classes_in_test": known, "test_classes": sum(len(part.names) for part in tested)}
-
-
-def require_counts(**limits: tuple[int | None, int]) -> None:
-    """Raise MetafilmError listing every option below its least value."""
-    low = [
-        f"--{name} must be at least {least}, is {value}"
-        for name, (value, least) in limits.items()
-        if value is not None and value < least
-    ]
-    if low:
-        raise MetafilmError("; ".join(low))
 
 
 def test_config(

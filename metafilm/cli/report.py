@@ -4,7 +4,8 @@ from pathlib import Path
 
 from episodes import EpisodesError
 from metafilm.backbones import LIBRARIES
-from metafilm.cli.eval import require_counts, settings_for, test_config
+from metafilm.cli.eval import settings_for, test_config
+from metafilm.cli.text.output import require_counts
 from metafilm.config.sources import evaluation_source
 from metafilm.engine.memory import keep_freed_memory
 from metafilm.errors import MetafilmError, first_line

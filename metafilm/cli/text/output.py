@@ -90,3 +90,14 @@ def _drop_output() -> None:
     """Nobody takes standard output: what is left of it goes nowhere, lest Python complain on its way out."""
     with suppress(OSError, ValueError):  # a stream without a file of its own
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def require_counts(**limits: tuple[int | None, int]) -> None:
+    """Raise MetafilmError listing every option below its least value."""
+    low = [
+        f"--{name} must be at least {least}, is {value}"
+        for name, (value, least) in limits.items()
+        if value is not None and value < least
+    ]
+    if low:
+        raise MetafilmError("; ".join(low))

@@ -66,9 +66,9 @@ def test_calibrated_on_validation_tasks_and_used(place, tmp_path, capsys) -> Non
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--episodes", "1"], "must be at least 2"),
-        (["--ways", "1"], "--ways 1 must be at least 2"),
-        (["--shots", "0"], "must be at least 2 and 1"),
+        (["--episodes", "1"], "--episodes must be at least 2, is 1"),
+        (["--ways", "1"], "--ways must be at least 2, is 1"),
+        (["--shots", "0"], "--shots must be at least 1, is 0"),
         (["--shots", "9", "--episodes", "2"], "9 shots + 2 queries need 11"),
     ],
 )
