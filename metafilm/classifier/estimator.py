@@ -12,7 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
 from metafilm.classifier import file
-from metafilm.classifier.examples import checked, is_folder, is_pictures, of_folder
+from metafilm.classifier.examples import checked, is_folder, is_pictures, of_folder, require_kind
 from metafilm.classifier.learners import from_bytes, opened, to_bytes
 from metafilm.errors import CheckpointError, MetafilmError
 from metafilm.learner.build import is_pretrained
@@ -90,9 +90,12 @@ class FewShotClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin, Transf
             y: n labels, words or numbers; None with a folder.
 
         Raises:
-            MetafilmError, a ValueError: no pictures, one class alone, unknown weights; says what to do.
+            MetafilmError, a ValueError: no pictures, one class alone, unknown weights; says what to do. The
+                classifier is then as one that was never fitted.
             EpisodesError: a folder without pictures.
         """
+        vars(self).pop("task_", None)
+        self._require_parameters()
         self.learner_ = self._learner()
         X, y = self._read(X, y, first=True)
         images, self.recipe_ = self.learner_.preprocess(X, invert=self.invert)
@@ -113,6 +116,7 @@ class FewShotClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin, Transf
             self._require_among(y, classes)
             return self.fit(X, y)
         X, y = self._read(X, y, first=False)
+        require_kind(y, self.classes_)
         self._require_among(y, classes)
         images, _ = self.learner_.preprocess(X, recipe=self.recipe_)
         before = self._images
@@ -226,6 +230,12 @@ class FewShotClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin, Transf
     def _n_features_out(self) -> int:
         return self._prepared(torch.zeros(1, *self.learner_.image_shape), "embed").shape[1]
 
+    def _require_parameters(self) -> None:
+        if self.steps is not None and (not isinstance(self.steps, int | np.integer) or self.steps < 0):
+            raise MetafilmError(f"steps is {self.steps!r}; give a whole number from 0 on, or None")
+        if self.gate is not None and not isinstance(self.gate, bool | np.bool_):
+            raise MetafilmError(f"gate is {self.gate!r}; give True, False or None")
+
     def _learner(self) -> MetaFiLM:
         return opened(self.learner, self.weights, self.image_size)
 
@@ -261,6 +271,10 @@ class FewShotClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin, Transf
     def _prepared(self, X: Any, method: str, *more: Any) -> np.ndarray:
         """What a method of the task makes of pictures."""
         check_is_fitted(self, "task_")
+        if is_folder(X):
+            raise MetafilmError(
+                f"{X} is the name of one file or folder; give a list of pictures: [{str(X)!r}]"
+            )
         X, _ = checked(self, X, first=False, labelled=False)
         images, _ = self.learner_.preprocess(X, recipe=self.recipe_)
         return getattr(self.task_, method)(images, *more).numpy(force=True)

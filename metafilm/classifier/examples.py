@@ -27,7 +27,9 @@ def is_pictures(X: Any) -> bool:
 
 
 def _holds_pictures(X: Any) -> bool:
-    first = X[0] if len(X) else None
+    if not len(X):
+        return True  # none of them
+    first = X[0]
     if isinstance(first, list | tuple):  # of lists of rows
         return bool(len(first)) and isinstance(first[0], list | tuple)
     array = isinstance(first, Tensor | np.ndarray) and first.ndim > 1
@@ -49,6 +51,17 @@ def of_folder(X: Any, y: Any, image_shape: tuple[int, ...]) -> tuple[Tensor, np.
     return images, np.asarray(classes)[labels.numpy()]
 
 
+def require_kind(y: np.ndarray, known: np.ndarray) -> None:
+    """Raise MetafilmError where one of the two holds words and the other numbers: as one array, numbers would
+    become words."""
+    kinds = [isinstance(labels.tolist()[0], str) for labels in (y, known) if len(labels)]
+    if len(set(kinds)) > 1:
+        raise MetafilmError(
+            f"y holds {y.tolist()[0]!r}, where the classes known are {known.tolist()[0]!r} and so on; give "
+            "labels of the same kind"
+        )
+
+
 def checked(estimator: Any, X: Any, y: Any = None, *, first: bool, labelled: bool) -> tuple[Any, Any]:
     """X and y as scikit-learn wants them: rows finite, as many columns as before, a label each.
 
@@ -66,6 +79,8 @@ def checked(estimator: Any, X: Any, y: Any = None, *, first: bool, labelled: boo
                     f"{type(estimator).__name__} requires y to be passed, but the target y is None; give a "
                     "label for each picture, or a folder of class folders"
                 )
+            if isinstance(y, list | tuple) and len({isinstance(one, str) for one in y}) > 1:
+                raise MetafilmError("y holds words and numbers; give labels of one kind")
             y = column_or_1d(np.asarray(y), warn=True)
             check_consistent_length(X, y)
     else:

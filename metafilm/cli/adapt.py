@@ -48,6 +48,7 @@ def adapt(
         "classes": task.classes,
         "support": len(labels),
         "inverted": recipe.inverted,
+        "copies": len(images) - len(images.flatten(1).unique(dim=0)),
         "leave_one_out": None if held_out is None else held_out._asdict(),
         "gate": None if task.report is None else finite(task.report.to_dict()),
         "deviations": sum(value.numel() for value in task.film.values()),
@@ -128,3 +129,7 @@ def print_adaptation(found: dict[str, Any], task: Task) -> None:
     else:
         gain = f"{held_out['before']:.1f} % before adaptation, {held_out['after']:.1f} % after"
         print(f"leave-one-out accuracy of {held_out['images']} pictures: {gain}")
+        if found["copies"]:
+            print(
+                f"warning: {found['copies']} of the pictures are copies of others, which makes this too high"
+            )

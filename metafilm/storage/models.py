@@ -56,9 +56,10 @@ def read_model(path: str | Path) -> tuple[dict[str, Tensor], Config, dict[str, A
     """What `save_model` wrote: (tensors on the CPU, config, build). Raises CheckpointError or ConfigError."""
     tensors, metadata = tensorfile.read(path)
     if metadata.get("format") != FORMAT:
+        kind = metadata.get("format")
+        todo = "; a task is read by metafilm.Task.load, with its learner" if kind == "metafilm-task" else ""
         raise CheckpointError(
-            f"{path} is not a metafilm model: its metadata has format {metadata.get('format')!r}, "
-            f"expected {FORMAT!r}"
+            f"{path} is not a metafilm model: its metadata has format {kind!r}, expected {FORMAT!r}{todo}"
         )
     if metadata.get("version") != str(VERSION):
         raise CheckpointError(

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import tyro
 
 from metafilm.cli.options.form import Switch
-from metafilm.cli.text.output import require_file, require_writable
+from metafilm.cli.text.output import require_apart, require_file, require_task_file, require_writable
 
 # Options that several commands have, described once.
 Weights = Annotated[
@@ -63,8 +63,9 @@ class Predict:
         from metafilm.cli.predict import predict
 
         require_writable(self.json)
-        require_writable(self.save_task)
+        require_task_file(self.save_task)
         require_file(self.report)
+        require_apart(self.json, self.save_task, self.report)
         return predict(
             self.run_or_name,
             self.support,
@@ -112,7 +113,7 @@ class Adapt:
         from metafilm.cli.adapt import adapt
 
         require_writable(self.json)
-        require_writable(self.out)
+        require_task_file(self.out)
         return adapt(
             self.backbone,
             self.support,
@@ -194,7 +195,7 @@ class Export:
     def run(self) -> int:
         from metafilm.cli.export import export_task
 
-        require_writable(self.out)
+        require_writable(self.out, "network.onnx")
         return export_task(
             self.run_or_name,
             self.support,

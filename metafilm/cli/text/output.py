@@ -23,14 +23,13 @@ ADVICE = {
 """What to do about an error of the system."""
 
 
-def require_writable(file: Path | None) -> None:
-    """Raise MetafilmError unless the output file can be written; none and - (standard output) always can."""
+def require_writable(file: Path | None, name: str = "out.json") -> None:
+    """Raise MetafilmError unless the output file can be written; none and - (standard output) always can.
+    name: for the error where it is a folder."""
     if file is None or to_standard_output(file):
         return
     if file.is_dir():
-        raise MetafilmError(
-            f"can't write {file}: it is a folder; name a file in it, such as {file / 'out.json'}"
-        )
+        raise MetafilmError(f"can't write {file}: it is a folder; name a file in it, such as {file / name}")
     if not file.parent.is_dir():
         raise MetafilmError(f"can't write {file}: there is no folder {file.parent}; make it first")
     if file.exists() and not file.is_file():  # a device or pipe would be replaced by the file
@@ -45,7 +44,24 @@ def require_file(file: Path | None) -> None:
     """As :func:`require_writable`, for what is a file and nothing to print."""
     if file is not None and to_standard_output(file):
         raise MetafilmError("a page can't be printed: name a file, such as report.html")
-    require_writable(file)
+    require_writable(file, "report.html")
+
+
+def require_task_file(file: Path | None) -> None:
+    """As :func:`require_writable`, for a task's .safetensors file."""
+    if file is not None and file.suffix != ".safetensors":
+        raise MetafilmError(
+            f"a task is written as a .safetensors file, not as {file}; such as task.safetensors"
+        )
+    require_writable(file, "task.safetensors")
+
+
+def require_apart(*files: Path | None) -> None:
+    """Raise MetafilmError where one file is to be written twice."""
+    given = [file for file in files if file is not None and not to_standard_output(file)]
+    for i, file in enumerate(given):
+        if file.absolute() in [other.absolute() for other in given[:i]]:
+            raise MetafilmError(f"{file} is named for two things; name two files")
 
 
 def to_standard_output(file: Path | None) -> bool:

@@ -44,16 +44,21 @@ class Report:
         if self.chosen == self.candidates[0].name:
             if self.evidence == "views" and self.candidates[0].accuracy == 100:
                 return "every copy is named rightly without adaptation: there is nothing to mend"
-            return f"nothing gains more than {self.margin:g} standard errors over no adaptation"
+            return f"nothing gains more than {self._margin} over no adaptation"
         taken = next(one for one in self.candidates if one.name == self.chosen)
-        return (
-            f"{self.chosen} gains most over no adaptation, {taken.gain:+.3f} ± {taken.error:.3f}, more than "
-            f"{self.margin:g} standard errors"
-        )
+        gain = f"{taken.gain:+.3f} ± {taken.error:.3f}"
+        return f"{self.chosen} gains most over no adaptation, {gain}, more than {self._margin}"
+
+    @property
+    def _margin(self) -> str:
+        return "one standard error" if self.margin == 1 else f"{self.margin:g} standard errors"
 
     def __str__(self) -> str:
         how = "the other half's steps" if self.evidence == "folds" else "copies that no step has seen"
-        lines = [f"{self.images} support images held out ({how}):"]
+        lines = [
+            f"{self.images} support images held out ({how}); lead: how far the right class's logit stands "
+            "out, less that without adaptation, ± its standard error"
+        ]
         width = max(len(one.name) for one in self.candidates)
         for one in self.candidates:
             mark = "*" if one.name == self.chosen else " "

@@ -74,6 +74,10 @@ def _batch(values: Tensor | np.ndarray, shape: Shape, told: bool) -> Tensor:
         values = torch.from_numpy(np.array(values, np.uint8 if values.dtype == np.uint8 else np.float32))
     values = values.detach()
     values = values if values.dtype == torch.uint8 else values.to(torch.float32)
+    if values.dim() > 2 and 0 in values.shape[1:]:
+        raise MetafilmError(
+            f"pictures of shape {tuple(values.shape[1:])} have no pixels; look where they come from"
+        )
     if not values.isfinite().all():
         bad = int((~values.isfinite()).sum())
         raise MetafilmError(f"{bad} values of the pictures are NaN or infinite; look where they come from")
@@ -137,6 +141,19 @@ def ends(parts: list[Tensor]) -> tuple[float, float]:
     if low >= 0:
         return 0.0, 255.0 if 127 < high <= 255 else high
     return low, high if high > low else low + 1
+
+
+def require_range(parts: list[Tensor], white: float) -> None:
+    """Raise MetafilmError where values other than uint8 are of another range than those a recipe was made of:
+    near [0, 1] here and up to 255 there, or the reverse."""
+    high = max((float(part.max()) for part in parts if part.dtype != torch.uint8 and part.numel()), default=0)
+    if white == 1 and high > HIGHEST:
+        known, todo = "lay in [0, 1] or were uint8", "give uint8, or divide by 255"
+    elif white == 255 and 0 < high <= 1:
+        known, todo = "went to 255", "multiply by 255"
+    else:
+        return
+    raise MetafilmError(f"values of these pictures go to {high:.4g}, those of the examples {known}; {todo}")
 
 
 def stacked(parts: list[Tensor], shape: Shape, black: float, white: float) -> Tensor:

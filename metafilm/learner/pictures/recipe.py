@@ -11,7 +11,7 @@ from torch import Tensor
 
 from metafilm.errors import MetafilmError
 from metafilm.learner.network import SharedNetwork
-from metafilm.learner.pictures.arrays import ends, parts_of, stacked
+from metafilm.learner.pictures.arrays import ends, parts_of, require_range, stacked
 from metafilm.learner.pictures.polarity import complaint, mismatched
 
 INVERT = ("auto", "yes", "no")
@@ -55,6 +55,7 @@ def preprocess(
             )
         recipe = replace(recipe, inverted=wrong)
     else:
+        require_range(parts, recipe.white)
         images = stacked(parts, shape, recipe.black, recipe.white)
     if recipe.inverted:
         images = 255 - images if images.dtype == torch.uint8 else 1 - images

@@ -129,7 +129,24 @@ def test_a_backbone_that_cannot_be_fetched_says_what_to_do(monkeypatch) -> None:
         raise OSError("no network")
 
     monkeypatch.setattr("timm.create_model", refuse)
+    monkeypatch.setattr("socket.getaddrinfo", lambda *_: [])
     with pytest.raises(
         MetafilmError, match=r"weights of timm:test_resnet could not be fetched \(no network\)"
     ):
         MetaFiLM.from_pretrained(TINY)
+
+
+def test_without_a_network_nobody_waits(monkeypatch) -> None:
+    import socket
+
+    def unknown(host: str, *_: object) -> None:
+        raise socket.gaierror(f"{host}: name not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    for name in ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://hub.invalid")
+    monkeypatch.setattr("timm.create_model", lambda *_, **__: pytest.fail("the hub was asked"))
+    message = r"weights of timm:resnet10t could not be fetched \(hub.invalid: name not known\); give a file"
+    with pytest.raises(MetafilmError, match=message):
+        MetaFiLM.from_pretrained("timm:resnet10t")

@@ -268,3 +268,68 @@ def test_none_of_these(drawn, fitted, tmp_path) -> None:
 def test_no_threshold_without_calibration(make_learner, drawn) -> None:
     with pytest.raises(MetafilmError, match="metafilm calibrate RUN"):
         FewShotClassifier(make_learner(dtype=torch.float32), reject=0.05).fit(*drawn[:2])
+
+
+def test_a_fit_that_fails_leaves_nothing_fitted(drawn) -> None:
+    support, labels, queries, _ = drawn
+    classifier = FewShotClassifier().fit(support, labels)
+    with pytest.warns(UserWarning, match="inverted"), pytest.raises(MetafilmError, match="all of one class"):
+        classifier.fit(255 - support[:5], labels[:5])
+    with pytest.raises(NotFittedError):  # not the old task on pictures that the new recipe inverts
+        classifier.predict(queries)
+
+
+def test_values_of_another_range_than_the_examples(fitted, drawn) -> None:
+    support, labels, queries, _ = drawn
+    with pytest.raises(
+        MetafilmError, match=r"go to 25\d, those of the examples lay in \[0, 1\] or were uint8"
+    ):
+        fitted.predict(queries.double().numpy())
+    floats = FewShotClassifier().fit(support.float().numpy(), labels)
+    np.testing.assert_array_equal(floats.predict(queries.float().numpy()), fitted.predict(queries))
+    with pytest.raises(
+        MetafilmError, match=r"go to 0.99\d*, those of the examples went to 255; multiply by 255"
+    ):
+        floats.predict(queries.float().numpy() / 255)
+    floats.predict(np.zeros((1, 28, 28)))  # black is black in either
+
+
+@pytest.mark.parametrize("none", [[], (), np.zeros((0, 48, 48), np.uint8), torch.zeros(0, 1, 48, 48)])
+def test_no_pictures_have_no_labels(fitted, none) -> None:
+    assert fitted.predict(none).shape == (0,)
+    assert fitted.predict_proba(none).shape == (0, 4)
+
+
+@pytest.mark.parametrize(
+    ("X", "message"),
+    [
+        ("one.png", r"name of one file or folder; give a list of pictures: \['one.png'\]"),
+        (np.zeros((2, 0, 0)), r"pictures of shape \(0, 0\) have no pixels"),
+    ],
+)
+def test_what_is_no_pictures(fitted, X, message) -> None:
+    with pytest.raises(MetafilmError, match=message):
+        fitted.predict(X)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"steps": 1.5}, "steps is 1.5; give a whole number"),
+        ({"steps": -1}, "steps is -1; give a whole number from 0"),
+        ({"gate": "yes"}, "gate is 'yes'; give True, False or None"),
+    ],
+)
+def test_parameters_are_looked_at(drawn, settings, message) -> None:
+    with pytest.raises(MetafilmError, match=message):
+        FewShotClassifier(**settings).fit(*drawn[:2])
+
+
+def test_labels_are_of_one_kind(drawn) -> None:
+    support = drawn[0]
+    with pytest.raises(MetafilmError, match="y holds words and numbers"):
+        FewShotClassifier().fit(support[:3], [1, 2, "aleph"])
+    numbers = FewShotClassifier().fit(support, np.repeat(range(4), 5))
+    with pytest.raises(MetafilmError, match="y holds 'dalet', where the classes known are 0 and so on"):
+        numbers.partial_fit(support[:1], ["dalet"])
+    assert numbers.classes_.tolist() == [0, 1, 2, 3]

@@ -47,7 +47,7 @@ def test_from_pictures_to_a_task_file(common, weights, pictures, tmp_path, capsy
     assert f"skipped {query / 'kind0' / 'broken.png'}" in shown.err
     lines = shown.out.splitlines()
     assert lines[0].startswith("9 pictures of 3 classes; ") and lines[0].endswith(f"FiLM sites of {TINY}")
-    assert lines[1] == "9 support images held out (the other half's steps):"
+    assert lines[1].startswith("9 support images held out (the other half's steps); lead: ")
     assert any(line.startswith("leave-one-out accuracy of 9 pictures: ") for line in lines)
     assert lines[-1] == f"written to {out}, {out.stat().st_size / 1000:.0f} kB"
     found = json.loads(file.read_text())
@@ -173,3 +173,18 @@ def test_lite0(pictures, tmp_path, capsys) -> None:
     assert out.stat().st_size < 80_000
     task = Task.load(out)
     assert isinstance(task.learner, MetaFiLM) and task.learner.source["weights"] == "lite0"
+
+
+def test_copies_are_told(common, pictures, tmp_path, capsys) -> None:
+    import shutil
+
+    support = shutil.copytree(pictures[0], tmp_path / "with a copy")
+    picture = next(path for path in sorted((support / "kind1").iterdir()) if "broken" not in path.name)
+    shutil.copy(picture, support / "kind1" / "again.png")
+    assert main([*common[:2], "--support", str(support), *common[4:]]) == 0
+    assert "warning: 1 of the pictures are copies of others" in capsys.readouterr().out
+
+
+def test_a_task_file_has_its_suffix(common, tmp_path, capsys) -> None:
+    assert main([*common, "--out", str(tmp_path / "task.txt")]) == 2
+    assert "a task is written as a .safetensors file, not as" in capsys.readouterr().err

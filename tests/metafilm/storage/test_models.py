@@ -119,6 +119,11 @@ def test_files_that_are_no_models(saved, config, tmp_path):
     safetensors.torch.save_file({"a": torch.zeros(1)}, tmp_path / "other.safetensors")
     with pytest.raises(CheckpointError, match="is not a metafilm model"):
         load_learner(tmp_path / "other.safetensors")
+    safetensors.torch.save_file(
+        {"a": torch.zeros(1)}, tmp_path / "task.safetensors", {"format": "metafilm-task"}
+    )
+    with pytest.raises(CheckpointError, match=r"a task is read by metafilm.Task.load, with its learner"):
+        load_learner(tmp_path / "task.safetensors")
     metadata = {"format": "metafilm", "version": "99", "config": "{}", "build": "{}"}
     safetensors.torch.save_file({"a": torch.zeros(1)}, tmp_path / "newer.safetensors", metadata)
     with pytest.raises(CheckpointError, match="has format version 99, this metafilm reads 1"):

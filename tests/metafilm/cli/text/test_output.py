@@ -13,7 +13,7 @@ from PIL import Image
 from metafilm.cli import eval as cli_eval
 from metafilm.cli import main
 from metafilm.cli import predict as cli_predict
-from metafilm.cli.text.output import require_writable
+from metafilm.cli.text.output import require_apart, require_task_file, require_writable
 from metafilm.errors import MetafilmError
 
 HOME = Path(__file__).parents[3]
@@ -127,3 +127,19 @@ def test_names_that_are_no_text_are_shown_with_backslashes(place, tmp_path):
     missing = metafilm(*common[:-1], os.fsdecode(b"/no/caf\xe9"))
     assert missing.returncode == 2 and re.search(rb"/no/caf\\(udc|x)e9", missing.stderr)
     assert b"Traceback" not in found.stderr + missing.stderr
+
+
+def test_one_file_for_two_things(tmp_path) -> None:
+    require_apart(Path("-"), None, Path("-"), tmp_path / "a", tmp_path / "b")
+    with pytest.raises(MetafilmError, match="same.json is named for two things; name two files"):
+        require_apart(tmp_path / "same.json", None, tmp_path / "same.json")
+
+
+def test_a_task_file_by_its_name(tmp_path) -> None:
+    require_task_file(None)
+    require_task_file(tmp_path / "a.safetensors")
+    with pytest.raises(MetafilmError, match=r"not as .*a.json; such as task.safetensors"):
+        require_task_file(tmp_path / "a.json")
+    (tmp_path / "b.safetensors").mkdir()
+    with pytest.raises(MetafilmError, match=r"it is a folder; name a file in it, such as .*task.safetensors"):
+        require_task_file(tmp_path / "b.safetensors")
