@@ -49,11 +49,11 @@ def require_file(file: Path | None) -> None:
 
 def require_task_file(file: Path | None) -> None:
     """As :func:`require_writable`, for a task's .safetensors file."""
+    require_writable(file, "task.safetensors")
     if file is not None and file.suffix != ".safetensors":
         raise MetafilmError(
             f"a task is written as a .safetensors file, not as {file}; such as task.safetensors"
         )
-    require_writable(file, "task.safetensors")
 
 
 def require_apart(*files: Path | None) -> None:

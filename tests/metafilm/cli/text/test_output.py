@@ -131,7 +131,7 @@ def test_names_that_are_no_text_are_shown_with_backslashes(place, tmp_path):
 
 def test_one_file_for_two_things(tmp_path) -> None:
     require_apart(Path("-"), None, Path("-"), tmp_path / "a", tmp_path / "b")
-    with pytest.raises(MetafilmError, match="same.json is named for two things; name two files"):
+    with pytest.raises(MetafilmError, match=r"same.json is named for two things; name two files"):
         require_apart(tmp_path / "same.json", None, tmp_path / "same.json")
 
 
