@@ -169,9 +169,9 @@ def fill(page: str, records: Sequence[Record]) -> str:
 
 
 def quantity(value: float, in_bytes: bool) -> str:
-    """``1.23 ms`` or ``4.56 MB``."""
+    """``1.23 ms`` or ``4.56 MiB``."""
     if in_bytes:
-        return f"{value / 2**20:.2f} MB" if value >= 2**20 else f"{value / 1024:.2f} kB"
+        return f"{value / 2**20:.2f} MiB" if value >= 2**20 else f"{value / 1024:.2f} KiB"
     return (
         f"{value:.3f} s"
         if value >= 1
