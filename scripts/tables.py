@@ -1,7 +1,8 @@
 """The tables of the README and of docs/, made from the committed records: python scripts/tables.py
 
 A page says `<!-- results/NAME.json -->` where a table begins and `<!-- end of NAME -->` where it ends;
-`<!-- results/ -->` and `<!-- end of summary -->` stand round the summary of them all.
+`<!-- results/ -->` and `<!-- end of summary -->` stand round the summary of them all,
+`<!-- results/conditioning/ -->` and `<!-- end of systems -->` round that of what other conditions do.
 """
 
 import json
@@ -13,7 +14,16 @@ from metafilm.cli.text.table import judging_in_words
 from metafilm.storage.atomic import atomic_write
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = ("README.md", "docs/results.md", "docs/adaptation.md", "docs/conditioning.md")
+PAGES = ("README.md", "docs/results.md", "docs/adaptation.md", "docs/conditioning.md", "docs/film-lessons.md")
+
+SYSTEMS = {  # what conditions, what is conditioned, FiLM's arm, the arm that is deaf to the condition
+    "visual-questions": ("a question", "a picture", "film-4", "none"),
+    "sound-questions": ("a question", "a sound", "both", "blind"),
+    "instructions": ("an instruction", "what an agent sees", "film", "none"),
+    "segmentation": ("a phrase", "every place of a picture", "spatial", "none"),
+    "generation": ("a class", "noise that becomes a picture", "digits", ""),
+    "styles": ("a style", "a picture", "many", ""),
+}
 
 ARM_NAMES = {
     "prototypes": "plain prototypes",
@@ -122,13 +132,32 @@ def conditioned(rows: list[dict[str, Any]]) -> str:
         + "parameters, of them the condition's | seeds |",
         "|---" * (3 + len(metrics) + len(gaps)) + "|",
     ]
-    for name, found in table.items():
+    for name, found in sorted(table.items()):
         first = next(iter(found.values()))
         cells = [number(found[m]["value"], found[m]["ci95"]) if m in found else "–" for m in metrics]
         cells += [f"{found[m]['gap']:+.1f}" if "gap" in found.get(m, {}) else "–" for m in gaps]
         condition = first.get("condition_parameters")
         size = f"{first['parameters']:,}" + ("" if condition is None else f", {condition:,.0f}")
         lines.append(f"| {name} | {' | '.join(cells)} | {size} | {len(first['seeds'])} |")
+    return "\n".join(lines)
+
+
+def systems() -> str:
+    """A row per system and metric: FiLM beside the arm that never hears the condition."""
+    lines = ["| what conditions what | metric | FiLM | deaf to it |", "|---|---|---|---|"]
+    for name, (condition, conditioned_one, arm, deaf) in SYSTEMS.items():
+        if f"conditioning/{name}" not in TABLES:
+            continue
+        best: dict[str, dict[str, dict[str, Any]]] = {}
+        for row in sorted(read(f"conditioning/{name}"), key=lambda row: row["setting"]["iterations"]):
+            best.setdefault(row["arm"], {})[row["metric"]] = row  # the longest training
+        for metric, row in best.get(arm, {}).items():
+            other = best.get(deaf, {}).get(metric)
+            floor = "–" if other is None else number(other["value"], other["ci95"])
+            lines.append(
+                f"| {condition}, {conditioned_one} ([{name}](conditioning.md)) | {metric} | "
+                f"{number(row['value'], row['ci95'])} | {floor} |"
+            )
     return "\n".join(lines)
 
 
@@ -222,7 +251,11 @@ def filled(text: str) -> str:
         )
         for name, table in TABLES.items()
     ]
-    for begin, end, table in [*made, ("<!-- results/ -->", "<!-- end of summary -->", summary)]:
+    made += [
+        ("<!-- results/ -->", "<!-- end of summary -->", summary),
+        ("<!-- results/conditioning/ -->", "<!-- end of systems -->", systems),
+    ]
+    for begin, end, table in made:
         if begin in text:
             before, rest = text.split(begin)
             text = f"{before}{begin}\n{table()}\n{end}{rest.split(end)[1]}"

@@ -216,7 +216,8 @@ def draw(_options: argparse.Namespace, _found: list[dict[str, Any]]) -> None:
         ("success-unseen", True, "goals never shown"),
     )
     figure, axes = plt.subplots(1, 2, figsize=(8, 2.8), sharey=True)
-    names = list(dict.fromkeys(row["arm"].removesuffix("-withheld") for row in rows))
+    shown = {metric for metric, _, _ in panels}
+    names = list(dict.fromkeys(r["arm"].removesuffix("-withheld") for r in rows if r["metric"] in shown))
     for axis, (metric, withheld, title) in zip(axes, panels, strict=True):
         for place, name in enumerate(names):
             for row in rows:
