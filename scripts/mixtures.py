@@ -62,7 +62,7 @@ def trained(name: str, changes: str, run: Path) -> tuple[str, dict[str, Any]]:
 def scored(run: Path, flags: dict[str, Any]) -> tuple[str, dict[str, Any], list[float]]:
     """The command, its record, and the score of each task."""
     each: list[list[float]] = []
-    found = record(str(run), progress=True, per_task=each, **flags)
+    found = record(str(run), per_task=each, **flags)
     found["checkpoint"] = (run / "model.safetensors").as_posix()
     return f"metafilm eval {run.as_posix()} {options(flags)}", found, each[0]
 

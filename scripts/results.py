@@ -136,9 +136,7 @@ def image_rows(name: str, run: Path, data_root: Path | None, out: Path) -> list[
     for settings in IMAGE_ROWS[name]:
         command = f"metafilm eval {run.as_posix()} {options(settings)} --queries 15 --seed 0 --split test"
         if command not in kept:
-            found = record(
-                str(run), queries=15, seed=0, split="test", data_root=data_root, progress=True, **settings
-            )
+            found = record(str(run), queries=15, seed=0, split="test", data_root=data_root, **settings)
             kept[command] = found | shared | {"command": command, "commit": commit()}
         rows.append(kept[command])
         write(out, rows)
@@ -174,7 +172,7 @@ def criteria_rows(folder: Path, out: Path) -> list[dict[str, Any]]:
                 if there is not None:
                     rows.append(there)
                     continue
-                found = record(str(run), queries=15, seed=0, split="test", progress=True, **settings, **more)
+                found = record(str(run), queries=15, seed=0, split="test", **settings, **more)
                 found["checkpoint"] = (run / "model.safetensors").as_posix()
                 rows.append(made({"arm": arm}, found, "criteria", train_command, command, trained))
                 write(out, [*rows, *(row for row in before if row not in rows)])  # a stop loses none
@@ -224,7 +222,7 @@ def shipped_rows(name: str, run: Path | None, out: Path, data_root: Path | None)
         if command not in kept:
             if weights not in made_by:
                 sys.exit(f"{command}: name the run directory of its training")
-            found = record(weights, data_root=data_root, progress=True, **settings)
+            found = record(weights, data_root=data_root, **settings)
             found["checkpoint"] = str(Path(found["checkpoint"]).relative_to(ROOT))
             kept[command] = found | made_by[weights]
             kept[command] |= {"command": command, "hardware": hardware(), "commit": commit()}
@@ -281,7 +279,7 @@ def sinusoid_rows(folder: Path) -> list[dict[str, Any]]:
         flags = f"--name {name} --encoder.enabled {encoder}"
         flags += f" --inner.steps {steps} --inner.evaluation_steps {steps}"
         scoring = "--episodes 1000 --queries 100 --seed 0 --split test"
-        found = record(str(path), episodes=1000, queries=100, seed=0, split="test", progress=True)
+        found = record(str(path), episodes=1000, queries=100, seed=0, split="test")
         setting = {"encoder": encoder, "inner_steps": steps}
         train_command = f"metafilm train configs/sinusoids.yaml {flags} --run-dir {path.as_posix()}"
         command = f"metafilm eval {path.as_posix()} {scoring}"

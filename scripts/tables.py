@@ -48,6 +48,8 @@ def stages(rows: list[dict[str, Any]]) -> str:
             on = row["setting"]["encoder"], row["setting"]["inner_steps"] > 0
             name = {(True, True): "encoder and 1 inner step", (True, False): "encoder alone"}.get(on)
             name = name or ("1 inner step alone" if on[1] else "neither")
+            if "kinds" in row["setting"]:
+                name = f"{row['setting']['kinds']} kinds, {name}"
         else:
             name = f"{row['ways']}-way {row['shots']}-shot"
             reads = {"shuffled": "another task", "other-domain": "another data set"}.get(
@@ -227,7 +229,9 @@ def summary() -> str:
 
 
 TABLES: dict[str, Callable[[list[dict[str, Any]]], str]] = {
-    **dict.fromkeys(("omniglot", "miniimagenet", "miniimagenet-pretrained", "sinusoids", "criteria"), stages),
+    **dict.fromkeys(
+        ("omniglot", "miniimagenet", "miniimagenet-pretrained", "sinusoids", "functions", "criteria"), stages
+    ),
     "adaptation": adaptation,
     "drawings": drawings,
     **{

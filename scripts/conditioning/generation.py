@@ -246,14 +246,17 @@ def score(model: Generator, settings: Settings, split: str, description: str, fo
 
 
 def draw(options: argparse.Namespace, _found: list[dict[str, Any]]) -> None:
-    """docs/generation.svg: the records, and three samples of every second class by the runs of this seed."""
+    """docs/generation.svg: the records, and three samples a class by the runs of this seed, on Omniglot where
+    there are such and else on digits; of many classes every second."""
     from scripts.conditioning import pictures  # needs matplotlib
 
-    data = Drawings.of("omniglot")
-    shown = torch.arange(0, data.classes, 2)
+    made, arms = {}, ("linear", "mlp")
+    if not any(SYSTEM.folder(options.runs, arm, options.seed, options.set).is_dir() for arm in arms):
+        arms = ("digits", "digits-mlp")
+    data = Drawings.of(SYSTEM.settings(arms[0]).data)
+    shown = torch.arange(0, data.classes, 2 if data.classes > 20 else 1)
     drawings = torch.stack([data.pictures[data.labels == label][0, 0] for label in shown])
-    made = {}
-    for arm in ("linear", "mlp"):
+    for arm in arms:
         folder = SYSTEM.folder(options.runs, arm, options.seed, options.set)
         if folder.is_dir():
             settings = SYSTEM.settings(arm, [f"seed={options.seed}", *options.set])
