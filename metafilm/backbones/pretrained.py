@@ -137,9 +137,13 @@ def _of_timm(model: str, hub: bool) -> Made:
         raise MetafilmError(f'timm:{model} needs the package timm: pip install "metafilm[timm]"') from error
     if not timm.is_model(model):
         raise MetafilmError(f"timm has no model {model!r}{_hint(model, timm.list_models())}")
-    if hub:
-        _fetched(f"timm:{model}", lambda: _require_hub(timm.get_pretrained_cfg(model)))
-    network = _fetched(f"timm:{model}", lambda: timm.create_model(model, pretrained=hub))
+
+    def make() -> nn.Module:
+        if hub:
+            _require_hub(timm.get_pretrained_cfg(model))
+        return timm.create_model(model, pretrained=hub)
+
+    network = _fetched(f"timm:{model}", make)
     found: Mapping[str, Any] = resolve_data_config({}, model=network)
     return network, found["mean"], found["std"], int(found["input_size"][-1])
 
@@ -160,10 +164,8 @@ def _of_torchvision(model: str, hub: bool) -> Made:
 def _require_hub(source: Any) -> None:
     """Raise OSError where a model's weights are not here and nobody knows the hub, so that one need not wait
     for the hub's own retries, which take minutes. Behind a proxy nothing can be said."""
-    try:
-        from huggingface_hub import constants, try_to_load_from_cache
-    except ImportError:
-        return
+    from huggingface_hub import constants, try_to_load_from_cache  # timm needs it
+
     repository = getattr(source, "hf_hub_id", None)
     if not repository or constants.HF_HUB_OFFLINE or getproxies():
         return
@@ -173,7 +175,7 @@ def _require_hub(source: Any) -> None:
     socket.getaddrinfo(address.hostname, address.port or 443)
 
 
-def _fetched(name: str, make: Any) -> Any:
+def _fetched(name: str, make: Any) -> nn.Module:
     try:
         return make()
     except (OSError, RuntimeError) as error:

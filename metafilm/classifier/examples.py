@@ -62,6 +62,11 @@ def require_kind(y: np.ndarray, known: np.ndarray) -> None:
         )
 
 
+def _require_one_kind(y: Any) -> None:
+    if isinstance(y, list | tuple) and len({isinstance(one, str) for one in y}) > 1:
+        raise MetafilmError("y holds words and numbers; give labels of one kind")
+
+
 def checked(estimator: Any, X: Any, y: Any = None, *, first: bool, labelled: bool) -> tuple[Any, Any]:
     """X and y as scikit-learn wants them: rows finite, as many columns as before, a label each.
 
@@ -70,8 +75,10 @@ def checked(estimator: Any, X: Any, y: Any = None, *, first: bool, labelled: boo
         labelled: whether labels belong to it.
 
     Raises:
-        ValueError: as scikit-learn's own estimators do.
+        ValueError: as scikit-learn's own estimators do; a MetafilmError where y mixes words and numbers.
     """
+    if labelled:
+        _require_one_kind(y)
     if is_pictures(X):
         if labelled:
             if y is None:
@@ -79,8 +86,6 @@ def checked(estimator: Any, X: Any, y: Any = None, *, first: bool, labelled: boo
                     f"{type(estimator).__name__} requires y to be passed, but the target y is None; give a "
                     "label for each picture, or a folder of class folders"
                 )
-            if isinstance(y, list | tuple) and len({isinstance(one, str) for one in y}) > 1:
-                raise MetafilmError("y holds words and numbers; give labels of one kind")
             y = column_or_1d(np.asarray(y), warn=True)
             check_consistent_length(X, y)
     else:

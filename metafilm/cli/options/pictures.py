@@ -114,6 +114,7 @@ class Adapt:
 
         require_writable(self.json)
         require_task_file(self.out)
+        require_apart(self.json, self.out)
         return adapt(
             self.backbone,
             self.support,

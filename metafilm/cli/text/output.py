@@ -58,9 +58,9 @@ def require_task_file(file: Path | None) -> None:
 
 def require_apart(*files: Path | None) -> None:
     """Raise MetafilmError where one file is to be written twice."""
-    given = [file for file in files if file is not None and not to_standard_output(file)]
-    for i, file in enumerate(given):
-        if file.absolute() in [other.absolute() for other in given[:i]]:
+    given = [file.absolute() for file in files if file is not None and not to_standard_output(file)]
+    for file in given:
+        if given.count(file) > 1:
             raise MetafilmError(f"{file} is named for two things; name two files")
 
 

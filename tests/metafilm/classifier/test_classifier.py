@@ -329,6 +329,8 @@ def test_labels_are_of_one_kind(drawn) -> None:
     support = drawn[0]
     with pytest.raises(MetafilmError, match="y holds words and numbers"):
         FewShotClassifier().fit(support[:3], [1, 2, "aleph"])
+    with pytest.raises(MetafilmError, match="y holds words and numbers"):
+        FewShotClassifier().fit(support[:3].flatten(1).numpy(), [1, 2, "aleph"])
     numbers = FewShotClassifier().fit(support, np.repeat(range(4), 5))
     with pytest.raises(MetafilmError, match="y holds 'dalet', where the classes known are 0 and so on"):
         numbers.partial_fit(support[:1], ["dalet"])
