@@ -6,14 +6,19 @@ A page says `<!-- results/NAME.json -->` where a table begins and `<!-- end of N
 """
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from metafilm.cli.text.table import judging_in_words
-from metafilm.storage.atomic import atomic_write
-
 ROOT = Path(__file__).resolve().parent.parent
+if __name__ == "__main__":
+    sys.path[0] = str(ROOT)  # instead of this folder: `scripts.conditioning` from wherever it is started
+
+from metafilm.cli.text.table import judging_in_words  # noqa: E402
+from metafilm.storage.atomic import atomic_write  # noqa: E402
+from scripts.conditioning.running import by_arm  # noqa: E402
+
 PAGES = ("README.md", "docs/results.md", "docs/adaptation.md", "docs/conditioning.md", "docs/film-lessons.md")
 
 SYSTEMS = {  # what conditions, what is conditioned, FiLM's arm, the arm that is deaf to the condition
@@ -150,11 +155,10 @@ def systems() -> str:
     for name, (condition, conditioned_one, arm, deaf) in SYSTEMS.items():
         if f"conditioning/{name}" not in TABLES:
             continue
-        best: dict[str, dict[str, dict[str, Any]]] = {}
-        for row in sorted(read(f"conditioning/{name}"), key=lambda row: row["setting"]["iterations"]):
-            best.setdefault(row["arm"], {})[row["metric"]] = row  # the longest training
-        for metric, row in best.get(arm, {}).items():
-            other = best.get(deaf, {}).get(metric)
+        rows = read(f"conditioning/{name}")
+        for metric in dict.fromkeys(row["metric"] for row in rows if row["arm"] == arm):
+            found = by_arm(rows, metric)
+            row, other = found[arm], found.get(deaf)
             floor = "–" if other is None else number(other["value"], other["ci95"])
             lines.append(
                 f"| {condition}, {conditioned_one} ([{name}](conditioning.md)) | {metric} | "

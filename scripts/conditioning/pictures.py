@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from matplotlib import pyplot as plt
 
+from scripts.conditioning.running import by_arm
 from scripts.figures import BIAS, DOCS, GAIN, save
 
 COLOURS = (GAIN, BIAS, "#5b8c5a", "#8e5ea2", "#9a9a9a", "#c0a000", "#263238")
@@ -34,13 +35,6 @@ def bars(axis, groups: Sequence[str], series: Mapping[str, Sequence[tuple[float,
         )
     axis.set_xticks(range(len(groups)), groups)
     axis.spines[["top", "right"]].set_visible(False)
-
-
-def by_arm(records: Sequence[Mapping[str, Any]], metric: str) -> dict[str, Mapping[str, Any]]:
-    """A metric's records by their arm; of several settings of an arm the one that trained longest."""
-    mine = [one for one in records if one["metric"] == metric]
-    mine.sort(key=lambda one: one["setting"]["iterations"])
-    return {one["arm"]: one for one in mine}
 
 
 def visual_questions(records, scene, questions: Sequence[str]) -> None:

@@ -273,3 +273,10 @@ def put(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(finite(list(merged.values())), indent=2, ensure_ascii=False) + "\n"
     atomic_write(path, text.encode())
+
+
+def by_arm(records: Sequence[Mapping[str, Any]], metric: str) -> dict[str, Mapping[str, Any]]:
+    """A metric's records by their arm; of several settings of an arm the one that trained longest."""
+    mine = [one for one in records if one["metric"] == metric]
+    mine.sort(key=lambda one: one["setting"]["iterations"])
+    return {one["arm"]: one for one in mine}
