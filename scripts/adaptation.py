@@ -29,6 +29,7 @@ if __name__ == "__main__":
 from episodes.progress import Progress  # noqa: E402
 from metafilm.evaluation.intervals import interval  # noqa: E402
 from metafilm.storage.atomic import atomic_write, finite  # noqa: E402
+from scripts import device  # noqa: E402
 from scripts.adapting.arms import NETWORKS, Arms  # noqa: E402
 from scripts.adapting.domains import DOMAINS, SEED, WAYS  # noqa: E402
 from scripts.results import commit, hardware  # noqa: E402
@@ -84,6 +85,7 @@ def read(path: Path) -> dict[Row, dict[int, dict[str, Any]]]:
 def score(arguments: argparse.Namespace) -> None:
     """Make the scores that are not in the file yet."""
     torch.set_num_threads(arguments.threads)
+    device.choose(arguments.device)
     arms: dict[str, Arms] = {}
     for row in rows(arguments):
         missing = [task for task in range(arguments.tasks) if task not in read(arguments.scores).get(row, {})]
@@ -100,7 +102,7 @@ def score(arguments: argparse.Namespace) -> None:
         title = f"{row.backbone} {row.dataset} {row.shots}-shot {row.arm}"
         with arguments.scores.open("a") as file, Progress(title, total=len(missing)) as bar:
             for number in missing:
-                task = sampler[number]
+                task = sampler[number].to(device.chosen())
                 begin = time.perf_counter()
                 with torch.no_grad():
                     predicted = own.table[row.arm](task)
@@ -111,7 +113,7 @@ def score(arguments: argparse.Namespace) -> None:
                     "split": arguments.split,
                     "queries": sampler.queries,
                     "bfloat16": arguments.bfloat16,
-                    "hardware": hardware(),
+                    "hardware": hardware(device.chosen().type),
                     "commit": commit(),
                 }
                 file.write(json.dumps(entry) + "\n")
@@ -184,6 +186,9 @@ def parsed(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--constant", type=Path, help="run directory of the network with one δ for all tasks")
     parser.add_argument("--conv4", type=Path, help="run directory of the Conv-4 trained on miniImageNet")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument(
+        "--device", choices=device.NAMES, default="cpu", help="auto: a GPU where there is one"
+    )
     parser.add_argument("--bfloat16", action="store_true", help="the backbone under autocast")
     parser.add_argument("--data-root", type=Path, default=None)
     parser.add_argument("--out", type=Path, default=OUT)

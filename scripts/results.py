@@ -91,8 +91,8 @@ CRITERIA_ROWS: list[dict[str, Any]] = [{"ways": 5, "shots": shots, "episodes": 1
 SINUSOID_ROWS = [{"encoder": encoder, "steps": steps} for encoder in (True, False) for steps in (1, 0)]
 
 
-def hardware() -> str:
-    """Processor, its cores, and the threads in use."""
+def hardware(device: str = "cpu") -> str:
+    """Processor and cores, and the GPU where `device` is one."""
     model = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
@@ -103,7 +103,8 @@ def hardware() -> str:
         ]
         model = names[0] if names else model
         model += " with AMX" if "amx_bf16" in cpuinfo.read_text() else ""
-    return f"{model}, {os.cpu_count()} cores, no GPU; torch {torch.__version__}"
+    gpu = torch.cuda.get_device_name() if torch.device(device).type == "cuda" else "no GPU"
+    return f"{model}, {os.cpu_count()} cores, {gpu}; torch {torch.__version__}"
 
 
 def commit() -> str:

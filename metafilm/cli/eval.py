@@ -14,6 +14,7 @@ from metafilm.config import Config
 from metafilm.config.classes import Classes, classes_again, classes_of
 from metafilm.config.settings import REGRESSION_DATA
 from metafilm.config.sources import Source, evaluation_source, on_data
+from metafilm.engine.device import DeviceName, device_named
 from metafilm.engine.memory import keep_freed_memory
 from metafilm.errors import MetafilmError
 from metafilm.evaluation import centre, evaluate, overlap
@@ -47,6 +48,7 @@ def records(
     within_group: bool = False,
     precision: str = "float32",
     gate: bool | None = None,
+    device: DeviceName = "auto",
     allow_overlap: bool = False,
     data_root: Path | None = None,
     progress: bool | None = None,
@@ -73,6 +75,7 @@ def records(
     keep_freed_memory()
     learner = load_learner(run_or_name)
     weights = learner.fingerprint()
+    learner = learner.to(device_named(device))
     learner = judged_by(learner, run_or_name, data_root, **overrides)
     configs, seen, sources = [], [], []
     for dataset in datasets:

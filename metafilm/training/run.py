@@ -14,6 +14,7 @@ import torch
 from episodes.progress import Progress
 from metafilm.config.config import Config
 from metafilm.config.sources import plain_source
+from metafilm.engine.device import device_named
 from metafilm.engine.distributed import Group, WorkerLost
 from metafilm.engine.memory import keep_freed_memory
 from metafilm.errors import MetafilmError, NotFinite, RunError
@@ -204,12 +205,9 @@ def device_of(config: Config, group: Group) -> torch.device:
     Raises:
         MetafilmError: the settings ask for a GPU and there is none, or not one for each process.
     """
-    if config.device == "cpu" or (config.device == "auto" and not torch.cuda.is_available()):
-        return torch.device("cpu")
-    if not torch.cuda.is_available():
-        raise MetafilmError("--device cuda, but PyTorch sees no GPU here; use --device cpu or auto")
-    if group.size == 1:
-        return torch.device("cuda")
+    device = device_named(config.device)
+    if device.type == "cpu" or group.size == 1:
+        return device
     if config.device == "cuda" and group.device.type != "cuda":
         raise MetafilmError(
             f"--device cuda with {group.size} processes on {torch.cuda.device_count()} GPUs: each needs one "

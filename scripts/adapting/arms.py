@@ -12,6 +12,7 @@ from episodes import Episode
 from metafilm import MetaFiLM, film
 from metafilm.heads import CosineHead
 from metafilm.learner.inner_loop import InnerLoop
+from scripts import device
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ class Arms:
 
     def __init__(self, network: Network, arguments: argparse.Namespace) -> None:
         self.network = network
-        self.learner = network.make(arguments)
+        self.learner = device.placed(network.make(arguments))
         self._paths = {"encoder": arguments.encoder, "constant": arguments.constant}
         self._trained: dict[str, MetaFiLM] = {}
 
@@ -93,7 +94,7 @@ class Arms:
         if kind not in self._trained:
             if self._paths[kind] is None:
                 raise SystemExit(f"the arm {kind} needs a meta-trained network: --{kind} RUN")
-            learner = MetaFiLM.from_pretrained(self._paths[kind])
+            learner = device.placed(MetaFiLM.from_pretrained(self._paths[kind]))
             learner.inner, learner.views = self.learner.inner, self.learner.views
             learner.view_augment = self.learner.view_augment
             self._trained[kind] = learner
@@ -141,11 +142,11 @@ class Arms:
         from sklearn.linear_model import LogisticRegression
 
         support, query = (
-            nn.functional.normalize(self.features(self.learner.backbone, images)[0], dim=-1).numpy()
+            nn.functional.normalize(self.features(self.learner.backbone, images)[0], dim=-1).cpu().numpy()
             for images in (task.support_images, task.query_images)
         )
-        fitted = LogisticRegression(C=1.0, max_iter=1000).fit(support, task.support_labels[0].numpy())
-        return torch.from_numpy(fitted.decision_function(query)).unsqueeze(0)
+        fitted = LogisticRegression(C=1.0, max_iter=1000).fit(support, task.support_labels[0].cpu().numpy())
+        return torch.from_numpy(fitted.decision_function(query)).unsqueeze(0).to(task.query_labels.device)
 
     def fine_tuning(self, task: Episode) -> Tensor:
         """All weights by Adam, as many steps on the same loss as the deviations get."""

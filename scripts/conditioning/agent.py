@@ -48,8 +48,9 @@ class Cells(nn.Module):
     def forward(self, views: Tensor) -> Tensor:
         things, colours, states = self.tables
         table = (things[:, None, None] + colours[:, None] + states).flatten(0, 2)  # one row per combination
-        number = torch.tensor((NUMBERS[1] * NUMBERS[2], NUMBERS[2], 1))
-        return F.embedding((views.long() * number).sum(-1), table).permute(0, 3, 1, 2)
+        thing, colour, state = views.long().unbind(-1)
+        number = (thing * NUMBERS[1] + colour) * NUMBERS[2] + state
+        return F.embedding(number, table).permute(0, 3, 1, 2)
 
 
 class Eyes(nn.Module):
@@ -117,7 +118,7 @@ class Agent(nn.Module):
     def forward(self, views: Tensor, said: Tensor, rows: Tensor, lengths: Tensor) -> Tensor:
         """Whole episodes, one behind the other; ``lengths`` int64 ``[N]`` sum to F -> logits ``[F, 7]``."""
         seen = self.see(views, said, rows).to(self.act.weight.dtype)
-        there = torch.arange(int(lengths.max())) < lengths[:, None]  # [N, L]
+        there = torch.arange(int(lengths.max()), device=lengths.device) < lengths[:, None]  # [N, L]
         padded = seen.new_zeros(*there.shape, seen.shape[1]).masked_scatter(there.unsqueeze(2), seen)
-        with torch.autocast("cpu", enabled=False):
+        with torch.autocast(seen.device.type, enabled=False):
             return self.act(self.memory(padded)[0][there])

@@ -13,8 +13,10 @@ def with_places(maps: Tensor, axes: Sequence[str] = ("x", "y")) -> Tensor:
     before y. Fewer axes: without those."""
     height, width = maps.shape[2:]
     places = {
-        "y": torch.linspace(-1, 1, height, dtype=maps.dtype)[:, None].expand(height, width),
-        "x": torch.linspace(-1, 1, width, dtype=maps.dtype).expand(height, width),
+        "y": torch.linspace(-1, 1, height, dtype=maps.dtype, device=maps.device)[:, None].expand(
+            height, width
+        ),
+        "x": torch.linspace(-1, 1, width, dtype=maps.dtype, device=maps.device).expand(height, width),
     }
     if not axes:
         return maps

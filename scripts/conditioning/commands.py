@@ -13,6 +13,7 @@ import torch
 
 from metafilm.errors import MetafilmError
 from metafilm.storage.atomic import atomic_write
+from scripts import device
 from scripts.conditioning import running
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -65,6 +66,9 @@ class System:
         parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a setting")
         parser.add_argument("--runs", type=Path, default=Path("runs") / self.name, help="where runs are kept")
         parser.add_argument("--threads", type=int, default=0)
+        parser.add_argument(
+            "--device", choices=device.NAMES, default="auto", help="auto: a GPU where there is one"
+        )
         return parser.parse_args(arguments)
 
     def start(self, about: str | None) -> None:
@@ -81,6 +85,7 @@ class System:
         options = self.parsed(about, arguments)
         if options.threads:
             torch.set_num_threads(options.threads)
+        device.choose(options.device)
         if options.do == "write" and self.test is not None:
             self.test(options.runs)
         found = [json.loads(path.read_text()) for path in sorted(options.runs.glob("*/scores.json"))]

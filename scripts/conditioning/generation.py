@@ -39,6 +39,7 @@ from metafilm import film  # noqa: E402
 from metafilm.conditioning import Conditioned  # noqa: E402
 from metafilm.errors import MetafilmError  # noqa: E402
 from metafilm.evaluation.intervals import interval  # noqa: E402
+from scripts import device  # noqa: E402
 from scripts.conditioning import running, tested  # noqa: E402
 from scripts.conditioning.unet import TimeAndClass, UNet  # noqa: E402
 
@@ -119,8 +120,10 @@ class Drawings:
 
     def some(self, size: int) -> tuple[Tensor, Tensor]:
         """Random ones to learn from, moved a little: [size, 1, S, S] and [size]."""
-        chosen = torch.randint(len(self.pictures), (size,))
-        return JITTER(self.pictures[chosen], torch.rand(size, JITTER.num_uniforms)), self.labels[chosen]
+        device = self.pictures.device
+        chosen = torch.randint(len(self.pictures), (size,)).to(device)
+        uniforms = torch.rand(size, JITTER.num_uniforms).to(device)
+        return JITTER(self.pictures[chosen], uniforms), self.labels[chosen]
 
 
 class Judge(nn.Module):
@@ -143,7 +146,8 @@ def judge(settings: Settings, data: Drawings, folder: Path) -> tuple[Judge, floa
     cent."""
     torch.manual_seed(12345)
     model = Judge(data.classes)
-    model(data.pictures[:1])
+    model(data.pictures[:1].cpu())  # which gives its last layer a size
+    model.to(data.pictures.device)
 
     def loss(step: int) -> Tensor:
         pictures, labels = data.some(128)
@@ -172,8 +176,9 @@ class Generator(nn.Module):
     def loss(self, pictures: Tensor, labels: Tensor, dropped: float) -> Tensor:
         """The regression of a rectified flow: from noise straight to the picture in a unit of time."""
         data, noise = 2 * pictures - 1, torch.randn_like(pictures)
-        time = torch.randn(len(pictures)).sigmoid()
-        labels = torch.where(torch.rand(len(labels)) < dropped, self.classes, labels)
+        time = torch.randn(len(pictures), device=pictures.device).sigmoid()
+        told = torch.rand(len(labels), device=labels.device) >= dropped
+        labels = torch.where(told, labels, self.classes)
         at = time[:, None, None, None]
         speed = self.speed((1 - at) * noise + at * data, time, labels)
         return F.mse_loss(speed.float(), data - noise)
@@ -183,7 +188,7 @@ class Generator(nn.Module):
         """Pictures [B, 1, S, S] from 0 to 1 of these classes, by Heun's method."""
 
         def speed(x: Tensor, time: float) -> Tensor:
-            times = torch.full((2 * len(x),), time)
+            times = torch.full((2 * len(x),), time, device=x.device)
             both = torch.cat((labels, torch.full_like(labels, self.classes)))
             told, untold = self.speed(x.repeat(2, 1, 1, 1), times, both).float().chunk(2)
             return untold + guidance * (told - untold)
@@ -206,11 +211,11 @@ def make(settings: Settings) -> Generator:
 
 def fit(model: Generator, settings: Settings, folder: Path, description: str) -> float:
     """Train the model; the seconds it took."""
-    data = Drawings.of(settings.data)
+    data = device.beside(model, Drawings.of(settings.data))
 
     def loss(step: int) -> Tensor:
         pictures, labels = data.some(settings.pictures)
-        with torch.autocast("cpu", torch.bfloat16, settings.bfloat16):
+        with device.half(model, settings.bfloat16):
             return model.loss(pictures, labels, settings.dropped)
 
     return running.train(model, loss, settings, folder, description)
@@ -226,20 +231,22 @@ def samples(
     noise = torch.randn(len(labels), 1, model.side, model.side, generator=made)
     found = []
     parts = list(zip(labels.split(100), noise.split(100), strict=True))
-    with torch.autocast("cpu", torch.bfloat16, settings.bfloat16):
+    here = device.of(model)
+    with device.half(model, settings.bfloat16):
         for some, start in track(parts, description):
-            found.append(model.sample(some, start, settings.guidance, settings.heun))
+            drawn = model.sample(some.to(here), start.to(here), settings.guidance, settings.heun)
+            found.append(drawn.cpu())
     return torch.cat(found), labels
 
 
 def score(model: Generator, settings: Settings, split: str, description: str, folder: Path) -> tested.Scores:
     """Per cent of samples that the judge takes for their class, its interval over classes, and beside it the
     per cent of kept drawings that it knows."""
-    data = Drawings.of(settings.data)
+    data = device.beside(model, Drawings.of(settings.data))
     judging, known = judge(settings, data, folder.parent / f"judge-{settings.data}-{settings.judging}")
     pictures, labels = samples(model, settings, split, SAMPLES, description)
     with torch.no_grad():
-        right = (judging(pictures).argmax(1) == labels).double()
+        right = (judging(pictures.to(device.of(model))).argmax(1).cpu() == labels).double()
     by_class = (100 * right.view(-1, SAMPLES).mean(1)).tolist()
     value = sum(by_class) / len(by_class)
     return {"judge-accuracy": {"value": value, "ci95": interval(by_class), "judge_on_drawings": known}}

@@ -36,6 +36,7 @@ from episodes.counter import first_of_shuffled, words  # noqa: E402
 from episodes.progress import Progress  # noqa: E402
 from metafilm.evaluation.intervals import interval  # noqa: E402
 from metafilm.storage.atomic import atomic_write  # noqa: E402
+from scripts import device  # noqa: E402
 from scripts.conditioning import demonstrations, running  # noqa: E402
 from scripts.conditioning.agent import Agent, Settings  # noqa: E402
 from scripts.conditioning.commands import System  # noqa: E402
@@ -81,7 +82,8 @@ class Examples:
         shuffled anew, without what fills no last step."""
         size = min(size, len(self.lengths))
         epoch, at = divmod(step, len(self.lengths) // size)
-        return self.chosen(_order(seed, epoch, len(self.lengths))[at * size : (at + 1) * size])
+        order = _order(seed, epoch, len(self.lengths)).to(self.lengths.device)
+        return self.chosen(order[at * size : (at + 1) * size])
 
     def chosen(self, episodes: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
         lengths, rows = (
@@ -89,9 +91,8 @@ class Examples:
             self.sentence[episodes].repeat_interleave(self.lengths[episodes]),
         )
         ends = lengths.cumsum(0)
-        frames = torch.arange(int(ends[-1])) + (self.starts[episodes] - ends + lengths).repeat_interleave(
-            lengths
-        )
+        frames = (self.starts[episodes] - ends + lengths).repeat_interleave(lengths)
+        frames += torch.arange(len(frames), device=frames.device)
         return (self.views[frames], self.said, rows, lengths), self.actions[frames]
 
 
@@ -106,14 +107,16 @@ def play(agent: Agent, level: str, seeds: Sequence[int], description: str = "pla
     agent.eval()
     rooms = [demonstrations.level(level) for _ in seeds]
     started = [demonstrations.reset(room, seed) for room, seed in zip(rooms, seeds, strict=True)]
-    views, said = [view for view, _ in started], torch.from_numpy(np.stack([s for _, s in started])).long()
+    here = device.of(agent)
+    views = [view for view, _ in started]
+    said = torch.from_numpy(np.stack([s for _, s in started])).long().to(here)
     won = np.zeros(len(rooms), bool)
     going = torch.arange(len(rooms))
-    memory = torch.zeros(2, 1, len(rooms), agent.memory.hidden_size)
+    memory = torch.zeros(2, 1, len(rooms), agent.memory.hidden_size, device=here)
     with Progress(description, len(rooms)) as progress:
         while len(going):
-            now = torch.from_numpy(np.stack([views[i] for i in going]))
-            seen = agent.see(now, said[going], torch.arange(len(going)))
+            now = torch.from_numpy(np.stack([views[i] for i in going])).to(here)
+            seen = agent.see(now, said[going], torch.arange(len(going), device=here))
             h, (hidden, cell) = agent.memory(seen.unsqueeze(1), tuple(memory[:, :, going]))
             memory[:, :, going] = torch.stack((hidden, cell))
             on = []
@@ -146,13 +149,13 @@ def score(agent: Agent, settings: Settings, part: str, description: str) -> dict
 def train(settings: Settings, folder: Path, arm: str) -> dict[str, Any]:
     """Train a run, or go on with it, and score it."""
     shown = demonstrations.split(settings.level, "train", settings.demonstrations)
-    data = Examples.of(shown, WITHHELD if settings.withheld else ())
     torch.manual_seed(settings.seed)
-    agent = Agent(settings).to(memory_format=torch.channels_last)
+    agent = device.placed(Agent(settings).to(memory_format=torch.channels_last))
+    data = device.beside(agent, Examples.of(shown, WITHHELD if settings.withheld else ()))
 
     def loss(step: int) -> Tensor:
         episodes, actions = data.batch(step, settings.episodes, settings.seed)
-        with torch.autocast("cpu", torch.bfloat16, settings.bfloat16):
+        with device.half(agent, settings.bfloat16):
             logits = agent(*episodes)
         return F.cross_entropy(logits, actions)
 

@@ -22,6 +22,7 @@ from metafilm.storage.atomic import atomic_write, finite
 from metafilm.training.interrupt import interruptible
 from metafilm.training.optimiser import MovingAverage, schedule, set_rate
 from metafilm.training.optimiser import load as load_optimiser
+from scripts import device
 from scripts.results import commit, hardware
 
 SAVE_SECONDS = 60.0
@@ -136,6 +137,7 @@ def train(
     file, described = folder / "checkpoint.pt", json.dumps(asdict(plan), sort_keys=True)
     optimiser = optimiser_of(model, plan)
     average = MovingAverage(model, plan.average) if plan.average else None
+    on_gpu = device.of(model).type == "cuda"
     done, before = 0, 0.0
     if file.is_file():
         state = checkpoint.load(file)
@@ -146,6 +148,8 @@ def train(
         if average is not None:
             average.load(state["average"]["values"], state["average"]["updates"])
         torch.set_rng_state(state["random"])
+        if on_gpu and "gpu_random" in state:
+            torch.cuda.set_rng_state(state["gpu_random"])
         done, before = state["iteration"], state["seconds"]
     start = saved = time.monotonic()
 
@@ -161,6 +165,7 @@ def train(
             "seconds": before + time.monotonic() - start,
             "chunks": [1, 1],
             "random": torch.get_rng_state(),
+            **({"gpu_random": torch.cuda.get_rng_state()} if on_gpu else {}),
         }
         checkpoint.save(file, state)
 
@@ -259,7 +264,8 @@ def record(
 
 def made_with() -> dict[str, str]:
     """Hardware and commit of what is made now."""
-    return {"hardware": f"{hardware()}, {torch.get_num_threads()} threads", "commit": commit()}
+    said = f"{hardware(device.chosen().type)}, {torch.get_num_threads()} threads"
+    return {"hardware": said, "commit": commit()}
 
 
 def put(path: Path, records: Sequence[Mapping[str, Any]]) -> None:

@@ -33,6 +33,7 @@ from episodes.progress import track  # noqa: E402
 from metafilm import film  # noqa: E402
 from metafilm.conditioning import Conditioned, NoCondition, SequenceEncoder  # noqa: E402
 from metafilm.evaluation.intervals import interval  # noqa: E402
+from scripts import device  # noqa: E402
 from scripts.conditioning import running, tested  # noqa: E402
 from scripts.conditioning.blocks import Block  # noqa: E402
 
@@ -165,12 +166,12 @@ def make(settings: Settings) -> Segmenter:
 
 def fit(model: Segmenter, settings: Settings, folder: Path, description: str) -> float:
     """Train the model; the seconds it took."""
-    data = Examples.of(phrased_shapes.split("train", settings.scenes))
+    data = device.beside(model, Examples.of(phrased_shapes.split("train", settings.scenes)))
 
     def loss(step: int) -> Tensor:
         chosen = tested.shuffled(step, settings.pictures, len(data.pictures), settings.seed, ORDER)
-        pictures, phrases, masks = data.some(chosen)
-        with torch.autocast("cpu", torch.bfloat16, settings.bfloat16):
+        pictures, phrases, masks = data.some(chosen.to(data.owner.device))
+        with device.half(model, settings.bfloat16):
             logits = model(pictures, phrases)
         return loss_of(logits.float(), masks)
 
@@ -181,13 +182,13 @@ def fit(model: Segmenter, settings: Settings, folder: Path, description: str) ->
 def score(model: nn.Module, settings: Settings, split: str, description: str, folder: Path) -> tested.Scores:
     """Mean intersection over union of each kind of phrase, its interval over scenes, and the share of phrases
     whose overlap is above a half."""
-    data = Examples.of(phrased_shapes.split(split))
+    data = device.beside(model, Examples.of(phrased_shapes.split(split)))
     model.eval()
     found = []
     for chosen in track(list(torch.arange(len(data.pictures)).split(50)), description):
-        pictures, phrases, masks = data.some(chosen)
+        pictures, phrases, masks = data.some(chosen.to(data.owner.device))
         found.append(overlap(model(pictures, phrases), masks).view(len(chosen), -1))
-    overlaps = torch.cat(found).double()
+    overlaps = torch.cat(found).double().cpu()
     scores = {}
     for kind, part in zip(("attribute", "place"), overlaps.split(phrased_shapes.EACH, 1), strict=True):
         by_scene = part.mean(1).tolist()

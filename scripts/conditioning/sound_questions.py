@@ -35,6 +35,7 @@ from metafilm import film  # noqa: E402
 from metafilm.conditioning import Conditioned, NoCondition, SequenceEncoder  # noqa: E402
 from metafilm.errors import MetafilmError  # noqa: E402
 from metafilm.evaluation.intervals import interval  # noqa: E402
+from scripts import device  # noqa: E402
 from scripts.conditioning import running, tested  # noqa: E402
 from scripts.conditioning.blocks import Block, Trunk, with_places  # noqa: E402
 
@@ -139,11 +140,12 @@ def make(settings: Settings) -> Listener:
 
 def fit(model: Listener, settings: Settings, folder: Path, description: str) -> float:
     """Train the model; the seconds it took."""
-    data = Examples.of(tone_scenes.split("train", settings.scenes))
+    data = device.beside(model, Examples.of(tone_scenes.split("train", settings.scenes)))
 
     def loss(step: int) -> Tensor:
         chosen = tested.shuffled(step, settings.sounds, len(data.sounds), settings.seed, ORDER)
-        with torch.autocast("cpu", torch.bfloat16, settings.bfloat16):
+        chosen = chosen.to(data.sounds.device)
+        with device.half(model, settings.bfloat16):
             logits = model(data.sounds[chosen], data.questions[chosen])
         return F.cross_entropy(logits.float(), data.answers[chosen].flatten())
 
@@ -153,15 +155,18 @@ def fit(model: Listener, settings: Settings, folder: Path, description: str) -> 
 @torch.no_grad()
 def score(model: nn.Module, settings: Settings, split: str, description: str, folder: Path) -> tested.Scores:
     """Per cent right, its interval over scenes, and per cent of each kind of question."""
-    data = Examples.of(tone_scenes.split(split))
+    data = device.beside(model, Examples.of(tone_scenes.split(split)))
     model.eval()
     found = []
-    for chosen in track(list(torch.arange(len(data.sounds)).split(50)), description):
+    for part in track(list(torch.arange(len(data.sounds)).split(50)), description):
+        chosen = part.to(data.sounds.device)
         given = model(data.sounds[chosen], data.questions[chosen]).argmax(1)
         found.append(given.view(len(chosen), -1) == data.answers[chosen])
-    right = torch.cat(found)
+    right = torch.cat(found).cpu()
     by_scene = (100 * right.double().mean(1)).tolist()
-    by_kind = {kind: 100 * right[data.asked == n].double().mean().item() for n, kind in enumerate(KINDS)}
+    by_kind = {
+        kind: 100 * right[data.asked.cpu() == n].double().mean().item() for n, kind in enumerate(KINDS)
+    }
     return {"accuracy": {"value": sum(by_scene) / len(by_scene), "ci95": interval(by_scene), **by_kind}}
 
 

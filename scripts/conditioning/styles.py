@@ -37,6 +37,7 @@ from metafilm.conditioning import ClassTable, Conditioned  # noqa: E402
 from metafilm.errors import MetafilmError  # noqa: E402
 from metafilm.evaluation.intervals import interval  # noqa: E402
 from metafilm.storage.atomic import atomic_write  # noqa: E402
+from scripts import device  # noqa: E402
 from scripts.conditioning import running  # noqa: E402
 from scripts.conditioning.commands import System  # noqa: E402
 from scripts.conditioning.contents import Contents  # noqa: E402
@@ -84,10 +85,11 @@ class Losses(nn.Module):
 
     def __init__(self, styles: Sequence[str]) -> None:
         super().__init__()
-        self.judge = Judge().to(memory_format=torch.channels_last)
+        self.judge = device.placed(Judge().to(memory_format=torch.channels_last))
         drawn = torch.from_numpy(np.stack([textures.draw(name) for name in styles]))
+        pictures = drawn.to(device.of(self.judge)).permute(0, 3, 1, 2).float() / 255
         with torch.no_grad():
-            self.grams = [gram(layer) for layer in self.judge(drawn.permute(0, 3, 1, 2).float() / 255)]
+            self.grams = [gram(layer) for layer in self.judge(pictures)]
 
     def forward(self, painted: Tensor, contents: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Losses of style and content, ``[B]`` each. rows: which style each picture was to have."""
@@ -106,9 +108,10 @@ def score(
     batches = [(row, some) for row in range(styles) for some in contents.split(20)]
     found = []
     for row, some in track(batches, description):
-        rows = torch.full((len(some),), row)
+        some = some.to(device.of(model))
+        rows = torch.full((len(some),), row, device=some.device)
         found.append(torch.stack(losses(model(some, rows), some, rows)))
-    style, content = torch.cat(found, 1).view(2, styles, -1)
+    style, content = torch.cat(found, 1).cpu().view(2, styles, -1)
     return style, content
 
 
@@ -119,12 +122,12 @@ def train(settings: Settings, folder: Path, arm: str) -> dict[str, Any]:
     model, losses = model_of(settings), Losses(styles)
     if settings.start:
         take_over(model, SYSTEM.settings(settings.start, [f"seed={settings.seed}"]), settings, folder)
-    model = model.to(memory_format=torch.channels_last)
+    model = device.placed(model.to(memory_format=torch.channels_last))
 
     def loss(step: int) -> Tensor:
-        pictures = contents.batch(step, settings.pictures, settings.seed)
-        rows = (torch.arange(len(pictures)) + step * len(pictures)) % len(styles)
-        with torch.autocast("cpu", torch.bfloat16, settings.bfloat16):
+        pictures = contents.batch(step, settings.pictures, settings.seed).to(device.of(model))
+        rows = (torch.arange(len(pictures), device=pictures.device) + step * len(pictures)) % len(styles)
+        with device.half(model, settings.bfloat16):
             style, content = losses(model(pictures, rows), pictures, rows)
         return settings.style_weight * style.mean() + content.mean()
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from episodes.counter import first_of_shuffled, words
 from metafilm.engine.memory import keep_freed_memory
 from metafilm.storage.atomic import atomic_write
+from scripts import device
 from scripts.conditioning import running
 from scripts.conditioning.commands import System
 
@@ -44,7 +45,7 @@ def training(make: Make, fit: Fit, score: Score) -> Callable[[Any, Path, str], d
     def train(settings: Any, folder: Path, arm: str) -> dict[str, Any]:
         keep_freed_memory()  # what draws the examples takes and frees much of it
         described = f"{arm}, seed {settings.seed}"
-        model = make(settings)
+        model = device.placed(make(settings))
         seconds = fit(model, settings, folder, described)
         conditions = (p.numel() for n, p in model.named_parameters() if ".condition." in f".{n}")
         return {
@@ -68,7 +69,7 @@ def testing(usual: running.Plan, make: Make, score: Score) -> Callable[[Path], N
                 continue
             given = {k: tuple(v) if isinstance(v, list) else v for k, v in found["settings"].items()}
             settings = replace(usual, **given)
-            model = make(settings)
+            model = device.placed(make(settings))
             running.restore(model, path.parent)
             described = f"{found['arm']}, seed {settings.seed}, test"
             scores = score(model, settings, "test", described, path.parent)

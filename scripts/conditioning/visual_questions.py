@@ -33,6 +33,7 @@ from metafilm import film  # noqa: E402
 from metafilm.conditioning import Conditioned, NoCondition, SequenceEncoder  # noqa: E402
 from metafilm.errors import MetafilmError  # noqa: E402
 from metafilm.evaluation.intervals import interval  # noqa: E402
+from scripts import device  # noqa: E402
 from scripts.conditioning import running, tested  # noqa: E402
 from scripts.conditioning.blocks import Stem, Trunk, with_places  # noqa: E402
 from scripts.conditioning.mac import MAC  # noqa: E402
@@ -75,6 +76,7 @@ class Answerer(nn.Module):
 
     def __init__(self, settings: Settings) -> None:
         super().__init__()
+        self.register_buffer("questions", QUESTIONS, persistent=False)
         self.stem = Stem(settings.width)
         if settings.model == "mac":
             self.reader = MAC(
@@ -107,8 +109,8 @@ class Answerer(nn.Module):
         are, each of which is read once."""
         maps = self.stem(pictures.permute(0, 3, 1, 2).float() / 255)
         if isinstance(self.reader, MAC):
-            return self.reader(with_places(maps), QUESTIONS, rows)
-        return self.reader(maps.repeat_interleave(rows.shape[1], 0), QUESTIONS, rows=rows.flatten())
+            return self.reader(with_places(maps), self.questions, rows)
+        return self.reader(maps.repeat_interleave(rows.shape[1], 0), self.questions, rows=rows.flatten())
 
 
 @dataclass(frozen=True)
@@ -127,7 +129,7 @@ class Examples:
         return cls(torch.from_numpy(scenes.images), rows, torch.from_numpy(scenes.answers))
 
     def batch(self, step: int, size: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
-        chosen = tested.shuffled(step, size, len(self.pictures), seed, ORDER)
+        chosen = tested.shuffled(step, size, len(self.pictures), seed, ORDER).to(self.rows.device)
         return self.pictures[chosen], self.rows[chosen], self.answers[chosen]
 
 
@@ -135,9 +137,11 @@ class Examples:
 def right(model: nn.Module, examples: Examples, description: str = "scoring", size: int = 50) -> Tensor:
     """Which questions are answered rightly: bool ``[N, 20]``."""
     model.eval()
+    examples = device.beside(model, examples)
     parts = (part.split(size) for part in (examples.pictures, examples.rows, examples.answers))
     batches = track(list(zip(*parts, strict=True)), description)
-    return torch.cat([model(x, rows).argmax(1).view_as(rows) == answers for x, rows, answers in batches])
+    found = [model(x, rows).argmax(1).view_as(rows) == answers for x, rows, answers in batches]
+    return torch.cat(found).cpu()
 
 
 def accuracy(answered: Tensor) -> dict[str, dict[str, float]]:
@@ -157,11 +161,12 @@ def make(settings: Settings) -> Answerer:
 
 def fit(model: Answerer, settings: Settings, folder: Path, description: str) -> float:
     """Train the model; the seconds it took."""
-    data = Examples.of(sort_of_clevr.split("train", settings.scenes, legacy=settings.legacy))
+    scenes = sort_of_clevr.split("train", settings.scenes, legacy=settings.legacy)
+    data = device.beside(model, Examples.of(scenes))
 
     def loss(step: int) -> Tensor:
         pictures, rows, answers = data.batch(step, settings.pictures, settings.seed)
-        with torch.autocast("cpu", torch.bfloat16, settings.bfloat16):
+        with device.half(model, settings.bfloat16):
             logits = model(pictures, rows)
         return F.cross_entropy(logits.float(), answers.flatten())
 

@@ -118,6 +118,8 @@ class Eval:
     """Let held-out support pictures decide for each task whether it is adapted, and how far."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Arithmetic of the backbone; bfloat16 is two to three times as fast on processors made for it."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to score; auto: on a GPU where there is one."""
     allow_overlap: Switch = False
     """Score weights even where they are known to have seen the test classes (ImageNet's on miniImageNet)."""
     json: Path | None = None
@@ -147,6 +149,7 @@ class Eval:
             within_group=self.within_group,
             precision=self.precision,
             gate=self.gate or None,
+            device=self.device,
             allow_overlap=self.allow_overlap,
             data_root=self.data_root,
             head=self.head,

@@ -1,0 +1,18 @@
+"""Which device `--device` means."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+
+from metafilm.errors import MetafilmError
+
+DeviceName = Literal["auto", "cpu", "cuda"]
+
+
+def device_named(name: DeviceName) -> torch.device:
+    """``auto`` is a GPU where PyTorch sees one. Raises MetafilmError: ``cuda`` where it sees none."""
+    if name == "cuda" and not torch.cuda.is_available():
+        raise MetafilmError("--device cuda, but PyTorch sees no GPU here; use --device cpu or auto")
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
