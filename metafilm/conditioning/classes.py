@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from metafilm import film
 from metafilm.conditioning.condition import ConditionNetwork
+from metafilm.engine.device import readable
 from metafilm.errors import MetafilmError
 from metafilm.film import FilmDict
 
@@ -95,7 +96,7 @@ def pick(table: Tensor, labels: Tensor, classes: int) -> Tensor:
             f"classes have shape {tuple(labels.shape)} and type {labels.dtype}, expected [examples] "
             "torch.int64, or [examples, classes] floats for mixtures"
         )
-    if len(labels) and (int(labels.min()) < 0 or int(labels.max()) >= classes):
+    if readable(labels) and len(labels) and (int(labels.min()) < 0 or int(labels.max()) >= classes):
         raise MetafilmError(
             f"classes {int(labels.min())} to {int(labels.max())} of {classes}; number them from 0"
         )

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from metafilm.conditioning.condition import ConditionNetwork
+from metafilm.engine.device import readable
 from metafilm.errors import MetafilmError
 from metafilm.film import FilmDict
 
@@ -63,7 +64,7 @@ class SequenceEncoder(ConditionNetwork):
                 "torch.int64"
             )
         vocabulary = self.embedding.num_embeddings
-        if words.numel() and (int(words.min()) < 0 or int(words.max()) >= vocabulary):
+        if readable(words) and words.numel() and (int(words.min()) < 0 or int(words.max()) >= vocabulary):
             raise MetafilmError(
                 f"words from {int(words.min())} to {int(words.max())} in a vocabulary of {vocabulary}; "
                 f"number them from 1 to {vocabulary - 1}, and put 0 behind the last"

@@ -63,7 +63,7 @@ class _AffineRelu(Function):
         if len(gain) == 1:
             mean, var = _standard(gain)
             of_x, of_gain, of_shift = torch.ops.aten.native_batch_norm_backward(
-                grad, x, gain[0], mean, var, None, None, False, 0.0, [True, True, True]
+                grad, x, gain[0], mean, var, mean, var, False, 0.0, [True, True, True]
             )
             return of_x, of_gain.unsqueeze(0), of_shift.unsqueeze(0)
         pixels, values = (t.permute(0, 2, 3, 1).reshape(len(gain), -1, t.shape[1]) for t in (grad, x))

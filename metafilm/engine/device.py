@@ -16,3 +16,8 @@ def device_named(name: DeviceName) -> torch.device:
     if name == "cuda" and not torch.cuda.is_available():
         raise MetafilmError("--device cuda, but PyTorch sees no GPU here; use --device cpu or auto")
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def readable(x: torch.Tensor) -> bool:
+    """Whether a tensor's numbers can be looked at; not while work is being recorded as a CUDA graph."""
+    return not (x.is_cuda and torch.cuda.is_current_stream_capturing())

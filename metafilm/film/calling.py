@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from metafilm.engine.device import readable
 from metafilm.errors import MetafilmError
 from metafilm.film.insertion import sites
 from metafilm.film.layer import BIAS, GAIN, FiLM, FilmDict
@@ -117,7 +118,7 @@ def _check_index(rows: Tensor, batch: int, tables: Mapping[str, Tensor]) -> None
             f"rows have shape {tuple(rows.shape)} and type {rows.dtype}, expected ({batch},) torch.int64; "
             "give every row of the input the number of its task"
         )
-    low, high = (int(rows.min()), int(rows.max())) if batch else (0, -1)
+    low, high = (int(rows.min()), int(rows.max())) if batch and readable(rows) else (0, -1)
     for name, value in tables.items():
         if value.dim() < 2 or low < 0 or high >= len(value):
             raise MetafilmError(

@@ -41,6 +41,7 @@ from metafilm.errors import MetafilmError  # noqa: E402
 from metafilm.evaluation.intervals import interval  # noqa: E402
 from scripts import device  # noqa: E402
 from scripts.conditioning import running, tested  # noqa: E402
+from scripts.conditioning.recorded import Batched  # noqa: E402
 from scripts.conditioning.unet import TimeAndClass, UNet  # noqa: E402
 
 ALPHABETS = ("Latin", "Korean", "Japanese_(katakana)", "Sanskrit", "Glagolitic")  # no letter is in two
@@ -213,12 +214,12 @@ def fit(model: Generator, settings: Settings, folder: Path, description: str) ->
     """Train the model; the seconds it took."""
     data = device.beside(model, Drawings.of(settings.data))
 
-    def loss(step: int) -> Tensor:
-        pictures, labels = data.some(settings.pictures)
+    def loss(pictures: Tensor, labels: Tensor) -> Tensor:
         with device.half(model, settings.bfloat16):
             return model.loss(pictures, labels, settings.dropped)
 
-    return running.train(model, loss, settings, folder, description)
+    batched = Batched(lambda _: data.some(settings.pictures), loss)
+    return running.train(model, batched, settings, folder, description)
 
 
 def samples(

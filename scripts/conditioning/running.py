@@ -23,6 +23,7 @@ from metafilm.training.interrupt import interruptible
 from metafilm.training.optimiser import MovingAverage, schedule, set_rate
 from metafilm.training.optimiser import load as load_optimiser
 from scripts import device
+from scripts.conditioning.recorded import Batched, Recorded
 from scripts.results import commit, hardware
 
 SAVE_SECONDS = 60.0
@@ -108,7 +109,7 @@ def optimiser_of(model: nn.Module, plan: Plan) -> torch.optim.Adam:
         {"params": of_group, "lr": plan.learning_rate, "peak": plan.learning_rate, "weight_decay": decay}
         for decay, of_group in groups.items()
     ]
-    return torch.optim.Adam(listed)
+    return torch.optim.Adam(listed, fused=device.of(model).type == "cuda" or None)
 
 
 def train(
@@ -127,6 +128,7 @@ def train(
 
     Args:
         loss: a step's number, from 0 -> its loss. All it draws comes from that number or PyTorch's generator.
+            A ``Batched`` one is recorded on a GPU.
 
     Raises:
         RunError: the folder holds the training of other settings, or a damaged checkpoint.
@@ -170,13 +172,17 @@ def train(
         checkpoint.save(file, state)
 
     model.train()
+    recorded = Recorded(model, loss, done) if on_gpu and isinstance(loss, Batched) else None
     with interruptible() as stop, Progress(description, plan.iterations) as progress:
         progress.advance(done)
         for iteration in range(done, plan.iterations):
             set_rate(optimiser, schedule(iteration, plan))  # type: ignore[arg-type]
-            value = loss(iteration)
-            optimiser.zero_grad()
-            value.backward()
+            if recorded is not None:
+                value = recorded(iteration)
+            else:
+                value = loss(iteration)
+                optimiser.zero_grad()
+                value.backward()
             if plan.clip:
                 nn.utils.clip_grad_norm_(model.parameters(), plan.clip)
             optimiser.step()

@@ -36,6 +36,7 @@ from metafilm.evaluation.intervals import interval  # noqa: E402
 from scripts import device  # noqa: E402
 from scripts.conditioning import running, tested  # noqa: E402
 from scripts.conditioning.blocks import Block  # noqa: E402
+from scripts.conditioning.recorded import Batched  # noqa: E402
 
 ORDER = 202  # the stream of random numbers by which training scenes are shuffled
 
@@ -168,14 +169,16 @@ def fit(model: Segmenter, settings: Settings, folder: Path, description: str) ->
     """Train the model; the seconds it took."""
     data = device.beside(model, Examples.of(phrased_shapes.split("train", settings.scenes)))
 
-    def loss(step: int) -> Tensor:
+    def batch(step: int) -> tuple[Tensor, Tensor, Tensor]:
         chosen = tested.shuffled(step, settings.pictures, len(data.pictures), settings.seed, ORDER)
-        pictures, phrases, masks = data.some(chosen.to(data.owner.device))
+        return data.some(chosen.to(data.owner.device))
+
+    def loss(pictures: Tensor, phrases: Tensor, masks: Tensor) -> Tensor:
         with device.half(model, settings.bfloat16):
             logits = model(pictures, phrases)
         return loss_of(logits.float(), masks)
 
-    return running.train(model, loss, settings, folder, description)
+    return running.train(model, Batched(batch, loss), settings, folder, description)
 
 
 @torch.no_grad()

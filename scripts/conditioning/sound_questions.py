@@ -38,6 +38,7 @@ from metafilm.evaluation.intervals import interval  # noqa: E402
 from scripts import device  # noqa: E402
 from scripts.conditioning import running, tested  # noqa: E402
 from scripts.conditioning.blocks import Block, Trunk, with_places  # noqa: E402
+from scripts.conditioning.recorded import Batched  # noqa: E402
 
 ORDER = 203  # the stream of random numbers by which training scenes are shuffled
 
@@ -142,14 +143,17 @@ def fit(model: Listener, settings: Settings, folder: Path, description: str) -> 
     """Train the model; the seconds it took."""
     data = device.beside(model, Examples.of(tone_scenes.split("train", settings.scenes)))
 
-    def loss(step: int) -> Tensor:
+    def batch(step: int) -> tuple[Tensor, Tensor, Tensor]:
         chosen = tested.shuffled(step, settings.sounds, len(data.sounds), settings.seed, ORDER)
         chosen = chosen.to(data.sounds.device)
-        with device.half(model, settings.bfloat16):
-            logits = model(data.sounds[chosen], data.questions[chosen])
-        return F.cross_entropy(logits.float(), data.answers[chosen].flatten())
+        return data.sounds[chosen], data.questions[chosen], data.answers[chosen]
 
-    return running.train(model, loss, settings, folder, description)
+    def loss(sounds: Tensor, questions: Tensor, answers: Tensor) -> Tensor:
+        with device.half(model, settings.bfloat16):
+            logits = model(sounds, questions)
+        return F.cross_entropy(logits.float(), answers.flatten())
+
+    return running.train(model, Batched(batch, loss), settings, folder, description)
 
 
 @torch.no_grad()

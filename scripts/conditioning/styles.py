@@ -42,6 +42,7 @@ from scripts.conditioning import running  # noqa: E402
 from scripts.conditioning.commands import System  # noqa: E402
 from scripts.conditioning.contents import Contents  # noqa: E402
 from scripts.conditioning.painter import Judge, Painter, content_loss, gram, style_loss  # noqa: E402
+from scripts.conditioning.recorded import Batched  # noqa: E402
 
 SCORED = 200  # pictures of a score
 NAMES = (*textures.STYLES, textures.NINTH)
@@ -124,14 +125,18 @@ def train(settings: Settings, folder: Path, arm: str) -> dict[str, Any]:
         take_over(model, SYSTEM.settings(settings.start, [f"seed={settings.seed}"]), settings, folder)
     model = device.placed(model.to(memory_format=torch.channels_last))
 
-    def loss(step: int) -> Tensor:
+    def batch(step: int) -> tuple[Tensor, Tensor]:
         pictures = contents.batch(step, settings.pictures, settings.seed).to(device.of(model))
         rows = (torch.arange(len(pictures), device=pictures.device) + step * len(pictures)) % len(styles)
+        return pictures, rows
+
+    def loss(pictures: Tensor, rows: Tensor) -> Tensor:
         with device.half(model, settings.bfloat16):
             style, content = losses(model(pictures, rows), pictures, rows)
         return settings.style_weight * style.mean() + content.mean()
 
-    seconds = running.train(model, loss, settings, folder, f"{arm}, seed {settings.seed}")
+    steps = Batched(batch, loss)
+    seconds = running.train(model, steps, settings, folder, f"{arm}, seed {settings.seed}")
     found: dict[str, dict[str, Any]] = {"scores": {}, "by_picture": {}, "by_style": {}}
     for part in ("val", "test"):
         middles = Contents(part, settings.photographs).middle(SCORED)

@@ -37,6 +37,7 @@ from scripts import device  # noqa: E402
 from scripts.conditioning import running, tested  # noqa: E402
 from scripts.conditioning.blocks import Stem, Trunk, with_places  # noqa: E402
 from scripts.conditioning.mac import MAC  # noqa: E402
+from scripts.conditioning.recorded import Batched  # noqa: E402
 
 ORDER = 201  # the stream of random numbers by which training scenes are shuffled
 QUESTIONS = torch.from_numpy(SENTENCES).flatten(0, 2)  # [36, 8], all there are
@@ -164,13 +165,18 @@ def fit(model: Answerer, settings: Settings, folder: Path, description: str) -> 
     scenes = sort_of_clevr.split("train", settings.scenes, legacy=settings.legacy)
     data = device.beside(model, Examples.of(scenes))
 
-    def loss(step: int) -> Tensor:
-        pictures, rows, answers = data.batch(step, settings.pictures, settings.seed)
+    def batch(step: int) -> tuple[Tensor, Tensor, Tensor]:
+        return data.batch(step, settings.pictures, settings.seed)
+
+    def loss(pictures: Tensor, rows: Tensor, answers: Tensor) -> Tensor:
         with device.half(model, settings.bfloat16):
             logits = model(pictures, rows)
         return F.cross_entropy(logits.float(), answers.flatten())
 
-    return running.train(model, loss, settings, folder, description)
+    batched = Batched(batch, loss)
+    # MAC reads questions packed by their lengths, which no record can hold
+    steps = batched if settings.model == "film" else batched.__call__
+    return running.train(model, steps, settings, folder, description)
 
 
 def score(model: Answerer, settings: Settings, split: str, description: str, _folder: Path) -> tested.Scores:
