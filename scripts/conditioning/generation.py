@@ -150,12 +150,11 @@ def judge(settings: Settings, data: Drawings, folder: Path) -> tuple[Judge, floa
     model(data.pictures[:1].cpu())  # which gives its last layer a size
     model.to(data.pictures.device)
 
-    def loss(step: int) -> Tensor:
-        pictures, labels = data.some(128)
+    def loss(pictures: Tensor, labels: Tensor) -> Tensor:
         return F.cross_entropy(model(pictures), labels, label_smoothing=0.1)
 
     plan = running.Plan(iterations=settings.judging, learning_rate=2e-3, warmup=50, decay=1e-4)
-    running.train(model, loss, plan, folder, "judge")
+    running.train(model, Batched(lambda _: data.some(128), loss), plan, folder, "judge")
     with torch.no_grad():
         right = model(data.kept).argmax(1) == data.kept_labels
     return model.requires_grad_(False), 100 * right.double().mean().item()

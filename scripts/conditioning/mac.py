@@ -8,7 +8,6 @@ steps.
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 
 class MAC(nn.Module):
@@ -34,7 +33,7 @@ class MAC(nn.Module):
         super().__init__()
         self.dropout = dropout
         self.embedding = nn.Embedding(vocabulary, 64)
-        self.lstm = nn.LSTM(64, width // 2, batch_first=True, bidirectional=True)
+        self.ahead, self.back = (nn.LSTM(64, width // 2, batch_first=True) for _ in range(2))
         self.ask = nn.Linear(width, width)
         self.ask_step = nn.ModuleList(nn.Linear(width, width) for _ in range(steps))
         self.weigh_words = nn.Linear(width, 1)
@@ -58,11 +57,7 @@ class MAC(nn.Module):
     def control(self, words: Tensor) -> tuple[Tensor, Tensor]:
         """``[Q, L]`` int64 -> the question ``[Q, width]``, and what each step attends to ``[steps, Q,
         width]``."""
-        length = (words != 0).sum(1)
-        packed = pack_padded_sequence(self.embedding(words), length.cpu(), True, enforce_sorted=False)
-        states, (last, _) = self.lstm(packed)
-        states = pad_packed_sequence(states, True, total_length=words.shape[1])[0]  # [Q, L, width]
-        question = torch.cat((last[0], last[1]), 1)
+        states, question = self.both_ways(words)
         asked = torch.tanh(self.ask(question))
         controls = []
         for step in self.ask_step:
@@ -70,6 +65,20 @@ class MAC(nn.Module):
             weights = scores.masked_fill(words == 0, -torch.inf).softmax(1)
             controls.append((weights.unsqueeze(2) * states).sum(1))
         return question, torch.stack(controls)
+
+    def both_ways(self, words: Tensor) -> tuple[Tensor, Tensor]:
+        """States of an LSTM in either direction ``[Q, L, width]``, of no meaning where there is no word, and
+        the last one of each direction ``[Q, width]``. The second reads sentences turned around, instead of
+        packed by their lengths, which a GPU would have to hand to the processor."""
+        length = (words != 0).sum(1, keepdim=True)
+        places = torch.arange(words.shape[1], device=words.device)
+        turned = torch.where(places < length, length - 1 - places, places).unsqueeze(2)
+        read = self.embedding(words)
+        ahead = self.ahead(read)[0]
+        back = self.back(read.gather(1, turned.expand_as(read)))[0]
+        end = (length - 1).clamp(min=0).unsqueeze(2)
+        last = [states.gather(1, end.expand(-1, 1, states.shape[2])).squeeze(1) for states in (ahead, back)]
+        return torch.cat((ahead, back.gather(1, turned.expand_as(back))), 2), torch.cat(last, 1)
 
     def forward(self, maps: Tensor, words: Tensor, rows: Tensor) -> Tensor:
         """Logits ``[I·n, answers]``.

@@ -173,10 +173,7 @@ def fit(model: Answerer, settings: Settings, folder: Path, description: str) -> 
             logits = model(pictures, rows)
         return F.cross_entropy(logits.float(), answers.flatten())
 
-    batched = Batched(batch, loss)
-    # MAC reads questions packed by their lengths, which no record can hold
-    steps = batched if settings.model == "film" else batched.__call__
-    return running.train(model, steps, settings, folder, description)
+    return running.train(model, Batched(batch, loss), settings, folder, description)
 
 
 def score(model: Answerer, settings: Settings, split: str, description: str, _folder: Path) -> tested.Scores:

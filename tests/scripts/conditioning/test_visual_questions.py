@@ -124,7 +124,10 @@ def test_mac_against_its_formulas() -> None:
     torch.manual_seed(0)
     mac = MAC(30, 6, 10, 8, 3).double().eval()
     maps, words = torch.randn(1, 6, 2, 3, dtype=torch.float64), torch.tensor([[3, 9, 4, 0]])
-    states, (last, _) = mac.lstm(mac.embedding(words[:, :3]))
+    lstm = torch.nn.LSTM(64, 4, batch_first=True, bidirectional=True).double()
+    both = {**mac.ahead.state_dict(), **{f"{k}_reverse": v for k, v in mac.back.state_dict().items()}}
+    lstm.load_state_dict(both)
+    states, (last, _) = lstm(mac.embedding(words[:, :3]))
     question = torch.cat((last[0], last[1]), 1)
     known = torch.stack([F.elu(mac.cells(maps[0, :, y, x])) for y in range(2) for x in range(3)])
     joint = torch.cat((mac.of_product.weight, mac.of_cell_alone.weight), 1)
