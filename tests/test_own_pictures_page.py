@@ -1,10 +1,12 @@
-"""docs/your-own-pictures.md: three lines to a first answer, and its table is the record's."""
+"""docs/your-own-pictures.md: three lines to a first answer, and its tables are the records'."""
 
 import json
 import re
 from pathlib import Path
 
-from scripts.probabilities import table
+import pytest
+
+from scripts import probabilities, reuse
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = (ROOT / "docs" / "your-own-pictures.md").read_text(encoding="utf-8")
@@ -24,7 +26,7 @@ def test_three_lines_from_import_to_prediction() -> None:
     assert len(lines) == 3 and lines[0].startswith("import") and "predict" in lines[-1]
 
 
-def test_the_table_is_the_record_s() -> None:
-    rows = json.loads((ROOT / "results" / "probabilities.json").read_text())
-    quoted = PAGE.partition("<!-- results/probabilities.json -->\n")[2].partition("\n<!-- end of")[0]
-    assert quoted == table(rows)
+@pytest.mark.parametrize("script", [probabilities, reuse], ids=lambda script: script.OUT.stem)
+def test_the_tables_are_the_records(script) -> None:
+    quoted = PAGE.partition(f"{script.BEGIN}\n")[2].partition(f"\n{script.END}")[0]
+    assert quoted == script.table(json.loads(script.OUT.read_text()))

@@ -2,6 +2,7 @@
 
 import json
 import math
+import statistics
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from metafilm.cli import commands as cli
 from metafilm.config import load_config
 from metafilm.learner.build import load_learner
-from scripts import cards
+from scripts import cards, reuse
 from scripts.adaptation import parsed, rows
 from scripts.adapting.arms import NETWORKS
 from scripts.mixtures import ARMS as MIXTURES
@@ -25,7 +26,7 @@ ALL = [
     for file in sorted((ROOT / "results").glob("*.json"))
     for row in json.loads(file.read_text())
 ]
-OTHERS = ("adaptation.json", "architectures.json", "compare.json", "probabilities.json")
+OTHERS = ("adaptation.json", "architectures.json", "compare.json", "probabilities.json", "reuse.json")
 RECORDS = [(name, row) for name, row in ALL if name not in OTHERS]
 PROBABILITIES = [row for name, row in ALL if name == "probabilities.json"]
 ADAPTATION = [row for name, row in ALL if name == "adaptation.json"]
@@ -121,6 +122,31 @@ def test_probabilities_are_complete_and_can_be_run_again(row):
     again = probabilities_options(words[2:])
     names = ("ways", "shots", "queries", "episodes", "seed", "split")
     assert all(getattr(again, name) == row[name] for name in names) and again.run == row["checkpoint"]
+
+
+def test_waiting_times_are_complete_and_can_be_measured_again():
+    rows = [row for name, row in ALL if name == "reuse.json"]
+    assert {row["figure"] for row in rows} == set(reuse.FIGURES)
+    for row in rows:
+        assert len(row["commit"]) == 40 and row["hardware"] and row["unit"] in ("s", "ms", "logit")
+        words = row["command"].split()
+        again = reuse.parsed(words[2:])
+        assert words[:2] == ["python", "scripts/reuse.py"] and again.figures == [row["figure"]]
+        assert again.threads == row["threads"]
+        if row["figure"] != "onnx":
+            assert len(row["all"]) >= again.repeats >= 5 and row["value"] == statistics.median(row["all"])
+
+
+def test_what_is_measured_again_takes_the_place_of_earlier(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(reuse, "LEARNERS", reuse.LEARNERS[:1])
+    out = tmp_path / "reuse.json"
+    for _ in range(2):
+        reuse.main(["fit", "onnx", "--repeats", "2", "--threads", "1", "--out", str(out)])
+    one, two = json.loads(out.read_text())
+    assert (one["figure"], two["figure"]) == ("fit", "onnx") and len(one["all"]) == 2
+    assert 0 < min(one["all"]) <= one["value"] <= max(one["all"])
+    assert 0 <= two["value"] <= 1e-4 and two["images"] == 33
+    assert f"{two['value']:.1e} on 33 pictures" in capsys.readouterr().out
 
 
 def test_shipped_weights_are_calibrated_as_the_record_says():

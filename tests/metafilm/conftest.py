@@ -1,6 +1,5 @@
 """Small learners and generated episodes: nothing here reads a file."""
 
-import shutil
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -194,22 +193,16 @@ def outer_loss():
 @pytest.fixture(scope="session")
 def chromium() -> Iterator[Any]:
     """A headless Chromium, driven by selenium; tests are skipped where one of them is not there."""
-    webdriver = pytest.importorskip(
-        "selenium.webdriver", reason="selenium is not installed (the extra `test`)"
-    )
-    browser, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if browser is None or driver is None:
+    pytest.importorskip("selenium.webdriver", reason="selenium is not installed (the extra `test`)")
+    from scripts.reusing.page import opened
+
+    browser = opened()
+    if browser is None:
         pytest.skip("no chromium and chromedriver here (on Debian: apt install chromium chromium-driver)")
-    options = webdriver.ChromeOptions()
-    options.binary_location = browser
-    for word in ("headless=new", "no-sandbox", "disable-gpu", "disable-dev-shm-usage", "hide-scrollbars"):
-        options.add_argument(f"--{word}")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    opened = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
     try:
-        yield opened
+        yield browser
     finally:
-        opened.quit()
+        browser.quit()
 
 
 @pytest.fixture
