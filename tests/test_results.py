@@ -139,6 +139,7 @@ def test_waiting_times_are_complete_and_can_be_measured_again():
 
 def test_what_is_measured_again_takes_the_place_of_earlier(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(reuse, "LEARNERS", reuse.LEARNERS[:1])
+    monkeypatch.setattr(reuse.torch, "set_num_threads", lambda _: None)
     out = tmp_path / "reuse.json"
     for _ in range(2):
         reuse.main(["fit", "onnx", "--repeats", "2", "--threads", "1", "--out", str(out)])
