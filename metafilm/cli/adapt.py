@@ -6,7 +6,7 @@ from typing import Any
 
 from episodes.progress import Progress
 from metafilm.cli.predict import Pictures, as_records, print_table, read_support, tell_skipped
-from metafilm.cli.text.output import to_standard_output
+from metafilm.cli.text.output import require_counts, to_standard_output
 from metafilm.errors import MetafilmError
 from metafilm.learner.build import is_pretrained, load_learner, pretrained_learner
 from metafilm.learner.gate import HeldOut, leave_one_out
@@ -37,6 +37,7 @@ def adapt(
     Prints a few lines (with `json_file` -: JSON), then writes the files asked for, whole or not at all.
     Raises MetafilmError, EpisodesError.
     """
+    require_counts(steps=(steps, 0))
     learner = learner_of(backbone, weights, image_size, sites, step_size)
     images, labels, recipe, skipped = read_support(learner, backbone, support, invert)
     pictures = None if query is None else Pictures(learner, query, recipe)

@@ -5,6 +5,7 @@ from pathlib import Path
 from episodes.progress import Progress
 from metafilm.cli.adapt import learner_of
 from metafilm.cli.predict import read_support, tell_skipped
+from metafilm.cli.text.output import require_counts
 from metafilm.learner.inner_loop import watcher
 from metafilm.serving import Exported, export, require_exportable
 
@@ -27,6 +28,7 @@ def export_task(
     Unreadable pictures are named on standard error and skipped. Raises MetafilmError, EpisodesError.
     """
     require_exportable(out)  # before the work
+    require_counts(steps=(steps, 0))
     learner = learner_of(run_or_name, weights, image_size, sites, step_size)
     images, labels, _, skipped = read_support(learner, run_or_name, support, invert)
     tell_skipped(skipped)

@@ -13,7 +13,7 @@ from torch import Tensor
 from episodes.datasets.folder import SUFFIXES, read_class_folders
 from episodes.files.images import read_image
 from episodes.files.root import printable
-from metafilm.cli.text.output import to_standard_output
+from metafilm.cli.text.output import require_counts, to_standard_output
 from metafilm.errors import MetafilmError
 from metafilm.learner.build import load_learner
 from metafilm.learner.learner import MetaFiLM
@@ -38,6 +38,7 @@ def predict(
 
     Unreadable pictures are named on standard error and skipped. Raises MetafilmError, EpisodesError.
     """
+    require_counts(steps=(steps, 0))
     learner = load_learner(run_or_name)
     images, labels, recipe, skipped = read_support(learner, run_or_name, support, invert)
     pictures = Pictures(learner, query, recipe)
@@ -146,12 +147,17 @@ def as_records(skipped: Skipped) -> list[dict[str, str]]:
 def read_pictures(
     folder: Path, channels: int, size: int
 ) -> tuple[list[Path], Tensor, list[tuple[Path, str]]]:
-    """All pictures below `folder`: (files, uint8 [N, channels, size, size], skipped (file, reason))."""
+    """All pictures below `folder` but what is hidden (.name): (files, uint8 [N, channels, size, size],
+    skipped (file, reason))."""
     if not folder.is_dir():
         raise MetafilmError(f"no folder {folder}: give one that holds the pictures to classify")
     # Pipes, devices and links that lead nowhere too: reading them says what they are, so none is missed.
     candidates = sorted(
-        path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and not path.is_dir()
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in SUFFIXES
+        and not path.is_dir()
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
     )
     files, images, skipped = [], [], []
     for file in candidates:

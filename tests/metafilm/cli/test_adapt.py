@@ -5,6 +5,7 @@ import json
 import pytest
 import safetensors.torch
 import torch
+from PIL import Image
 
 from episodes.progress import Progress
 from metafilm import MetaFiLM, Task
@@ -98,10 +99,19 @@ def test_a_trained_run(place, pictures, tmp_path, capsys) -> None:
     assert "--image-size, --sites: for lite0, timm:NAME and torchvision:NAME" in capsys.readouterr().err
 
 
+def test_hidden_pictures_are_none(tmp_path) -> None:
+    """As in the support's folders: a thumbnail cache, and what macOS leaves beside a file."""
+    for name in ("a.png", "deep/b.png", ".thumbnails/c.png", "deep/._b.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / name)
+    files, images, skipped = read_pictures(tmp_path, 3, 8)
+    assert [file.name for file in files] == ["a.png", "b.png"] and len(images) == 2 and skipped == []
+
+
 def test_what_can_not_be(common, pictures, tmp_path, capsys) -> None:
     support, _ = pictures
     for words, message in (
-        (["--steps", "-1"], "-1 inner steps asked for; give 0 or more"),
+        (["--steps", "-1"], "--steps must be at least 0, is -1"),
         (["--step-size", "-1"], "a step size of -1.0; give a positive number"),
         (["--image-size", "0"], "image_size 0 must be a positive number of pixels"),
         (["--step-size", "nan"], "a step size of nan; give a positive number"),
