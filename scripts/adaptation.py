@@ -24,15 +24,14 @@ import torch
 
 ROOT = Path(__file__).resolve().parent.parent
 if __name__ == "__main__":
-    sys.path[0] = str(ROOT)  # instead of this folder: `scripts.results` from wherever it is started
+    sys.path[0] = str(ROOT)  # instead of this folder: `scripts.records` from wherever it is started
 
 from episodes.progress import Progress  # noqa: E402
 from metafilm.evaluation.intervals import interval  # noqa: E402
-from metafilm.storage.atomic import atomic_write, finite  # noqa: E402
 from scripts import device  # noqa: E402
 from scripts.adapting.arms import NETWORKS, Arms  # noqa: E402
 from scripts.adapting.domains import DOMAINS, SEED, WAYS  # noqa: E402
-from scripts.results import commit, hardware  # noqa: E402
+from scripts.records import commit, hardware, put  # noqa: E402
 
 OUT = ROOT / "results" / "adaptation.json"
 TASKS = 100
@@ -155,7 +154,7 @@ def records(scores: dict[Row, dict[int, dict[str, Any]]]) -> list[dict[str, Any]
                 "seed": SEED,
                 "protocol": "inductive",
                 "seconds_per_task": sum(own[task]["seconds"] for task in tasks) / len(tasks),
-                "hardware": last["hardware"],
+                "hardware": "; ".join(sorted({one["hardware"] for one in own.values()})),
                 "commit": last["commit"],
                 "command": "python scripts/adaptation.py score "
                 f"--backbone {row.backbone} --dataset {row.dataset} --shots {row.shots} --arm {row.arm} "
@@ -204,10 +203,7 @@ def main() -> int:
         score(arguments)
     else:
         # rows scored elsewhere or before stay, unless these scores have them anew
-        before = json.loads(arguments.out.read_text()) if arguments.out.is_file() else []
-        both = {key(record): record for record in [*before, *records(read(arguments.scores))]}
-        found = [both[name] for name in sorted(both)]
-        atomic_write(arguments.out, (json.dumps(finite(found), indent=2) + "\n").encode())
+        found = put(arguments.out, records(read(arguments.scores)), key)
         print(f"{len(found)} records in {arguments.out}")
     return 0
 

@@ -28,13 +28,13 @@ from torch import Tensor, nn
 
 ROOT = Path(__file__).resolve().parent.parent
 if __name__ == "__main__":
-    sys.path[0] = str(ROOT)  # instead of this folder: `scripts.results` from wherever it is started
+    sys.path[0] = str(ROOT)  # instead of this folder: `scripts.records` from wherever it is started
 
 from episodes.progress import Progress  # noqa: E402
 from metafilm import film  # noqa: E402
 from metafilm.errors import first_line  # noqa: E402
 from metafilm.storage.atomic import atomic_write, finite  # noqa: E402
-from scripts.results import commit, hardware  # noqa: E402
+from scripts.records import commit, hardware  # noqa: E402
 
 OUT = ROOT / "results" / "architectures.json"
 PAGE = ROOT / "docs" / "architectures.md"

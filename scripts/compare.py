@@ -27,13 +27,13 @@ import torch
 
 ROOT = Path(__file__).resolve().parent.parent
 if __name__ == "__main__":
-    sys.path[0] = str(ROOT)  # instead of this folder: `scripts.results` from wherever it is started
+    sys.path[0] = str(ROOT)  # instead of this folder: `scripts.records` from wherever it is started
 
 from metafilm.evaluation import interval  # noqa: E402
 from metafilm.storage.atomic import atomic_write, finite  # noqa: E402
 from scripts.comparing import frozen, ours, peers  # noqa: E402
 from scripts.comparing.works import WORKS, Work  # noqa: E402
-from scripts.results import commit, hardware  # noqa: E402
+from scripts.records import commit, hardware  # noqa: E402
 
 OUT = ROOT / "results" / "compare.json"
 FULL = "metafilm"

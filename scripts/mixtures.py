@@ -23,7 +23,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 if __name__ == "__main__":
-    sys.path[0] = str(ROOT)  # instead of this folder: `scripts.results` from wherever it is started
+    sys.path[0] = str(ROOT)  # instead of this folder: `scripts.records` from wherever it is started
 
 from metafilm.cli.commands import parse  # noqa: E402
 from metafilm.cli.eval import record  # noqa: E402
@@ -32,7 +32,7 @@ from metafilm.evaluation import interval  # noqa: E402
 from metafilm.storage.run import RunDirectory  # noqa: E402
 from metafilm.training.run import train  # noqa: E402
 from metafilm.training.tracking import Tracker  # noqa: E402
-from scripts.results import made, options, print_row, write  # noqa: E402
+from scripts.records import made, options, print_row, write  # noqa: E402
 
 KINDS = (2, 3, 5)
 # Changes to the configuration; the full method comes first.

@@ -23,15 +23,15 @@ import torch
 
 ROOT = Path(__file__).resolve().parent.parent
 if __name__ == "__main__":
-    sys.path[0] = str(ROOT)  # instead of this folder: `scripts.results` from wherever it is started
+    sys.path[0] = str(ROOT)  # instead of this folder: `scripts.records` from wherever it is started
 
 from metafilm.config.sources import evaluation_source, on_data  # noqa: E402
 from metafilm.engine.memory import keep_freed_memory  # noqa: E402
 from metafilm.errors import MetafilmError  # noqa: E402
 from metafilm.evaluation import area, calibration_error, interval, judge, overlap, reliability  # noqa: E402
 from metafilm.learner.build import load_learner  # noqa: E402
-from metafilm.storage.atomic import atomic_write, finite  # noqa: E402
-from scripts.results import commit, hardware  # noqa: E402
+from scripts.records import commit, hardware  # noqa: E402
+from scripts.records import put as into  # noqa: E402
 
 OUT = ROOT / "results" / "probabilities.json"
 PAGE = ROOT / "docs" / "your-own-pictures.md"
@@ -127,11 +127,8 @@ def record(options: argparse.Namespace, command: str) -> dict[str, Any]:
 
 def put(row: dict[str, Any], path: Path) -> None:
     """Into the file, in the place of an earlier one of the same learner, data, ways and shots."""
-    rows = json.loads(path.read_text()) if path.is_file() else []
     same = ("checkpoint", "dataset", "split", "ways", "shots")
-    rows = [other for other in rows if any(other[key] != row[key] for key in same)]
-    rows = sorted([*rows, row], key=lambda one: [str(one[key]) for key in same])
-    atomic_write(path, (json.dumps(finite(rows), indent=2) + "\n").encode())
+    into(path, [row], lambda one: tuple(str(one[key]) for key in same))
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:

@@ -16,24 +16,21 @@ Every row is one run of the test split, with the keys of `metafilm eval --json` 
 
 import argparse
 import json
-import os
-import platform
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from metafilm.cli.eval import record
-from metafilm.config import Config, load_config
-from metafilm.storage.atomic import atomic_write, finite
-from metafilm.storage.run import RunDirectory
-from metafilm.training.run import train
-from metafilm.training.tracking import Tracker
-
 ROOT = Path(__file__).resolve().parent.parent
+if __name__ == "__main__":
+    sys.path[0] = str(ROOT)  # instead of this folder: `scripts.records` from wherever it is started
+
+from metafilm.cli.eval import record  # noqa: E402
+from metafilm.config import load_config  # noqa: E402
+from metafilm.storage.run import RunDirectory  # noqa: E402
+from metafilm.training.run import train  # noqa: E402
+from metafilm.training.tracking import Tracker  # noqa: E402
+from scripts.records import commit, hardware, made, options, print_row, trained_by, write  # noqa: E402
 
 IMAGE_ROWS: dict[str, list[dict[str, Any]]] = {
     "omniglot": [
@@ -91,43 +88,6 @@ CRITERIA_ROWS: list[dict[str, Any]] = [{"ways": 5, "shots": shots, "episodes": 1
 SINUSOID_ROWS = [{"encoder": encoder, "steps": steps} for encoder in (True, False) for steps in (1, 0)]
 
 
-def hardware(device: str = "cpu") -> str:
-    """Processor and cores, and the GPU where `device` is one."""
-    model = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        names = [
-            line.partition(":")[2].strip()
-            for line in cpuinfo.read_text().splitlines()
-            if line.startswith("model name")
-        ]
-        model = names[0] if names else model
-        model += " with AMX" if "amx_bf16" in cpuinfo.read_text() else ""
-    gpu = torch.cuda.get_device_name() if torch.device(device).type == "cuda" else "no GPU"
-    return f"{model}, {os.cpu_count()} cores, {gpu}; torch {torch.__version__}"
-
-
-def commit() -> str:
-    """The checkout's commit, marked where files of the packages differ from it."""
-
-    def git(*words: str) -> str:
-        return subprocess.run(
-            ["git", *words], cwd=ROOT, capture_output=True, text=True, check=True
-        ).stdout.strip()
-
-    changed = git("status", "--porcelain", "--", "metafilm", "episodes", "configs", "scripts")
-    return git("rev-parse", "HEAD") + ("-dirty" if changed else "")
-
-
-def options(settings: dict[str, Any]) -> str:
-    """Settings as the command line has them."""
-    words = []
-    for key, value in settings.items():
-        words.append(f"--{key.replace('_', '-')}")
-        words += [] if value is True else map(str, value) if isinstance(value, tuple) else [str(value)]
-    return " ".join(words)
-
-
 def image_rows(name: str, run: Path, data_root: Path | None, out: Path) -> list[dict[str, Any]]:
     """Score the run, writing `out` after every row; a row of this very training that is there is kept."""
     shared = trained_by(run) | {"hardware": hardware()}
@@ -182,28 +142,6 @@ def criteria_rows(folder: Path, out: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def made(
-    setting: dict[str, Any],
-    found: dict[str, Any],
-    config: str,
-    train_command: str,
-    command: str,
-    trained: dict[str, Any],
-) -> dict[str, Any]:
-    """A row: what was scored, and how it can be had again. ``trained``: the run's own results."""
-    return {
-        "setting": setting,
-        **found,
-        "config": f"configs/{config}.yaml",
-        "train_command": train_command,
-        "command": command,
-        "training_seconds": trained["training_seconds"],
-        "training_threads": trained["threads"],
-        "hardware": hardware(),
-        "commit": commit(),
-    }
-
-
 def shipped_rows(name: str, run: Path | None, out: Path, data_root: Path | None) -> list[dict[str, Any]]:
     """Score shipped weights; rows that are there are kept.
 
@@ -233,18 +171,6 @@ def shipped_rows(name: str, run: Path | None, out: Path, data_root: Path | None)
     return rows
 
 
-def trained_by(run: Path) -> dict[str, Any]:
-    """What a row says of its training."""
-    trained = json.loads((run / "results.json").read_text())
-    config = Config.from_yaml(run / "config.yaml")
-    return {
-        "config": f"configs/{config.name}.yaml",
-        "train_command": f"metafilm train configs/{config.name}.yaml --run-dir {run.as_posix()}",
-        "training_seconds": trained["training_seconds"],
-        "training_threads": trained["threads"],
-    }
-
-
 def demo_rows(run: Path) -> list[dict[str, Any]]:
     """What a finished `metafilm demo` scored, styles one after the other."""
     trained = json.loads((run / "results.json").read_text())
@@ -256,10 +182,6 @@ def demo_rows(run: Path) -> list[dict[str, Any]]:
         rows.append(made({"styles": style}, found, "demo", train_command, command, trained))
         print_row(rows[-1])
     return rows
-
-
-def write(out: Path, rows: list[dict[str, Any]]) -> None:
-    atomic_write(out, (json.dumps(finite(rows), indent=2) + "\n").encode())
 
 
 def sinusoid_rows(folder: Path) -> list[dict[str, Any]]:
@@ -287,11 +209,6 @@ def sinusoid_rows(folder: Path) -> list[dict[str, Any]]:
         rows.append(made(setting, found, "sinusoids", train_command, command, trained))
         print_row(rows[-1])
     return rows
-
-
-def print_row(row: dict[str, Any]) -> None:
-    measure = "mse" if "mse" in row else "accuracy"
-    print(row["command"], f"{row[measure]:.4f} ± {row['ci95']:.4f}", row[f"{measure}_by_step"], flush=True)
 
 
 def main() -> int:

@@ -12,7 +12,6 @@ strokes, which need no data set.
 """
 
 import argparse
-import json
 import statistics
 import sys
 import tempfile
@@ -26,13 +25,13 @@ import torch
 
 ROOT = Path(__file__).resolve().parent.parent
 if __name__ == "__main__":
-    sys.path[0] = str(ROOT)  # instead of this folder: `scripts.results` from wherever it is started
+    sys.path[0] = str(ROOT)  # instead of this folder: `scripts.records` from wherever it is started
 
 import episodes  # noqa: E402
 from metafilm import FewShotClassifier  # noqa: E402
 from metafilm.errors import MetafilmError  # noqa: E402
-from metafilm.storage.atomic import atomic_write, finite  # noqa: E402
-from scripts.results import commit, hardware  # noqa: E402
+from scripts.records import commit, hardware  # noqa: E402
+from scripts.records import put as into  # noqa: E402
 
 OUT = ROOT / "results" / "reuse.json"
 PAGE = ROOT / "docs" / "your-own-pictures.md"
@@ -141,11 +140,7 @@ def parsed(words: Sequence[str] | None = None) -> argparse.Namespace:
 
 def put(rows: Sequence[dict[str, Any]], path: Path) -> list[dict[str, Any]]:
     """Into the file, in the place of earlier ones of the same figure, learner and size; all that is there."""
-    old = json.loads(path.read_text()) if path.is_file() else []
-    both = {(row["figure"], row["learner"], row["image_size"]): row for row in [*old, *rows]}
-    found = [both[key] for key in sorted(both)]
-    atomic_write(path, (json.dumps(finite(found), indent=2) + "\n").encode())
-    return found
+    return into(path, rows, lambda row: (row["figure"], row["learner"], row["image_size"]))
 
 
 def said(row: dict[str, Any]) -> tuple[str, str]:

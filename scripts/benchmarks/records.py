@@ -60,7 +60,7 @@ class Run:
     @classmethod
     def now(cls, command: str, threads: int) -> Run:
         """This machine and this checkout."""
-        from scripts.results import commit, hardware
+        from scripts.records import commit, hardware
 
         try:
             revision = commit()

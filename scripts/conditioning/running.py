@@ -18,13 +18,13 @@ from metafilm.engine.memory import keep_freed_memory
 from metafilm.errors import ConfigError, RunError
 from metafilm.evaluation.intervals import interval
 from metafilm.storage import checkpoint
-from metafilm.storage.atomic import atomic_write, finite
 from metafilm.training.interrupt import interruptible
 from metafilm.training.optimiser import MovingAverage, schedule, set_rate
 from metafilm.training.optimiser import load as load_optimiser
 from scripts import device
 from scripts.conditioning.recorded import Batched, Recorded
-from scripts.results import commit, hardware
+from scripts.records import commit, hardware
+from scripts.records import put as into
 
 SAVE_SECONDS = 60.0
 
@@ -280,11 +280,7 @@ def put(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
     def key(one: Mapping[str, Any]) -> str:
         return json.dumps([one[name] for name in ("system", "arm", "setting", "metric")], sort_keys=True)
 
-    old = json.loads(path.read_text()) if path.is_file() else []
-    merged = {key(one): one for one in [*old, *records]}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(finite(list(merged.values())), indent=2, ensure_ascii=False) + "\n"
-    atomic_write(path, text.encode())
+    into(path, records, key, ordered=False)
 
 
 def by_arm(records: Sequence[Mapping[str, Any]], metric: str) -> dict[str, Mapping[str, Any]]:
