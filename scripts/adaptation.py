@@ -124,7 +124,8 @@ def score(arguments: argparse.Namespace) -> None:
 
 
 def records(scores: dict[Row, dict[int, dict[str, Any]]]) -> list[dict[str, Any]]:
-    """One record a row that has all its tasks, with its gain over δ = 0 on the same tasks."""
+    """One record a row that has all its tasks, with its gain over δ = 0 on the same tasks, and for task
+    encoders that over one δ for all tasks."""
     found = []
     for row, own in sorted(scores.items()):
         base = scores.get(replace(row, arm="identity"), {})
@@ -133,6 +134,8 @@ def records(scores: dict[Row, dict[int, dict[str, Any]]]) -> list[dict[str, Any]
             continue
         values = [own[task]["score"] for task in tasks]
         gains = [own[task]["score"] - base[task]["score"] for task in tasks]
+        same = scores.get(replace(row, arm="constant"), {}) if row.arm.startswith("encoder") else {}
+        apart = [own[task]["score"] - same[task]["score"] for task in tasks if task in same]
         network = NETWORKS[row.backbone]
         last = own[tasks[-1]]
         found.append(
@@ -150,6 +153,11 @@ def records(scores: dict[Row, dict[int, dict[str, Any]]]) -> list[dict[str, Any]
                 "ci95": interval(values),
                 "gain": sum(gains) / len(gains),
                 "gain_ci95": interval(gains) if row.arm != "identity" else 0.0,
+                **(
+                    {"over_constant": sum(apart) / len(apart), "over_constant_ci95": interval(apart)}
+                    if len(apart) == len(tasks)
+                    else {}
+                ),
                 "episodes": len(tasks),
                 "seed": SEED,
                 "protocol": "inductive",
