@@ -4,7 +4,6 @@ import pytest
 
 from metafilm import Gate, MetaFiLM
 
-
 EAGER = Gate(steps=(1, 2), margin=0.0)
 
 
