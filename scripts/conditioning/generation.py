@@ -121,9 +121,9 @@ class Drawings:
 
     def some(self, size: int) -> tuple[Tensor, Tensor]:
         """Random ones to learn from, moved a little: [size, 1, S, S] and [size]."""
-        device = self.pictures.device
-        chosen = torch.randint(len(self.pictures), (size,)).to(device)
-        uniforms = torch.rand(size, JITTER.num_uniforms).to(device)
+        here = self.pictures.device
+        chosen = torch.randint(len(self.pictures), (size,)).to(here)
+        uniforms = torch.rand(size, JITTER.num_uniforms).to(here)
         return JITTER(self.pictures[chosen], uniforms), self.labels[chosen]
 
 

@@ -32,9 +32,9 @@ class Recorded:
 
     def __init__(self, model: nn.Module, batched: Batched, step: int) -> None:
         self._batch = batched.batch
-        self._inputs = tuple(part.clone() for part in batched.batch(step))
+        random = torch.get_rng_state(), torch.cuda.get_rng_state()
         kept = {name: value.clone() for name, value in model.state_dict().items()}
-        random = torch.cuda.get_rng_state()
+        self._inputs = tuple(part.clone() for part in batched.batch(step))
         beside = torch.cuda.Stream()  # libraries choose their kernels and take their memory before the record
         beside.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(beside):
@@ -43,7 +43,8 @@ class Recorded:
                 batched.loss(*self._inputs).backward()
         torch.cuda.current_stream().wait_stream(beside)
         model.load_state_dict(kept)
-        torch.cuda.set_rng_state(random)
+        torch.set_rng_state(random[0])
+        torch.cuda.set_rng_state(random[1])
         model.zero_grad(set_to_none=True)
         self._graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(self._graph):
