@@ -156,7 +156,11 @@ def systems() -> str:
         if f"conditioning/{name}" not in TABLES:
             continue
         rows = read(f"conditioning/{name}")
-        for metric in dict.fromkeys(row["metric"] for row in rows if row["arm"] == arm):
+        # a loss says nothing by itself, its ratio to another does
+        metrics = {
+            row["metric"]: None for row in rows if row["arm"] == arm and "-loss" not in row["metric"][-5:]
+        }
+        for metric in metrics:
             found = by_arm(rows, metric)
             row, other = found[arm], found.get(deaf)
             floor = "–" if other is None else number(other["value"], other["ci95"])
