@@ -157,10 +157,8 @@ def systems() -> str:
             continue
         rows = read(f"conditioning/{name}")
         # a loss says nothing by itself, its ratio to another does
-        metrics = {
-            row["metric"]: None for row in rows if row["arm"] == arm and "-loss" not in row["metric"][-5:]
-        }
-        for metric in metrics:
+        mine = [row["metric"] for row in rows if row["arm"] == arm and not row["metric"].endswith("-loss")]
+        for metric in dict.fromkeys(mine):
             found = by_arm(rows, metric)
             row, other = found[arm], found.get(deaf)
             floor = "–" if other is None else number(other["value"], other["ci95"])
