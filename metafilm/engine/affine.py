@@ -60,10 +60,10 @@ class _AffineRelu(Function):
         if native.fits(x):
             return native.affine_gradient(grad, out, x, gain)
         grad = torch.ops.aten.threshold_backward(grad, out, 0)
-        if len(gain) == 1:
+        if len(gain) == 1 and not grad.is_cuda:  # on a GPU it wants what only a norm in training has kept
             mean, var = _standard(gain)
             of_x, of_gain, of_shift = torch.ops.aten.native_batch_norm_backward(
-                grad, x, gain[0], mean, var, mean, var, False, 0.0, [True, True, True]
+                grad, x, gain[0], mean, var, None, None, False, 0.0, [True, True, True]
             )
             return of_x, of_gain.unsqueeze(0), of_shift.unsqueeze(0)
         pixels, values = (t.permute(0, 2, 3, 1).reshape(len(gain), -1, t.shape[1]) for t in (grad, x))
