@@ -15,7 +15,6 @@ import argparse
 import statistics
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -30,8 +29,7 @@ if __name__ == "__main__":
 import episodes  # noqa: E402
 from metafilm import FewShotClassifier  # noqa: E402
 from metafilm.errors import MetafilmError  # noqa: E402
-from scripts.records import commit, hardware  # noqa: E402
-from scripts.records import put as into  # noqa: E402
+from scripts.records import commit, hardware, put  # noqa: E402
 
 OUT = ROOT / "results" / "reuse.json"
 PAGE = ROOT / "docs" / "your-own-pictures.md"
@@ -48,10 +46,6 @@ def examples(side: int) -> tuple[torch.Tensor, list[int]]:
     return task.support_images[0], task.support_labels[0].tolist()
 
 
-def classifier(name: str, side: int | None) -> FewShotClassifier:
-    return FewShotClassifier(name) if side is None else FewShotClassifier(name, image_size=side)
-
-
 def fit(repeats: int) -> Iterator[dict[str, Any]]:
     """Seconds of `fit`."""
     for name, side in LEARNERS:
@@ -59,7 +53,7 @@ def fit(repeats: int) -> Iterator[dict[str, Any]]:
         seconds = []
         for _ in range(repeats + 1):
             begin = time.perf_counter()
-            classifier(name, side).fit(pictures, labels)
+            FewShotClassifier(name, image_size=side).fit(pictures, labels)
             seconds.append(time.perf_counter() - begin)
         row = {"figure": "fit", "learner": name, "image_size": side or 28, "unit": "s"}
         yield {**row, "first": seconds[0], **middle(seconds[1:])}
@@ -68,28 +62,22 @@ def fit(repeats: int) -> Iterator[dict[str, Any]]:
 def page(repeats: int) -> Iterator[dict[str, Any]]:
     """Milliseconds to an answer on the page."""
     from metafilm import MetaFiLM
-    from metafilm.app import Desk, Server
     from scripts.reusing.page import Page, opened
+    from scripts.reusing.serving import running
 
     browser = opened()
     if browser is None:
         raise MetafilmError(
-            "no chromium and chromedriver here (on Debian: apt install chromium chromium-driver)"
+            "no chromium and chromedriver here (Debian: apt install chromium chromium-driver)"
         )
     name = "omniglot-conv4"
     try:
-        with Server(Desk(MetaFiLM.from_pretrained(name), name), "127.0.0.1", 0) as server:
-            thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-            thread.start()
-            try:
-                browser.get(server.url)
-                shown = Page(browser)
-                shown.wait(lambda: browser.execute_script("return document.body.dataset.ready"))
-                shown.teach()
-                times = shown.answered(4 * repeats)
-            finally:
-                server.shutdown()
-                thread.join()
+        with running(MetaFiLM.from_pretrained(name), name) as server:
+            browser.get(server.url)
+            shown = Page(browser)
+            shown.wait(lambda: browser.execute_script("return document.body.dataset.ready"))
+            shown.teach()
+            times = shown.answered(4 * repeats)
     finally:
         browser.quit()
     yield {"figure": "page", "learner": name, "image_size": 28, "unit": "ms", **middle(times)}
@@ -101,7 +89,7 @@ def onnx(repeats: int) -> Iterator[dict[str, Any]]:
 
     for name, side in LEARNERS[:2]:
         pictures, labels = examples(side or 28)
-        fitted = classifier(name, side).fit(pictures, labels)
+        fitted = FewShotClassifier(name, image_size=side).fit(pictures, labels)
         with tempfile.TemporaryDirectory() as folder:
             found = export(
                 fitted.task_, Path(folder) / "network.onnx", fitted.learner_.preprocess(pictures)[0]
@@ -138,11 +126,6 @@ def parsed(words: Sequence[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(words)
 
 
-def put(rows: Sequence[dict[str, Any]], path: Path) -> list[dict[str, Any]]:
-    """Into the file, in the place of earlier ones of the same figure, learner and size; all that is there."""
-    return into(path, rows, lambda row: (row["figure"], row["learner"], row["image_size"]))
-
-
 def said(row: dict[str, Any]) -> tuple[str, str]:
     """What was measured, and how much of it there is."""
     learner = f"`{row['learner']}`, {row['image_size']} × {row['image_size']}"
@@ -174,21 +157,13 @@ def main(words: Sequence[str] | None = None) -> int:
     options = parsed(words)
     torch.set_num_threads(options.threads)
     rows = []
+    shared = {"threads": options.threads, "seed": SEED, "hardware": hardware(), "commit": commit()}
     for name in options.figures or FIGURES:
+        command = f"python scripts/reuse.py {name} --repeats {options.repeats} --threads {options.threads}"
         for row in FIGURES[name](options.repeats):
             print(": ".join(said(row)), flush=True)
-            rows.append(
-                row
-                | {
-                    "threads": options.threads,
-                    "seed": SEED,
-                    "hardware": hardware(),
-                    "commit": commit(),
-                    "command": f"python scripts/reuse.py {name} --repeats {options.repeats} "
-                    f"--threads {options.threads}",
-                }
-            )
-    found = put(rows, options.out)
+            rows.append({**row, **shared, "command": command})
+    found = put(options.out, rows, lambda row: (row["figure"], row["learner"], row["image_size"]))
     if options.out == OUT:
         write_page(found)
     return 0

@@ -2,15 +2,15 @@
 
 import http.client
 import json
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from typing import Any
 
 import pytest
 
 from metafilm import MetaFiLM
-from metafilm.app import Desk, Server
+from metafilm.app import Server
+from scripts.reusing.serving import running
 
 
 class Client:
@@ -44,19 +44,6 @@ class Client:
         if isinstance(value, bytes):
             return self.send("POST", path, value, **{"Content_Type": "image/png", **headers})[:2]
         return self.send("POST", path, json.dumps(value).encode(), **headers)[:2]
-
-
-@contextmanager
-def running(learner: MetaFiLM, name: str = "test", host: str = "127.0.0.1") -> Iterator[Server]:
-    """A server in a thread of its own, until the end of the context."""
-    with Server(Desk(learner, name), host, 0) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.shutdown()
-            thread.join()
 
 
 @pytest.fixture(scope="session")
