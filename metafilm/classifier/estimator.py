@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from metafilm.classifier import file
 from metafilm.classifier.examples import checked, is_folder, is_pictures, of_folder, require_kind
 from metafilm.classifier.learners import from_bytes, opened, to_bytes
+from metafilm.engine.device import DeviceName
 from metafilm.errors import CheckpointError, MetafilmError
 from metafilm.learner.build import is_pretrained
 from metafilm.learner.learner import MetaFiLM
@@ -46,6 +47,8 @@ class FewShotClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin, Transf
         reject: share of pictures of known classes that `predict` may take for unknown, between 0 and 1, so
             that it can say None of pictures of other classes; for weights that were calibrated, as
             ``omniglot-conv4`` is (``metafilm calibrate``). None: every picture gets a label.
+        device: ``cpu``, ``cuda``, or ``auto``, a GPU where there is one; None: the processor, or where a
+            :class:`metafilm.MetaFiLM` given lies.
 
     Attributes:
         learner_: the learner.
@@ -73,6 +76,7 @@ class FewShotClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin, Transf
         gate: bool | None = None,
         invert: str = "auto",
         reject: float | None = None,
+        device: DeviceName | None = None,
     ) -> None:
         self.learner = learner
         self.weights = weights
@@ -81,6 +85,7 @@ class FewShotClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin, Transf
         self.gate = gate
         self.invert = invert
         self.reject = reject
+        self.device: DeviceName | None = device
 
     def fit(self, X: Any, y: Any = None) -> Self:
         """Learn classes from examples, and forget any others.
@@ -166,14 +171,14 @@ class FewShotClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin, Transf
         return self.task_.to_module()
 
     def save(self, path: str | Path) -> None:
-        """Write the fitted classifier, its examples with it but not the shared network, as a safetensors
-        file.
+        """Write the fitted classifier, its examples with it but not the shared network nor the device, as a
+        safetensors file.
 
         Raises:
             MetafilmError: a learner that was made in memory; save it first, and name its file.
         """
         check_is_fitted(self, "task_")
-        parameters = self.get_params(deep=False)
+        parameters = self.get_params(deep=False) | {"device": None}  # another machine has others
         if isinstance(self.learner, MetaFiLM):
             if self.learner.source is None:
                 raise MetafilmError(
@@ -184,8 +189,8 @@ class FewShotClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin, Transf
         atomic_write(path, file.dumps(self._fitted(), parameters))
 
     @classmethod
-    def load(cls, path: str | Path) -> Self:
-        """Read what :meth:`save` wrote; nothing in it runs as code.
+    def load(cls, path: str | Path, device: DeviceName | None = None) -> Self:
+        """Read what :meth:`save` wrote, to a device as in the arguments above; nothing in it runs as code.
 
         Raises:
             CheckpointError: no such classifier, damaged, or the learner it names has other weights now.
@@ -199,6 +204,7 @@ class FewShotClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin, Transf
             raise CheckpointError(
                 f"{path} has parameters of another metafilm ({error}); fit it again"
             ) from error
+        found.device = device
         found._take(file.loads(content, str(path), found._learner()))
         return found
 
@@ -237,7 +243,7 @@ class FewShotClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin, Transf
             raise MetafilmError(f"gate is {self.gate!r}; give True, False or None")
 
     def _learner(self) -> MetaFiLM:
-        return opened(self.learner, self.weights, self.image_size)
+        return opened(self.learner, self.weights, self.image_size, self.device)
 
     def _read(self, X: Any, y: Any, first: bool) -> tuple[Any, np.ndarray]:
         """Pictures and labels as they are given, folders read."""

@@ -7,6 +7,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from metafilm.engine.device import DeviceName, device_named
 from metafilm.errors import MetafilmError
 from metafilm.learner.build import is_pretrained, load_learner, pretrained_learner
 from metafilm.learner.learner import MetaFiLM
@@ -15,14 +18,17 @@ from metafilm.storage.models import model_path
 SIZE = 96  # of a pre-trained network's pictures, where nothing else is said
 
 
-def opened(learner: Any, weights: str | Path | None, image_size: int | None) -> MetaFiLM:
+def opened(
+    learner: Any, weights: str | Path | None, image_size: int | None, device: DeviceName | None = None
+) -> MetaFiLM:
     """The learner by the parameters of :class:`metafilm.FewShotClassifier`.
 
     Raises:
-        MetafilmError: none of that name, or options that a trained learner can't take.
+        MetafilmError: none of that name, no such device, or options that the learner can't take.
     """
+    place = device_named(device or "cpu")
     if isinstance(learner, str) and is_pretrained(learner):
-        return _pretrained(learner, None if weights is None else str(weights), image_size)
+        return _pretrained(learner, None if weights is None else str(weights), image_size, place)
     options = {"weights": weights, "image_size": image_size}
     if given := [name for name, value in options.items() if value is not None]:
         shown = type(learner).__name__ if isinstance(learner, MetaFiLM) else learner
@@ -31,31 +37,35 @@ def opened(learner: Any, weights: str | Path | None, image_size: int | None) -> 
             "trained"
         )
     if isinstance(learner, MetaFiLM):
+        if device is not None and learner.mean.device.type != place.type:
+            raise MetafilmError(
+                f"device is {device!r}, and the learner given lies on {learner.mean.device}; give "
+                f"learner.to({place.type!r}), or no device"
+            )
         return learner
     if isinstance(learner, dict):
-        return load_learner(learner)
+        return load_learner(learner, place)
     if not isinstance(learner, str | Path):
         raise MetafilmError(f"learner is a {type(learner).__name__}; expected a name, a path or a MetaFiLM")
     found = model_path(learner).stat()
-    return _trained(str(learner), (found.st_mtime_ns, found.st_size))
+    return _trained(str(learner), (found.st_mtime_ns, found.st_size), place)
 
 
 @lru_cache(maxsize=4)
-def _trained(name: str, version: tuple[int, int]) -> MetaFiLM:
+def _trained(name: str, version: tuple[int, int], place: torch.device) -> MetaFiLM:
     """``version``: of its file, so that a run that was trained on is loaded anew."""
-    return load_learner(name)
+    return load_learner(name, place)
 
 
 @lru_cache(maxsize=4)
-def _pretrained(name: str, weights: str | None, image_size: int | None) -> MetaFiLM:
+def _pretrained(name: str, weights: str | None, image_size: int | None, place: torch.device) -> MetaFiLM:
+    size = SIZE if image_size is None else image_size
     try:
-        return pretrained_learner(
-            name, weights=weights, image_size=SIZE if image_size is None else image_size
-        )
+        return pretrained_learner(name, weights=weights, image_size=size).to(place)
     except MetafilmError as error:
         if image_size is not None or "does not take images of" not in str(error):
             raise
-    return pretrained_learner(name, weights=weights)
+    return pretrained_learner(name, weights=weights).to(place)
 
 
 def to_bytes(learner: MetaFiLM) -> tuple[bytes, Any]:

@@ -7,6 +7,7 @@ from typing import Any
 from episodes.progress import Progress
 from metafilm.cli.predict import Pictures, as_records, print_table, read_support, tell_skipped
 from metafilm.cli.text.output import require_counts, to_standard_output
+from metafilm.engine.device import DeviceName, device_named
 from metafilm.errors import MetafilmError
 from metafilm.learner.build import is_pretrained, load_learner, pretrained_learner
 from metafilm.learner.gate import HeldOut, leave_one_out
@@ -30,6 +31,7 @@ def adapt(
     step_size: float | None = None,
     gate: bool = True,
     invert: str = "auto",
+    device: DeviceName = "auto",
     json_file: Path | None = None,
 ) -> int:
     """Adapt the FiLM layers to the support pictures, say what that is worth, classify the query pictures.
@@ -38,7 +40,8 @@ def adapt(
     Raises MetafilmError, EpisodesError.
     """
     require_counts(steps=(steps, 0))
-    learner = learner_of(backbone, weights, image_size, sites, step_size)
+    place = device_named(device)  # its error comes before the weights
+    learner = learner_of(backbone, weights, image_size, sites, step_size).to(place)
     images, labels, recipe, skipped = read_support(learner, backbone, support, invert)
     pictures = None if query is None else Pictures(learner, query, recipe)
     skipped = [*skipped, *([] if pictures is None else pictures.skipped)]
@@ -106,7 +109,7 @@ def adapted(
 ) -> tuple[Task, HeldOut | None]:
     """The task, and what its adaptation is worth on pictures that it has not seen; with a bar over steps."""
     most = learner.evaluation_steps if steps is None else steps
-    pictures = as_pictures(images, learner.image_shape)
+    pictures = as_pictures(images, learner.image_shape).to(learner.mean.device)
     episode, _ = support_episode(pictures, labels, regression=False)
     # the whole support and two halves, and of each the halves where there is a gate: the bar may end sooner
     with Progress("adapting", total=9 * most if gate else 3 * most) as bar, learner.evaluating():

@@ -14,6 +14,7 @@ from episodes.datasets.folder import SUFFIXES, read_class_folders
 from episodes.files.images import read_image
 from episodes.files.root import printable
 from metafilm.cli.text.output import require_counts, to_standard_output
+from metafilm.engine.device import DeviceName, device_named
 from metafilm.errors import MetafilmError
 from metafilm.learner.build import load_learner
 from metafilm.learner.learner import MetaFiLM
@@ -32,6 +33,7 @@ def predict(
     task_file: Path | None = None,
     reject: float | None = None,
     report_file: Path | None = None,
+    device: DeviceName = "auto",
 ) -> int:
     """Adapt to the support pictures, classify the query pictures, print a table (with `json_file` -: JSON),
     then write the files asked for.
@@ -39,7 +41,7 @@ def predict(
     Unreadable pictures are named on standard error and skipped. Raises MetafilmError, EpisodesError.
     """
     require_counts(steps=(steps, 0))
-    learner = load_learner(run_or_name)
+    learner = load_learner(run_or_name, device_named(device))
     images, labels, recipe, skipped = read_support(learner, run_or_name, support, invert)
     pictures = Pictures(learner, query, recipe)
     tell_skipped([*skipped, *pictures.skipped])

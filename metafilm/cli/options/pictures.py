@@ -8,6 +8,7 @@ import tyro
 
 from metafilm.cli.options.form import Switch
 from metafilm.cli.text.output import require_apart, require_file, require_task_file, require_writable
+from metafilm.engine.device import DeviceName
 
 # Options that several commands have, described once.
 Weights = Annotated[
@@ -25,6 +26,9 @@ Steps = Annotated[
 ]
 StepSize = Annotated[float | None, tyro.conf.arg(help="Of Adam's steps; default: 0.0015.")]
 NoGate = Annotated[Switch, tyro.conf.arg(help="Take all steps, whatever held-out pictures say of them.")]
+Device = Annotated[
+    DeviceName, tyro.conf.arg(help="Where to adapt and to classify; auto: on a GPU where there is one.")
+]
 Invert = Annotated[
     Literal["auto", "yes", "no"],
     tyro.conf.arg(
@@ -56,6 +60,7 @@ class Predict:
     """Keep what was learned as a small .safetensors file."""
     report: Path | None = None
     """Write a page of what was said of each picture, how sure, and which example is nearest."""
+    device: Device = "auto"
     debug: Switch = False
     """Show the traceback of an error."""
 
@@ -76,6 +81,7 @@ class Predict:
             self.save_task,
             self.reject,
             self.report,
+            self.device,
         )
 
 
@@ -104,6 +110,7 @@ class Adapt:
     step_size: StepSize = None
     no_gate: NoGate = False
     invert: Invert = "auto"
+    device: Device = "auto"
     json: Path | None = None
     """Write what was found to this file; - for standard output."""
     debug: Switch = False
@@ -127,6 +134,7 @@ class Adapt:
             step_size=self.step_size,
             gate=not self.no_gate,
             invert=self.invert,
+            device=self.device,
             json_file=self.json,
         )
 

@@ -54,6 +54,22 @@ def test_it_does_what_the_learner_does(fitted, drawn) -> None:
     assert fitted.film_ is fitted.task_.film and fitted.n_features_in_ == 784
 
 
+def test_devices(fitted, drawn, tmp_path) -> None:
+    """The processor's is the same; a GPU's numbers are compared in engine/test_gpu.py."""
+    support, labels, queries, _ = drawn
+    named = FewShotClassifier(device="cpu").fit(support, labels)
+    np.testing.assert_array_equal(named.predict_proba(queries), fitted.predict_proba(queries))
+    named.save(tmp_path / "classifier.safetensors")
+    assert FewShotClassifier.load(tmp_path / "classifier.safetensors").device is None
+    assert FewShotClassifier.load(tmp_path / "classifier.safetensors", device="cpu").device == "cpu"
+    assert pickle.loads(pickle.dumps(named)).device == "cpu"
+    with pytest.raises(MetafilmError, match="device is 'tpu'; use auto, cpu or cuda"):
+        FewShotClassifier(device="tpu").fit(support, labels)
+    if not torch.cuda.is_available():
+        with pytest.raises(MetafilmError, match="device cuda, but PyTorch sees no GPU here"):
+            FewShotClassifier(device="cuda").fit(support, labels)
+
+
 def test_every_form_of_the_same_pictures(fitted, drawn, tmp_path) -> None:
     support, labels, queries, wanted = drawn
     folder = as_folder(tmp_path / "support", support, labels)

@@ -118,6 +118,9 @@ def test_what_can_not_be(common, pictures, tmp_path, capsys) -> None:
     ):
         assert main([*common, *words]) == 2
         assert message in capsys.readouterr().err
+    if not torch.cuda.is_available():
+        assert main([*common, "--device", "cuda"]) == 2
+        assert "PyTorch sees no GPU here; use cpu or auto" in capsys.readouterr().err
     for kind in (1, 2):
         for file in (support / f"kind{kind}").iterdir():
             file.unlink()

@@ -2,11 +2,13 @@
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 
+import episodes
 from episodes import Episode
-from metafilm import norms
+from metafilm import FewShotClassifier, norms
 from metafilm.engine.affine import affine_relu
 from metafilm.engine.device import device_named, readable
 from metafilm.errors import MetafilmError
@@ -18,8 +20,10 @@ here = pytest.mark.skipif(not torch.cuda.is_available(), reason="PyTorch sees no
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
 def test_a_gpu_that_is_not_there() -> None:
     assert device_named("auto") == device_named("cpu") == torch.device("cpu")
-    with pytest.raises(MetafilmError, match="PyTorch sees no GPU here; use --device cpu or auto"):
+    with pytest.raises(MetafilmError, match="PyTorch sees no GPU here; use cpu or auto"):
         device_named("cuda")
+    with pytest.raises(MetafilmError, match="device is 'gpu'; use auto, cpu or cuda"):
+        device_named("gpu")  # type: ignore[arg-type]
     assert readable(torch.zeros(1))
 
 
@@ -64,6 +68,25 @@ def test_an_evaluation(make_learner, sampler) -> None:
         evaluate(copy.deepcopy(learner).to(device), sampler, 6, progress=False) for device in ("cpu", "cuda")
     )
     assert theirs["accuracy_by_step"] == pytest.approx(ours["accuracy_by_step"])
+
+
+@here
+def test_a_classifier(tmp_path) -> None:
+    pool = episodes.load("strokes", "val")
+    images = pool.images.view(-1, int(pool.counts[0]), 1, 28, 28)[:4, :10]
+    support, queries = images[:, :5].flatten(0, 1), images[:, 5:].flatten(0, 1)
+    labels = torch.arange(4).repeat_interleave(5).numpy()
+    ours, theirs = (FewShotClassifier(device=device).fit(support, labels) for device in ("cpu", "cuda"))
+    assert theirs.learner_.mean.is_cuda and not ours.learner_.mean.is_cuda
+    theirs.save(tmp_path / "classifier.safetensors")
+    home, again = (
+        FewShotClassifier.load(tmp_path / "classifier.safetensors", device=device)
+        for device in ("cpu", "cuda")
+    )
+    wanted = ours.predict_proba(queries)
+    for one in (theirs, home, again):
+        np.testing.assert_allclose(one.predict_proba(queries), wanted, rtol=1e-4, atol=1e-5)
+    assert len(theirs.partial_fit(support, labels).predict(queries)) == len(queries)
 
 
 @here
