@@ -18,7 +18,6 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -32,12 +31,11 @@ ROOT = Path(__file__).resolve().parents[2]
 if __name__ == "__main__":
     sys.path[0] = str(ROOT)  # instead of this folder: `scripts.conditioning` from wherever it is started
 
-from episodes.counter import first_of_shuffled, words  # noqa: E402
 from episodes.progress import Progress  # noqa: E402
 from metafilm.evaluation.intervals import interval  # noqa: E402
 from metafilm.storage.atomic import atomic_write  # noqa: E402
 from scripts import device  # noqa: E402
-from scripts.conditioning import demonstrations, running  # noqa: E402
+from scripts.conditioning import demonstrations, running, tested  # noqa: E402
 from scripts.conditioning.agent import Agent, Settings  # noqa: E402
 from scripts.conditioning.commands import System  # noqa: E402
 from scripts.conditioning.demonstrations import COLOURS, KINDS, Demonstrations  # noqa: E402
@@ -80,10 +78,7 @@ class Examples:
     def batch(self, step: int, size: int, seed: int) -> tuple[tuple[Tensor, ...], Tensor]:
         """The episodes of a step, as an agent takes them, and their actions: in each epoch all of them,
         shuffled anew, without what fills no last step."""
-        size = min(size, len(self.lengths))
-        epoch, at = divmod(step, len(self.lengths) // size)
-        order = _order(seed, epoch, len(self.lengths)).to(self.lengths.device)
-        return self.chosen(order[at * size : (at + 1) * size])
+        return self.chosen(tested.shuffled(step, size, self.lengths, seed, ORDER))
 
     def chosen(self, episodes: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
         lengths, rows = (
@@ -94,11 +89,6 @@ class Examples:
         frames = (self.starts[episodes] - ends + lengths).repeat_interleave(lengths)
         frames += torch.arange(len(frames), device=frames.device)
         return (self.views[frames], self.said, rows, lengths), self.actions[frames]
-
-
-@lru_cache(maxsize=1)
-def _order(seed: int, epoch: int, count: int) -> Tensor:
-    return torch.from_numpy(first_of_shuffled(words(seed, [epoch], ORDER, (count,)), count)[0])
 
 
 @torch.no_grad()

@@ -170,8 +170,8 @@ def fit(model: Segmenter, settings: Settings, folder: Path, description: str) ->
     data = device.beside(model, Examples.of(phrased_shapes.split("train", settings.scenes)))
 
     def batch(step: int) -> tuple[Tensor, Tensor, Tensor]:
-        chosen = tested.shuffled(step, settings.pictures, len(data.pictures), settings.seed, ORDER)
-        return data.some(chosen.to(data.owner.device))
+        chosen = tested.shuffled(step, settings.pictures, data.pictures, settings.seed, ORDER)
+        return data.some(chosen)
 
     def loss(pictures: Tensor, phrases: Tensor, masks: Tensor) -> Tensor:
         with device.half(model, settings.bfloat16):

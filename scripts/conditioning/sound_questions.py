@@ -144,8 +144,7 @@ def fit(model: Listener, settings: Settings, folder: Path, description: str) -> 
     data = device.beside(model, Examples.of(tone_scenes.split("train", settings.scenes)))
 
     def batch(step: int) -> tuple[Tensor, Tensor, Tensor]:
-        chosen = tested.shuffled(step, settings.sounds, len(data.sounds), settings.seed, ORDER)
-        chosen = chosen.to(data.sounds.device)
+        chosen = tested.shuffled(step, settings.sounds, data.sounds, settings.seed, ORDER)
         return data.sounds[chosen], data.questions[chosen], data.answers[chosen]
 
     def loss(sounds: Tensor, questions: Tensor, answers: Tensor) -> Tensor:

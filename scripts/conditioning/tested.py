@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -82,10 +83,14 @@ def testing(usual: running.Plan, make: Make, score: Score) -> Callable[[Path], N
     return test
 
 
-def shuffled(step: int, size: int, total: int, seed: int, stream: int) -> Tensor:
-    """Which of `total` examples a step takes, int64 [size]: in each epoch all of them, shuffled anew, without
-    what fills no last step. stream: of random numbers, a script's own."""
-    size = min(size, total)
-    epoch, at = divmod(step, total // size)
-    order = first_of_shuffled(words(seed, [epoch], stream, (total,)), total)[0]
-    return torch.from_numpy(order[at * size : (at + 1) * size])
+def shuffled(step: int, size: int, data: Tensor, seed: int, stream: int) -> Tensor:
+    """Which of the rows of `data` a step takes, int64 [size], where they lie: in each epoch all of them,
+    shuffled anew, without what fills no last step. stream: of random numbers, a script's own."""
+    size = min(size, len(data))
+    epoch, at = divmod(step, len(data) // size)
+    return _order(seed, epoch, stream, len(data))[at * size : (at + 1) * size].to(data.device)
+
+
+@lru_cache(maxsize=1)
+def _order(seed: int, epoch: int, stream: int, total: int) -> Tensor:
+    return torch.from_numpy(first_of_shuffled(words(seed, [epoch], stream, (total,)), total)[0])

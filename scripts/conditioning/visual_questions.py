@@ -130,7 +130,7 @@ class Examples:
         return cls(torch.from_numpy(scenes.images), rows, torch.from_numpy(scenes.answers))
 
     def batch(self, step: int, size: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
-        chosen = tested.shuffled(step, size, len(self.pictures), seed, ORDER).to(self.rows.device)
+        chosen = tested.shuffled(step, size, self.rows, seed, ORDER)
         return self.pictures[chosen], self.rows[chosen], self.answers[chosen]
 
 
