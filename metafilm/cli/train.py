@@ -76,7 +76,7 @@ def _lead(config: Config, path: Path, data_root: Path | None, group: distributed
                     file=sys.stderr,
                 )
             return 130
-    print(summary(results, path))
+    print(summary(results, path, chosen=config.evaluation.adapt == "auto"))
     return 0
 
 
@@ -91,6 +91,12 @@ def worst_of(path: Path, validation: Source, episodes: int) -> Judged | None:
     return Judged(seen.episode, seen.logits, seen.score, names.of(seen.episode))
 
 
+SHORT = {
+    "never": "the learner does not adapt by itself: on validation tasks nothing is clearly better than δ = 0",
+    "encoder": "the learner takes no inner steps by itself: on validation tasks they gain nothing clear",
+}
+
+
 class Silent:
     """Where the metrics of the other processes go: nowhere."""
 
@@ -98,11 +104,15 @@ class Silent:
         """Nothing."""
 
 
-def summary(results: dict, path: Path) -> str:
-    """What came out, in two lines."""
+def summary(results: dict, path: Path, chosen: bool = False) -> str:
+    """What came out, in two lines; in three where validation chose that the learner goes less far than it
+    could."""
     best, iteration = results.get("best_validation"), results.get("best_iteration")
     score = (
         "no validation took place" if best is None else f"best validation {best:.4g} at iteration {iteration}"
     )
     minutes = results.get("training_seconds", 0.0) / 60
-    return f"{score}, {minutes:.1f} minutes of training\nscore it on test classes: metafilm eval {path}"
+    lines = [f"{score}, {minutes:.1f} minutes of training"]
+    if chosen and (short := SHORT.get(str(results.get("adapt")))):
+        lines.append(f"{short} (--evaluation.adapt always has them all)")
+    return "\n".join([*lines, f"score it on test classes: metafilm eval {path}"])

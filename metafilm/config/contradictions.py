@@ -205,6 +205,14 @@ def of_gate(head: Head, encoder: Encoder, inner: Inner) -> Iterator[Problem]:
         yield "inner.gate", "has nothing to choose from without steps and encoder; add --inner.steps 1"
 
 
+def of_adapt(evaluation: Evaluation, encoder: Encoder) -> Iterator[Problem]:
+    if evaluation.adapt == "encoder" and not encoder.enabled:
+        yield (
+            "evaluation.adapt",
+            f"must not be encoder without a task encoder; add {flag('encoder.enabled')} True",
+        )
+
+
 def of_outer(outer: Outer, episodes: Episodes, inner: Inner) -> Iterator[Problem]:
     for name in ("task_chunk", "query_chunk"):
         value, most = getattr(outer, name), outer.meta_batch

@@ -6,6 +6,7 @@ from metafilm.evaluation.intervals import interval
 from metafilm.evaluation.judgements import Judgements, calibrated, judge
 from metafilm.evaluation.overlap import overlap
 from metafilm.evaluation.scoring import ENCODER_SUPPORT, TOGETHER, evaluate, staged
+from metafilm.evaluation.worth import far_enough
 
 __all__ = [
     "ENCODER_SUPPORT",
@@ -16,6 +17,7 @@ __all__ = [
     "calibration_error",
     "centre",
     "evaluate",
+    "far_enough",
     "fit_temperature",
     "interval",
     "judge",

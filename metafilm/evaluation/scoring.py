@@ -41,12 +41,13 @@ def evaluate(
     gate: bool | None = None,
     other_domains: Sequence[Sampler] = (),
     per_task: list[float] | None = None,
+    per_stage: list[list[float]] | None = None,
 ) -> dict[str, Any]:
     """Score a learner on episodes 0 ... ``episodes`` - 1 of a sampler.
 
     Args:
         learner: put into evaluation mode for the time being.
-        steps: inner steps; None: the learner's ``evaluation_steps``.
+        steps: inner steps; None: the learner's ``evaluation_steps``, where its ``stage`` does not end before.
         encoder_support: whose support set the task encoder reads: the task's ``own``; another task's, without
             a class of this one where there are enough (``shuffled``); one of another pool of the sampler's
             mixture, or of ``other_domains`` (``other-domain``); ``mean``: no task's, all get the mean of the
@@ -61,11 +62,13 @@ def evaluate(
         other_domains: samplers of other data sets, for ``other-domain``; each in its turn.
         per_task: takes each episode's score at the last stage, in their order: what two learners are compared
             by on the same tasks.
+        per_stage: takes each episode's score at each stage.
 
     Returns:
         ``accuracy`` (percent; ``mse`` for regression) of the last stage, ``ci95``, ``accuracy_by_step``
         (``mse_by_step``): the same for each of ``stages``, ``ci95_by_step``; ``stages`` names them
-        (``identity``: δ = 0, ``encoder``: δ⁰, ``step k``); ``gain_by_step``: what each stage gains over the
+        (``identity``: δ = 0, ``encoder``: δ⁰, ``step k``; ``chosen``: the one of them that a learner with a
+        ``stage`` adapts to); ``gain_by_step``: what each stage gains over the
         first, with ``gain_ci95_by_step`` from the episodes' own differences; a gain is better when it is
         larger: points of accuracy more, or how much less mean squared error (so an error that falls from 3 to
         1 is a gain of +2). ``by_stage=False`` has none. ``episodes``, ``steps``, ``encoder_support``,
@@ -99,6 +102,9 @@ def evaluate(
         raise MetafilmError(f"unknown precision {precision!r}; expected float32 or bfloat16")
     require_finite_weights(learner)
     begin = time.perf_counter()
+    ends = gate is None and steps is None and encoder_support == "own" and learner.stage is not None
+    if other_support and steps is None:
+        steps = learner.evaluation_steps  # with its own support as far as with the other
     options: dict[str, Any] = {"steps": steps, "use_encoder": encoder_support != "none", "gate": gate}
     others = OtherSupport(sampler) if encoder_support == "shuffled" else None
     if encoder_support == "other-domain":
@@ -142,13 +148,15 @@ def evaluate(
     stages = json.loads(group.send(json.dumps(stages).encode()))
     gathered = _gathered(scores, episodes, len(stages) + 2 * other_support + 1, group)
     rows, pools = [row[:-1] for row in gathered], [int(row[-1]) for row in gathered]
+    if per_stage is not None:
+        per_stage += [list(row[: len(stages)]) for row in rows]
     if per_task is not None:
         per_task += [row[len(stages) - 1] for row in rows]
     measure = learner.head.metric
     found = summary(rows, measure, len(stages), by_stage) | {
         "stages": stages,
         "episodes": episodes,
-        "steps": learner.evaluation_steps if steps is None else steps,
+        "steps": 0 if ends else learner.evaluation_steps if steps is None else steps,
         "encoder_support": encoder_support if learner.encoder is not None else "none",
         "protocol": learner.protocol,
         "precision": precision,

@@ -48,6 +48,8 @@ class MetaFiLM(UsableNetwork):
             evaluation (0: none), and by which augmentation; adaptation does not see them.
         gate: chooses, task by task in evaluation, between no adaptation, the encoder's, and 1 ...
             ``evaluation_steps`` steps; None: all steps are taken.
+        stage: how far tasks are adapted in evaluation where nobody asks for steps or a gate: ``identity``
+            (not at all), ``encoder`` (by the encoder alone); None: as far as there is.
     """
 
     def __init__(
@@ -71,6 +73,7 @@ class MetaFiLM(UsableNetwork):
         copies: int = 0,
         copy_augment: str = "shift",
         gate: Gate | None = None,
+        stage: str | None = None,
     ) -> None:
         super().__init__(backbone, head, image_shape=image_shape, mean=mean, std=std)
         self.encoder, self.inner = encoder, inner
@@ -92,6 +95,11 @@ class MetaFiLM(UsableNetwork):
         if gate is not None:
             require_classes(self)
         self.gate = gate
+        if stage not in (None, "identity", *(["encoder"] if encoder is not None else [])):
+            raise MetafilmError(
+                f"stage {stage!r} is none this learner has; expected identity, encoder (with one) or None"
+            )
+        self.stage = stage
 
     @classmethod
     def from_backbone(
@@ -170,9 +178,11 @@ class MetaFiLM(UsableNetwork):
 
         Args:
             episode: T tasks.
-            steps: inner steps; None: ``steps`` in training mode, else ``evaluation_steps``.
+            steps: inner steps; None: ``steps`` in training mode, else as ``stage`` and ``evaluation_steps``
+                say.
             all_stages: predict at every stage (``identity``: δ = 0; ``encoder``: δ⁰; ``step 1`` ...; in
-                evaluation with a gate ``gate``: what each task chose), not the last alone.
+                evaluation with a gate ``gate``: what each task chose; with a ``stage`` ``chosen``: that one
+                again), not the last alone.
             encoder_episode: whose support sets the task encoder reads instead of the episode's own.
             use_encoder: False starts the inner loop from δ = 0.
             gate: False takes all steps whatever the gate would say; True asks one of the usual settings where
@@ -206,6 +216,9 @@ class MetaFiLM(UsableNetwork):
         Without ``all_stages`` the steps between are forgotten as they pass, so that memory does not grow with
         their number where no graph is kept; and a gate that chooses no step takes none.
         """
+        # whoever asks for steps, a gate or another encoder's support means to see what they do
+        asked = steps is not None or gate is not None or encoder_episode is not None or not use_encoder
+        stage = None if self.training or asked else self.stage
         steps = (self.steps if self.training else self.evaluation_steps) if steps is None else steps
         if steps < 0:
             raise MetafilmError(f"{steps} inner steps asked for; give 0 or more")
@@ -215,9 +228,13 @@ class MetaFiLM(UsableNetwork):
                 "use steps 0"
             )
         found = Adaptation(["identity"], [{}])
+        if stage == "identity" and not all_stages:
+            return found
         if self.encoder is not None and use_encoder:
             start, found.features, found.code = self.encoded(encoder_episode or episode)
             found.add("encoder", start)
+        if stage is not None and not all_stages:
+            return found
         chooser = self._gate(gate) if steps or len(found.stages) > 1 else None
         if steps and (all_stages or chooser is None):
             path = self.trajectory(episode, found.films[-1], steps, losses=found.inner_losses)
@@ -228,6 +245,8 @@ class MetaFiLM(UsableNetwork):
             known = dict(zip(found.stages, found.films, strict=True))
             deviations, found.reports = choose(self, chooser, episode, steps, known, encoder_episode)
             found.add("gate", deviations)
+        if stage is not None:
+            found.add("chosen", found.films[found.stages.index(stage)])
         return found
 
     def _gate(self, wanted: bool | None) -> Gate | None:

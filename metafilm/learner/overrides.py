@@ -17,7 +17,7 @@ from metafilm.heads import BlendHead
 from metafilm.learner.build import build_learner
 from metafilm.learner.learner import MetaFiLM
 
-OWN = ("steps", "evaluation_steps", "views", "view_augment", "batch", "gate")
+OWN = ("steps", "evaluation_steps", "views", "view_augment", "batch", "gate", "stage")
 """What somebody may have set on the learner itself."""
 
 

@@ -62,6 +62,8 @@ def save(path: str | Path, learner: Any) -> None:
         described |= {"copies": learner.copies, "copy_augment": learner.copy_augment}
     if learner.gate is not None:
         described["gate"] = learner.gate.to_dict()
+    if learner.stage is not None:
+        described["stage"] = learner.stage
     for name in ("head", "encoder", "inner"):
         part = getattr(learner, name)
         described[name] = None if part is None else _described(part)
@@ -120,6 +122,7 @@ def rebuilt(metadata: Mapping[str, str], path: str | Path, backbone: nn.Module |
             "copies": described.get("copies", 0),
             "copy_augment": described.get("copy_augment", "shift"),
             "gate": Gate.from_dict(described["gate"]) if "gate" in described else None,
+            "stage": described.get("stage"),
         }
     except (KeyError, TypeError, ValueError) as error:
         if isinstance(error, CheckpointError):

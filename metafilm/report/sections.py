@@ -30,6 +30,7 @@ WORDS = {
     "identity": "before adaptation",
     "encoder": "after the encoder",
     "gate": "after the gate",
+    "chosen": "as validation chose",
     CALIBRATED: "at the calibrated temperature",
 }
 

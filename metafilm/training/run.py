@@ -20,6 +20,7 @@ from metafilm.engine.memory import keep_freed_memory
 from metafilm.errors import MetafilmError, NotFinite, RunError
 from metafilm.learner.build import build_learner
 from metafilm.storage.environment import environment
+from metafilm.storage.models import read_model
 from metafilm.storage.run import RunDirectory
 from metafilm.training import chunks
 from metafilm.training.chunks import Chunks
@@ -66,7 +67,8 @@ def train(
             ends the training there. Of a single process alone.
 
     Returns:
-        What ``results.json`` says: best validation score and its iteration, training seconds, iterations.
+        What ``results.json`` says: best validation score and its iteration, how far its learner adapts
+        (``evaluation.adapt``), training seconds, iterations.
 
     Raises:
         Diverged: naming the iteration and the last good checkpoint.
@@ -150,6 +152,7 @@ def train(
     results = {
         "best_validation": loop.best,
         "best_iteration": loop.best_iteration,
+        "adapt": read_model(run.model_file)[1].evaluation.adapt if run.model_file.is_file() else None,
         "iterations": loop.iteration,
         "training_seconds": loop.seconds,
         "threads": torch.get_num_threads(),

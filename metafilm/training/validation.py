@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import time
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 from metafilm.config.classes import classes_of
 from metafilm.config.config import Config
 from metafilm.config.sources import Source
 from metafilm.engine.distributed import Group
-from metafilm.evaluation import centre, evaluate
+from metafilm.evaluation import centre, evaluate, far_enough
+from metafilm.learner.build import ADAPT
 from metafilm.learner.learner import MetaFiLM
 from metafilm.storage.models import save_model
 from metafilm.storage.run import RunDirectory
@@ -28,26 +32,34 @@ def validate(
     config: Config,
 ) -> dict[str, Any]:
     """Score the (averaged) weights on validation classes, and on training classes to see the gap; keep the
-    best, of a mixture by the mean over its domains.
+    best, of a mixture by the mean over its domains, as a learner that adapts as far as that is worth it
+    (``evaluation.adapt``).
     """
     begin = time.perf_counter()
     with loop.averaged() as learner:
         centre(learner, seen.sampler)
         count = config.evaluation.episodes
         shared: dict[str, Any] = {"progress": False, "group": loop.group}
-        found = evaluate(learner, validation.sampler, count, **shared)
-        known = evaluate(learner, seen.sampler, max(count // 4, 2), by_stage=False, **shared)
-        measure = learner.head.metric
-        value, known_value = (_mean_over_domains(result, measure) for result in (found, known))
+        measure, each = learner.head.metric, []
+        found = evaluate(learner, validation.sampler, count, per_stage=each, **shared)
+        stages = found["stages"]
+        stage = learner.stage
+        if config.evaluation.adapt == "auto" and learner.gate is None:
+            stage = far_enough(stages, each, measure)
+        with _as_far_as(learner, stage):
+            known = evaluate(learner, seen.sampler, max(count // 4, 2), by_stage=False, **shared)
+        at = len(stages) - 1 if stage is None else stages.index(stage)
+        value, known_value = _mean_over_domains(found, measure, at), _mean_over_domains(known, measure)
         better = loop.best is None or (value < loop.best if learner.regression else value > loop.best)
         if better:
             loop.best, loop.best_iteration = value, loop.iteration
             if loop.group.leads:
                 classes = classes_of(config, config.data.train_split, seen.pools)
-                save_model(run.model_file, learner.state_dict(), config, build, classes)
-    gap = known_value - value
+                kept = config if stage is None else _settled(config, stage)
+                save_model(run.model_file, learner.state_dict(), kept, build, classes)
+    gap, ci95 = known_value - value, found["ci95_by_step"][at]
     # beyond what the two intervals explain, so that few validation tasks give no false alarm
-    if not learner.regression and gap - found["ci95"] - known["ci95"] > GAP_WARNING:
+    if not learner.regression and gap - ci95 - known["ci95"] > GAP_WARNING:
         warnings.warn(
             f"iteration {loop.iteration}: training classes score {known_value:.1f} %, validation classes "
             f"{value:.1f} %: the learner overfits its training classes; raise --outer.penalty or "
@@ -56,14 +68,30 @@ def validate(
         )
     return {
         f"validation_{measure}": value,
-        "validation_ci95": found["ci95"],
+        "validation_ci95": ci95,
         f"validation_{measure}_by_step": found[f"{measure}_by_step"],
-        "validation_stages": found["stages"],
+        "validation_stages": stages,
+        "validation_stage": stages[at],
         f"training_classes_{measure}": known_value,
         "gap": gap,
         "validation_seconds": time.perf_counter() - begin,
-        **_by_domain(found, measure),
+        **_by_domain(found, measure, at),
     }
+
+
+def _settled(config: Config, stage: str) -> Config:
+    """The settings of a learner that is known to adapt so far."""
+    (adapt,) = (name for name, ends in ADAPT.items() if ends == stage)
+    return replace(config, evaluation=replace(config.evaluation, adapt=adapt))
+
+
+@contextmanager
+def _as_far_as(learner: MetaFiLM, stage: str | None) -> Iterator[None]:
+    before, learner.stage = learner.stage, stage
+    try:
+        yield
+    finally:
+        learner.stage = before
 
 
 def plainly(
@@ -93,17 +121,20 @@ def plainly(
     }
 
 
-def _mean_over_domains(found: dict[str, Any], measure: str) -> float:
-    """The score; of a mixture the mean over its domains, each as heavy as the others however many of the
-    tasks are of it."""
-    scores = [domain[measure] for domain in found.get("by_domain", {}).values()]
-    return sum(scores) / len(scores) if scores else found[measure]
+def _mean_over_domains(found: dict[str, Any], measure: str, at: int = -1) -> float:
+    """The score at a stage; of a mixture the mean over its domains, each as heavy as the others however many
+    of the tasks are of it."""
+    scores = [domain[f"{measure}_by_step"][at] for domain in found.get("by_domain", {}).values()]
+    return sum(scores) / len(scores) if scores else found[f"{measure}_by_step"][at]
 
 
-def _by_domain(found: dict[str, Any], measure: str) -> dict[str, Any]:
+def _by_domain(found: dict[str, Any], measure: str, at: int) -> dict[str, Any]:
     """Of a mixture, what to report of each domain by itself."""
     domains = found.get("by_domain", {})
+    if not domains:
+        return {}
     return {
-        f"validation_{name}_by_domain": {domain: scores[name] for domain, scores in domains.items()}
-        for name in ((measure, "ci95", f"{measure}_by_step") if domains else ())
+        f"validation_{measure}_by_domain": {n: d[f"{measure}_by_step"][at] for n, d in domains.items()},
+        "validation_ci95_by_domain": {n: d["ci95_by_step"][at] for n, d in domains.items()},
+        f"validation_{measure}_by_step_by_domain": {n: d[f"{measure}_by_step"] for n, d in domains.items()},
     }

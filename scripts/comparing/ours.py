@@ -90,8 +90,10 @@ SYSTEMS: dict[str, System] = {
             "head": {"name": "cosine"},
             "inner": {"steps": 1, "first_order": True},
             "outer": {"penalty": 1.0, "plain": 64, "average": 0.999},
+            "evaluation": {"adapt": "auto"},
         },
-        "classification stage, then tasks beside plain images; task encoder and 1 inner step",
+        "classification stage, then tasks beside plain images; task encoder and 1 inner step, as far as "
+        "validation finds them worth it",
         0.6,
     ),
 }

@@ -63,7 +63,12 @@ class Work:
                 "precision": PRECISION,
                 "penalty": 0.0,
             },
-            "evaluation": {**shape, "queries": 15, "episodes": self.validation_tasks},
+            "evaluation": {
+                **shape,
+                "queries": 15,
+                "episodes": self.validation_tasks,
+                "adapt": "always",
+            },
         }
 
     def config(self) -> Config:

@@ -68,10 +68,11 @@ def gain_in_words(found: dict[str, Any], position: int, first: str) -> str:
 
 
 def stage_in_words(stage: str) -> str:
-    """`identity`, `encoder`, `step 3`, `gate` as a reader knows them."""
+    """`identity`, `encoder`, `step 3`, `gate`, `chosen` as a reader knows them."""
     words = {
         "identity": "before adaptation",
         "encoder": "after the task encoder",
         "gate": "after the gate",
+        "chosen": "as validation chose",
     }
     return words.get(stage, f"after inner {stage}")

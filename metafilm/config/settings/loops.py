@@ -161,6 +161,9 @@ class Evaluation:
     """Augmented copies of each support image that the head is fitted to as well, in every evaluation."""
     copy_augment: Annotated[Text, OneOf(augment.BY_NAME)] = "shift"
     """Augmentation that makes them, by name."""
+    adapt: Literal["auto", "always", "encoder", "never"] = "auto"
+    """How far the trained learner adapts to a task where nobody says otherwise: always, by the encoder alone,
+    never; auto: no further than validation finds clearly better (a gate judges for itself: always)."""
     checkpoint_every_seconds: Annotated[Number, at_least(0)] = free(60.0)
     """Seconds between checkpoints: what a killed run loses at most."""
 

@@ -42,7 +42,7 @@ def place(tmp_path_factory) -> Path:
         "encoder": {"width": 4},
         "inner": {"steps": 1},
         "outer": {"iterations": 6, "meta_batch": 2, "warmup": 1},
-        "evaluation": {"every": 3, "episodes": 4, "shots": 1},
+        "evaluation": {"every": 3, "episodes": 4, "shots": 1, "adapt": "always"},
     }
     (place / "tiny.yaml").write_text(yaml.safe_dump(settings))
     arguments = [

@@ -47,6 +47,20 @@ def test_validation_on_training_classes_is_refused_unless_asked_for(place, tmp_p
     assert main(arguments) == 0
 
 
+def test_what_gains_nothing_is_left_out(place, tmp_path, capsys):
+    """Steps of no size at all."""
+    useless = "--encoder.enabled False --inner.step-size 1e-12 --inner.learn-step-size False".split()
+    for name, adapt in (("auto", "never"), ("always", "always"), ("never", "never")):
+        run, common = tmp_path / name, ["--data-root", str(place / "root")]
+        words = [str(place / "tiny.yaml"), "--evaluation.adapt", name, "--run-dir", str(run)]
+        assert main(["train", *words, *useless, *common]) == 0
+        shown = capsys.readouterr().out
+        assert ("the learner does not adapt by itself" in shown) is (name == "auto")
+        assert RunDirectory(run).read_results()["adapt"] == adapt
+        assert main(["eval", str(run), "--episodes", "3", *common]) == 0
+        assert ("as validation chose" in capsys.readouterr().out) is (adapt == "never")
+
+
 @pytest.mark.parametrize("split", [True, False])
 def test_readmes_command_trains_on_a_folder_of_pictures(tmp_path, monkeypatch, split, capsys):
     """The least that configs/pictures.yaml asks for: 29 classes, or 5 a split, of 10 pictures each."""

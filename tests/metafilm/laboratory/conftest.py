@@ -40,6 +40,11 @@ def tiny(bars, monkeypatch) -> Config:
             "backbone": {"width": 4},
             "encoder": {"width": 4},
             "outer": {"iterations": 6, "meta_batch": 2, "warmup": 1, "task_chunk": 1, "query_chunk": 1},
-            "evaluation": {"every": 2, "episodes": 8, "checkpoint_every_seconds": 0.0},
+            "evaluation": {
+                "every": 2,
+                "episodes": 8,
+                "adapt": "always",  # so that trials differ
+                "checkpoint_every_seconds": 0.0,
+            },
         }
     )

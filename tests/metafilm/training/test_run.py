@@ -34,17 +34,19 @@ def test_a_mixture_is_judged_by_the_mean_over_its_domains(
     """However many of the validation's tasks are of the easy domain."""
     scores = iter([(90.0, 20.0), (60.0, 60.0), (80.0, 30.0)])
 
-    def found(learner, sampler, episodes, *, by_stage=True, **_):
+    def found(learner, sampler, episodes, *, by_stage=True, per_stage=None, **_):
+        if per_stage is not None:
+            per_stage += [[0.0, 10.0], [0.0, 11.0]]
         easy, hard = next(scores) if by_stage else (50.0, 40.0)
         domains = {
-            name: {"accuracy": value, "ci95": 1.0, "accuracy_by_step": [value - 5, value]}
+            name: {"accuracy_by_step": [value - 5, value], "ci95_by_step": [1.0, 1.0]}
             for name, value in (("easy", easy), ("hard", hard))
         }
         mean = 0.9 * easy + 0.1 * hard
         return {
-            "accuracy": mean,
             "accuracy_by_step": [mean, mean],
             "ci95": 1.0,
+            "ci95_by_step": [1.0, 1.0],
             "stages": ["identity", "encoder"],
             "by_domain": domains,
         }
@@ -75,7 +77,48 @@ def test_training_learns_and_keeps_the_best(in_memory, tiny_config, tmp_path) ->
     assert records[-1]["gap"] == records[-1]["training_classes_accuracy"] - records[-1]["validation_accuracy"]
     assert len(records[-1]["sizes"]) == 8
     learner = load_learner(directory.path)
-    assert learner.config == config and not learner.training
+    adapt = results["adapt"]
+    assert learner.config == replace(config, evaluation=replace(config.evaluation, adapt=adapt))
+    assert not learner.training
+
+
+@pytest.mark.parametrize(
+    ("rows", "asked", "adapt"),
+    [
+        ([[50.0, 60.0, 61.0], [40.0, 60.0, 62.0], [45.0, 60.0, 61.5]], "auto", "auto"),
+        ([[50.0, 60.0, 61.0], [40.0, 60.0, 59.0], [45.0, 60.0, 60.0]], "auto", "encoder"),
+        ([[50.0, 60.0, 51.0], [60.0, 40.0, 59.0], [45.0, 60.0, 45.0]], "auto", "never"),
+        ([[50.0, 60.0, 51.0], [60.0, 40.0, 59.0], [45.0, 60.0, 45.0]], "always", "always"),
+    ],
+)
+def test_the_learner_adapts_as_far_as_validation_finds_better(
+    in_memory, tiny_config, tmp_path, monkeypatch, rows, asked, adapt
+) -> None:
+    means = [sum(column) / 3 for column in zip(*rows, strict=True)]
+    asked_for = []
+
+    def found(learner, sampler, episodes, *, by_stage=True, per_stage=None, **_):
+        if per_stage is None:
+            asked_for.append(learner.stage)
+            return {"accuracy_by_step": [55.0], "ci95_by_step": [1.0], "ci95": 1.0}
+        per_stage += rows
+        return {
+            "accuracy_by_step": means,
+            "ci95_by_step": [1.0, 2.0, 3.0],
+            "stages": ["identity", "encoder", "step 1"],
+        }
+
+    monkeypatch.setattr(validation, "evaluate", found)
+    config = tiny_config(outer={"iterations": 2}, evaluation={"adapt": asked})
+    results, directory = run(config, tmp_path / "run")
+    stage = {"never": "identity", "encoder": "encoder"}.get(adapt)
+    at = ["identity", "encoder", None].index(stage)
+    record = directory.read_metrics()[-1]
+    assert results["adapt"] == adapt and results["best_validation"] == means[at]
+    assert record["validation_stage"] == (stage or "step 1") and record["validation_ci95"] == 1.0 + at
+    assert asked_for == [stage]  # training classes are judged by the same
+    learner = load_learner(directory.path)
+    assert learner.stage == stage and learner.config.evaluation.adapt == adapt
 
 
 def test_nan_names_the_iteration_and_the_last_good_checkpoint(
@@ -111,9 +154,9 @@ def test_a_wide_gap_is_warned_of(in_memory, tiny_config, tmp_path, monkeypatch) 
         validation,
         "evaluate",
         lambda *args, **kwargs: {
-            "accuracy": next(scores),
+            "accuracy_by_step": [next(scores)],
             "ci95": 1.0,
-            "accuracy_by_step": [1.0],
+            "ci95_by_step": [1.0],
             "stages": ["identity"],
         },
     )
