@@ -14,6 +14,7 @@ made: a run that is stopped goes on where it was.
 import argparse
 import copy
 import json
+import math
 import sys
 import time
 import warnings
@@ -313,6 +314,12 @@ def summary(rows: list[dict[str, Any]]) -> str:
     return ", ".join(f"{passed[name]} of {count} {name} networks passed" for name, count in there.items())
 
 
+def upwards(number: float) -> str:
+    """To two digits, and none too few: 1.31e-06 is 1.4e-06."""
+    digit = 10.0 ** (math.floor(math.log10(number)) - 1) if number else 1.0
+    return f"{math.ceil(number / digit) * digit:.1e}"
+
+
 def page() -> str:
     """docs/architectures.md."""
     rows = list(read().values())
@@ -324,9 +331,9 @@ def page() -> str:
         "random weights, and checks: the same outputs before adaptation, bit for bit; two tasks at once, one",
         "after the other and row by row, against one by one; folding; removal; its state dict both ways;",
         "`torch.export` of the folded network at any batch size. Errors are parts of the largest output, in",
-        f"float32; at most {worst['tasks']:.0e} between tasks at once and one by one, {worst['fold']:.0e} by "
-        "folding,",
-        f"{worst['export']:.0e} by exporting. {summary(rows)};",
+        f"float32; at most {upwards(worst['tasks'])} between tasks at once and one by one, "
+        f"{upwards(worst['fold'])} by folding,",
+        f"{upwards(worst['export'])} by exporting. {summary(rows)};",
         "[results/architectures.json](../results/architectures.json) has every number. maxvit_t stands for",
         "a smaller MaxVit of torchvision's: the named one takes 224 x 224 pixels alone.",
     ]
