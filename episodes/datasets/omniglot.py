@@ -28,7 +28,8 @@ MIRRORS = (
     "https://cdn.jsdelivr.net/gh/brendenlake/omniglot@master/python/{part}.zip",
 )
 SPLITS = ("train", "val", "trainval", "test")
-SCHEMES = ("vinyals", "lake", "random")
+SCHEMES = ("vinyals", "lake", "lake-val", "random")
+HELD_OUT = 5  # of Lake's 30 background alphabets, in scheme lake-val
 
 
 def load_omniglot(
@@ -50,6 +51,7 @@ def load_omniglot(
       disjoint, alphabets nearly: Gurmukhi's characters 1-41 are in train and 42-45 in test. The protocol's
       rotated classes are `pool.rotated_classes()`.
     - "lake": Lake's background set as train (964), evaluation set as test (659); alphabets disjoint, no val.
+    - "lake-val": the same with 5 of the 30 background alphabets, drawn once for all, as val.
     - "random" or "random:SEED": 1100 train, 100 val, 423 test, drawn by seed (0).
 
     Looks for omniglot/images_background/... as released, or torchvision's omniglot-py/ (also inside
@@ -92,6 +94,8 @@ def split_characters(parts: dict[str, str], scheme: str) -> dict[str, tuple[str,
             "test": tuple(name for name, part in parts.items() if part == PARTS[1]),
         }
         check_disjoint(split)
+    elif scheme == "lake-val":
+        split = _with_alphabets_held_out(split_characters(parts, "lake"))
     else:
         seed = int(scheme.partition(":")[2] or 0)
         split = seeded_split(list(parts), {"train": 1100, "val": 100, "test": 423}, seed)
@@ -100,19 +104,34 @@ def split_characters(parts: dict[str, str], scheme: str) -> dict[str, tuple[str,
     return split
 
 
+def _with_alphabets_held_out(split: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+    """Lake's division, its train without the alphabets of val."""
+    alphabets = sorted({_alphabet(name) for name in split["train"]})
+    held_out = min(HELD_OUT, len(alphabets) - 1)
+    homes = seeded_split(alphabets, {"train": len(alphabets) - held_out, "val": held_out})
+    parts = {
+        part: tuple(name for name in split["train"] if _alphabet(name) in homes[part])
+        for part in ("train", "val")
+    }
+    return parts | {"test": split["test"]}
+
+
+def _alphabet(name: str) -> str:
+    return name.partition("/")[0]
+
+
 def _check_request(split: str, scheme: str) -> None:
     kind, colon, seed = scheme.partition(":")
     if kind not in SCHEMES or (colon and (kind != "random" or not seed.isdecimal())):
         raise EpisodesError(
-            f'Omniglot scheme {scheme!r}: choose "vinyals", "lake", "random" or "random:SEED"'
+            f'Omniglot scheme {scheme!r}: choose "vinyals", "lake", "lake-val", "random" or "random:SEED"'
         )
     if split not in SPLITS:
         raise EpisodesError(f"Omniglot split {split!r}: choose one of {', '.join(SPLITS)}")
     if scheme == "lake" and split not in ("train", "test"):
         raise EpisodesError(
             f'Lake\'s split of Omniglot has no {split!r}: choose "train" (background) or "test" '
-            "(evaluation), or hold out "
-            'validation classes with scheme="vinyals"'
+            '(evaluation), or hold out five of its alphabets for validation with scheme="lake-val"'
         )
 
 

@@ -210,7 +210,7 @@ DATASETS: dict[str, DataSet] = {
             ("train", "val", "trainval", "test"),
             _omniglot,
             downloads=True,
-            schemes=("vinyals", "lake", "random"),
+            schemes=("vinyals", "lake", "lake-val", "random"),
             ink=True,
         ),
         DataSet(

@@ -27,7 +27,12 @@ def classes(name, scheme=None, splits=("train", "val", "test")):
 @needs_omniglot
 @pytest.mark.parametrize(
     ("scheme", "sizes"),
-    [("vinyals", (1028, 172, 423)), ("random", (1100, 100, 423)), ("lake", (964, 659))],
+    [
+        ("vinyals", (1028, 172, 423)),
+        ("random", (1100, 100, 423)),
+        ("lake", (964, 659)),
+        ("lake-val", (806, 158, 659)),
+    ],
 )
 def test_omniglot_splits(scheme, sizes):
     splits = ("train", "test") if scheme == "lake" else ("train", "val", "test")

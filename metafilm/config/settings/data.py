@@ -43,7 +43,8 @@ class Data:
     """How often each data set of a mixture is drawn in training, in proportion; empty, and in validation:
     all alike."""
     scheme: Text | None = None
-    """Class split, where a data set has several (omniglot: vinyals, lake, random); empty: its default."""
+    """Class split, where a data set has several (omniglot: vinyals, lake, lake-val, random); empty: its
+    default."""
     image_size: Annotated[Whole | None, at_least(16)] = None
     """Side of the square images in pixels, at least 16; empty: the data set's own."""
     train_split: Text = "train"

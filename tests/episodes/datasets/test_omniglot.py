@@ -83,6 +83,20 @@ def test_lake(root):
         load_omniglot("val", root=root, scheme="lake")
 
 
+def test_lakes_division_with_alphabets_held_out():
+    alphabets = {f"A{number}": 10 + number for number in range(30)}
+    names = [f"{name}/character{n:02d}" for name, size in alphabets.items() for n in range(1, size + 1)]
+    parts = dict.fromkeys(names, "images_background") | {"B/character01": "images_evaluation"}
+    split = split_characters(parts, "lake-val")
+    lake = split_characters(parts, "lake")
+    homes = {part: {name.partition("/")[0] for name in members} for part, members in split.items()}
+    assert len(homes["train"]) == 25 and len(homes["val"]) == 5 and not homes["train"] & homes["val"]
+    assert set(split["train"] + split["val"]) == set(lake["train"]) == set(split["trainval"])
+    assert split["test"] == lake["test"] == ("B/character01",)
+    backwards = split_characters(dict(reversed(parts.items())), "lake-val")
+    assert set(backwards["val"]) == set(split["val"])
+
+
 def test_random_split_depends_on_its_seed_alone():
     names = [name for members in published_split("omniglot_vinyals").values() for name in members]
     parts = dict.fromkeys(names, "images_background")
