@@ -7,8 +7,8 @@ Five noisy points leave many functions possible. Who knew how tasks are drawn co
 square, than the mean of them all, each weighted by how likely it makes the support (the posterior mean): no
 learner's error is lower in expectation. It is found here by drawing functions, as many of each kind as the
 mixture has (Sobol points of the very parameters that `episodes.datasets.functions` draws), for the same test
-tasks that scripts/mixtures.py scores. Rows say how many draws count at least (`least_effective_draws`): a
-task in which few do is drawn for again, up to 32 times as often.
+tasks that scripts/mixtures.py scores; so it lies a trifle above the true one. Rows say how many draws count
+at least (`least_effective_draws`): a task in which few do is drawn for again, up to 32 times as often.
 """
 
 import argparse

@@ -48,7 +48,9 @@ def stages(rows: list[dict[str, Any]]) -> str:
     ]
     for row in rows:
         cells = dict(zip(row["stages"], row[f"{measure}_by_step"], strict=True))
-        last = f"{row[measure]:.{digits}f} ± {row['ci95']:.{digits}f}"
+        # a learner that ends before the last stage by itself has one more, which is that one again
+        end = len(row["stages"]) - 1 - (row["stages"][-1] == "chosen")
+        last = f"{row[f'{measure}_by_step'][end]:.{digits}f} ± {row['ci95_by_step'][end]:.{digits}f}"
         if functions:
             on = row["setting"]["encoder"], row["setting"]["inner_steps"] > 0
             name = {(True, True): "encoder and 1 inner step", (True, False): "encoder alone"}.get(on)

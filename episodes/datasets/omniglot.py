@@ -29,7 +29,8 @@ MIRRORS = (
 )
 SPLITS = ("train", "val", "trainval", "test")
 SCHEMES = ("vinyals", "lake", "lake-val", "random")
-HELD_OUT = 5  # of Lake's 30 background alphabets, in scheme lake-val
+# Of the background set; those that Vinyals' split validates on.
+VALIDATION_ALPHABETS = ("Armenian", "Bengali", "Early_Aramaic", "Hebrew", "Mkhedruli_(Georgian)")
 
 
 def load_omniglot(
@@ -51,7 +52,7 @@ def load_omniglot(
       disjoint, alphabets nearly: Gurmukhi's characters 1-41 are in train and 42-45 in test. The protocol's
       rotated classes are `pool.rotated_classes()`.
     - "lake": Lake's background set as train (964), evaluation set as test (659); alphabets disjoint, no val.
-    - "lake-val": the same with 5 of the 30 background alphabets, drawn once for all, as val.
+    - "lake-val": the same with 5 of the 30 background alphabets, VALIDATION_ALPHABETS, as val.
     - "random" or "random:SEED": 1100 train, 100 val, 423 test, drawn by seed (0).
 
     Looks for omniglot/images_background/... as released, or torchvision's omniglot-py/ (also inside
@@ -106,18 +107,10 @@ def split_characters(parts: dict[str, str], scheme: str) -> dict[str, tuple[str,
 
 def _with_alphabets_held_out(split: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
     """Lake's division, its train without the alphabets of val."""
-    alphabets = sorted({_alphabet(name) for name in split["train"]})
-    held_out = min(HELD_OUT, len(alphabets) - 1)
-    homes = seeded_split(alphabets, {"train": len(alphabets) - held_out, "val": held_out})
-    parts = {
-        part: tuple(name for name in split["train"] if _alphabet(name) in homes[part])
-        for part in ("train", "val")
-    }
-    return parts | {"test": split["test"]}
-
-
-def _alphabet(name: str) -> str:
-    return name.partition("/")[0]
+    parts: dict[str, list[str]] = {"train": [], "val": []}
+    for name in split["train"]:
+        parts["val" if name.partition("/")[0] in VALIDATION_ALPHABETS else "train"].append(name)
+    return {part: tuple(names) for part, names in parts.items()} | {"test": split["test"]}
 
 
 def _check_request(split: str, scheme: str) -> None:

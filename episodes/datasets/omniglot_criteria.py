@@ -19,8 +19,6 @@ from episodes.pool import ClassPool
 
 CRITERIA = ("character", "alphabet", "drawer")
 SPLITS = ("train", "val", "test")
-# Of the background set; those that Vinyals' split validates on.
-VALIDATION_ALPHABETS = ("Armenian", "Bengali", "Early_Aramaic", "Hebrew", "Mkhedruli_(Georgian)")
 _MIRRORS = ("crop-flip", "crop-flip-jitter")
 
 
@@ -42,20 +40,8 @@ def load_omniglot_criteria(
     if split not in SPLITS:
         raise EpisodesError(f"omniglot-criteria has no split {split!r}: choose one of {', '.join(SPLITS)}")
     pool = load_omniglot(
-        "test" if split == "test" else "train",
-        root=root,
-        image_size=image_size,
-        scheme="lake",
-        download=download,
-        in_memory=in_memory,
+        split, root=root, image_size=image_size, scheme="lake-val", download=download, in_memory=in_memory
     )
-    if split != "test":
-        chosen = [
-            name
-            for name in pool.class_names
-            if (name.partition("/")[0] in VALIDATION_ALPHABETS) == (split == "val")
-        ]
-        pool = pool.subset(chosen)
     return replace(pool, name="omniglot-criteria", split=split, attributes=_attributes(pool))
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from metafilm.classifier import file
 from metafilm.classifier.examples import checked, is_folder, is_pictures, of_folder, require_kind
 from metafilm.classifier.learners import from_bytes, opened, to_bytes
-from metafilm.engine.device import DeviceName
+from metafilm.engine.device import DeviceName, device_named
 from metafilm.errors import CheckpointError, MetafilmError
 from metafilm.learner.build import is_pretrained
 from metafilm.learner.learner import MetaFiLM
@@ -47,8 +47,9 @@ class FewShotClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin, Transf
         reject: share of pictures of known classes that `predict` may take for unknown, between 0 and 1, so
             that it can say None of pictures of other classes; for weights that were calibrated, as
             ``omniglot-conv4`` is (``metafilm calibrate``). None: every picture gets a label.
-        device: ``cpu``, ``cuda``, or ``auto``, a GPU where there is one; None: the processor, or where a
-            :class:`metafilm.MetaFiLM` given lies.
+        device: ``cpu``, ``cuda``, or ``auto``, a GPU where there is one; None: the processor. A
+            :class:`metafilm.MetaFiLM` stays where it lies, which ``cpu`` or ``cuda`` must name; out of a
+            pickle it comes to the device named here.
 
     Attributes:
         learner_: the learner.
@@ -220,9 +221,9 @@ class FewShotClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin, Transf
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         parameters, learner, fitted = (state.pop(name) for name in ("parameters", "learner", "fitted"))
-        vars(self).update(parameters | state)
+        vars(self).update({"device": None} | parameters | state)  # older ones had none
         if learner is not None:
-            self.learner = from_bytes(*learner)
+            self.learner = from_bytes(*learner).to(device_named(self.device or "cpu"))
         if fitted is not None:
             self._take(file.loads(fitted, "the pickled classifier", self._learner()))
 

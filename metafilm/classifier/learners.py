@@ -37,7 +37,7 @@ def opened(
             "trained"
         )
     if isinstance(learner, MetaFiLM):
-        if device is not None and learner.mean.device.type != place.type:
+        if device not in (None, "auto") and learner.mean.device.type != place.type:
             raise MetafilmError(
                 f"device is {device!r}, and the learner given lies on {learner.mean.device}; give "
                 f"learner.to({place.type!r}), or no device"

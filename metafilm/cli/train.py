@@ -92,8 +92,8 @@ def worst_of(path: Path, validation: Source, episodes: int) -> Judged | None:
 
 
 SHORT = {
-    "never": "the learner does not adapt by itself: on validation tasks nothing is clearly better than δ = 0",
-    "encoder": "the learner takes no inner steps by itself: on validation tasks they gain nothing clear",
+    "never": "by itself the learner does not adapt: on validation tasks nothing is clearly better than δ = 0",
+    "encoder": "by itself the learner takes no inner steps: on validation tasks they gain nothing clear",
 }
 
 
@@ -114,5 +114,5 @@ def summary(results: dict, path: Path, chosen: bool = False) -> str:
     minutes = results.get("training_seconds", 0.0) / 60
     lines = [f"{score}, {minutes:.1f} minutes of training"]
     if chosen and (short := SHORT.get(str(results.get("adapt")))):
-        lines.append(f"{short} (--evaluation.adapt always has them all)")
+        lines.append(f"{short} (metafilm eval shows every stage, --steps asks for them)")
     return "\n".join([*lines, f"score it on test classes: metafilm eval {path}"])

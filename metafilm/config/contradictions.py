@@ -205,7 +205,12 @@ def of_gate(head: Head, encoder: Encoder, inner: Inner) -> Iterator[Problem]:
         yield "inner.gate", "has nothing to choose from without steps and encoder; add --inner.steps 1"
 
 
-def of_adapt(evaluation: Evaluation, encoder: Encoder) -> Iterator[Problem]:
+def of_adapt(evaluation: Evaluation, encoder: Encoder, inner: Inner) -> Iterator[Problem]:
+    if evaluation.adapt in ("encoder", "never") and inner.gate:
+        yield (
+            "evaluation.adapt",
+            f"must be auto or always with a gate, which judges each task; or use {flag('inner.gate')} False",
+        )
     if evaluation.adapt == "encoder" and not encoder.enabled:
         yield (
             "evaluation.adapt",

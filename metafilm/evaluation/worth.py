@@ -6,14 +6,12 @@ from collections.abc import Sequence
 
 from metafilm.evaluation.intervals import interval
 
-SHORTER = ("identity", "encoder")
-
 
 def far_enough(stages: Sequence[str], rows: Sequence[Sequence[float]], measure: str) -> str | None:
-    """The first stage than which the last is not clearly better.
+    """The first of δ = 0, the encoder's δ and the last stage than which none that follow are clearly better.
 
-    The last is clearly better than another where its gain over it, paired task by task, is above zero by its
-    95 % interval.
+    One is clearly better than another where its gain over it, paired task by task, is above zero by its 95 %
+    interval.
 
     Args:
         stages: their names.
@@ -21,13 +19,17 @@ def far_enough(stages: Sequence[str], rows: Sequence[Sequence[float]], measure: 
         measure: ``accuracy``, or ``mse``, of which less is better.
 
     Returns:
-        ``identity``, ``encoder``; None: the last is clearly better than both.
+        ``identity``, ``encoder``; None: the last stage.
     """
     sign = -1 if measure == "mse" else 1
-    for stage in SHORTER:
-        if stage in stages[:-1]:
-            at = stages.index(stage)
-            gains = [sign * (row[len(stages) - 1] - row[at]) for row in rows]
-            if sum(gains) / len(gains) <= interval(gains):
-                return stage
+    last = len(stages) - 1
+    ends = [at for at, stage in enumerate(stages) if stage in ("identity", "encoder") or at == last]
+
+    def better(later: int, earlier: int) -> bool:
+        gains = [sign * (row[later] - row[earlier]) for row in rows]
+        return sum(gains) / len(gains) > interval(gains)
+
+    for at in ends:
+        if not any(better(later, at) for later in ends if later > at):
+            return None if at == last else stages[at]
     return None

@@ -59,8 +59,10 @@ class Job:
     @property
     def config(self) -> Config:
         """Of its training, all stages of which are scored, whatever they are worth. Raises ConfigError."""
-        config = with_values(self.base.config, self.arm.settings, name=self.base.config.name, seed=self.seed)
-        return with_values(config, {"data.classes": self.classes, "evaluation.adapt": "always"})
+        shared = {"data.classes": self.classes, "evaluation.adapt": "always"}
+        return with_values(
+            self.base.config, {**self.arm.settings, **shared}, name=self.base.config.name, seed=self.seed
+        )
 
     @property
     def changes(self) -> dict[str, Any]:

@@ -24,9 +24,6 @@ from metafilm.storage import tensorfile
 from metafilm.storage.calibration import read_calibration
 from metafilm.storage.models import load_state, model_path, read_classes, read_model
 
-ADAPT = {"never": "identity", "encoder": "encoder"}
-"""By ``evaluation.adapt``, the stage at which adaptation ends; it goes all the way under any other name."""
-
 
 def build_backbone(config: Config, image_shape: tuple[int, ...]) -> nn.Module:
     """The plain backbone of the configuration, without FiLM."""
@@ -138,7 +135,7 @@ def build_learner(
             copies=config.evaluation.copies,
             copy_augment=config.evaluation.copy_augment,
             gate=Gate() if config.inner.gate else None,
-            stage=ADAPT.get(config.evaluation.adapt),
+            stage=parts.ADAPT.get(config.evaluation.adapt),
             auxiliary_classes=train_classes if config.outer.auxiliary else 0,
         )
     for part in config.outer.freeze:

@@ -99,6 +99,8 @@ class MetaFiLM(UsableNetwork):
             raise MetafilmError(
                 f"stage {stage!r} is none this learner has; expected identity, encoder (with one) or None"
             )
+        if stage is not None and gate is not None:
+            raise MetafilmError(f"stage {stage!r} beside a gate, which judges each task; give one of them")
         self.stage = stage
 
     @classmethod

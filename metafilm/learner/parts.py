@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from torch import nn
 from metafilm import film
 from metafilm.backbones import BACKBONES, Pretrained
 from metafilm.conditioning import ENCODERS
+from metafilm.config.config import Config
 from metafilm.errors import CheckpointError, MetafilmError
 from metafilm.heads import HEADS, FeatureTransform
 from metafilm.learner.gate import Gate
@@ -31,6 +33,15 @@ OWN: dict[str, type[nn.Module]] = {
 }
 PLAIN = ("steps", "evaluation_steps", "first_order", "views", "view_augment", "detach_encoder")
 
+ADAPT = {"never": "identity", "encoder": "encoder"}
+"""By ``evaluation.adapt``, the stage at which adaptation ends; it goes all the way under any other name."""
+
+
+def settled(config: Config, stage: str | None) -> Config:
+    """The settings of a learner of which it is known how far it adapts."""
+    adapt = next((name for name, ends in ADAPT.items() if ends == stage), "always")
+    return replace(config, evaluation=replace(config.evaluation, adapt=adapt))
+
 
 def save(path: str | Path, learner: Any) -> None:
     """Write a :class:`metafilm.MetaFiLM`. See :meth:`metafilm.MetaFiLM.save`."""
@@ -44,7 +55,10 @@ def save(path: str | Path, learner: Any) -> None:
             "mean": mean,
             "std": std,
         }
-        save_model(path, learner.state_dict(), learner.config, build, learner.trained_on, calibration)
+        config = learner.config
+        if learner.stage != ADAPT.get(config.evaluation.adapt):
+            config = settled(config, learner.stage)
+        save_model(path, learner.state_dict(), config, build, learner.trained_on, calibration)
         return
     described: dict[str, Any] = {
         "backbone": _described(learner.backbone),

@@ -81,7 +81,8 @@ class UsableNetwork(SharedNetwork):
             images: ``[S, C, H, W]`` float in [0, 1] or uint8, as a tensor, an array, or a list of pictures
                 (:func:`metafilm.learner.support.as_pictures`); for regression x ``[S, features]``.
             labels: S labels of any hashable kind; for regression y ``[S, 1]``.
-            steps: inner steps; None: the learner's ``evaluation_steps``.
+            steps: inner steps; None: the learner's ``evaluation_steps``, or none where its ``stage`` ends
+                before.
             gate: whether held-out support images decide how many of them are taken; None: as the learner has
                 it.
             checked: the images come from :meth:`preprocess`: nothing is said of their ground.

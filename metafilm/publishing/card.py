@@ -90,7 +90,7 @@ def _what(network: Any) -> str:
         adapted += f" Gradient steps on the support set: at most {network.evaluation_steps}."
     if network.stage is not None:
         used = "nothing of this" if network.stage == "identity" else "the encoder alone"
-        adapted += f" On validation tasks more gained nothing clear, so that it uses {used} unless asked."
+        adapted += f" By itself it uses {used}; the rest has to be asked for (steps, gate)."
     count = sum(value.numel() for value in network.outer_parameters().values())
     return (
         "A few-shot learner of metafilm: shown a few examples of each class, it tells new ones apart. One "

@@ -91,7 +91,7 @@ def figures(scored: Scored) -> list[tuple[str, str, str]]:
     found = scored.scores()
     digits, unit = (4, "") if scored.regression else (1, " %")
     value, half = found[scored.measure], found["ci95"]
-    gain, error = found["gain_by_step"][-1], found["gain_ci95_by_step"][-1]
+    gain, error = found["gain_by_step"][scored.farthest], found["gain_ci95_by_step"][scored.farthest]
     name = "Mean squared error" if scored.regression else "Accuracy"
     shown = [(name, f"{value:.{digits}f}{unit}", f"± {half:.{digits}f} over {len(scored.rows)} tasks")]
     if len(scored.stages) > 1:

@@ -70,6 +70,11 @@ class Scored:
     seconds: float = 0.0
 
     @property
+    def farthest(self) -> int:
+        """The place of the last stage there is; the learner itself may end before it (``chosen``)."""
+        return len(self.stages) - 1 - (self.stages[-1:] == ["chosen"])
+
+    @property
     def regression(self) -> bool:
         return self.measure == "mse"
 
@@ -120,7 +125,7 @@ def _add(found: Scored, learner: MetaFiLM, episode: Episode, names: Names) -> No
     measured = [learner.head.measure(value, episode.query_labels).tolist() for value in predictions]
     found.rows += map(list, zip(*measured, strict=True))
     found.pools += [0] * episode.tasks if episode.pool_ids is None else episode.pool_ids.tolist()
-    found.films.append(flat(learner, films[-1], episode.tasks))
+    found.films.append(flat(learner, films[found.farthest], episode.tasks))
     last = predictions[-1]
     losses = learner.head.loss(last, episode.query_labels).tolist()
     if not learner.regression:

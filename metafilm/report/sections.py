@@ -30,7 +30,7 @@ WORDS = {
     "identity": "before adaptation",
     "encoder": "after the encoder",
     "gate": "after the gate",
-    "chosen": "as validation chose",
+    "chosen": "as it adapts by itself",
     CALIBRATED: "at the calibrated temperature",
 }
 
@@ -76,11 +76,11 @@ def _by_domain(found: dict[str, dict[str, Any]], scored: Scored) -> Html:
     rows, gains = [], []
     for name, part in found.items():
         values, halves = part[f"{scored.measure}_by_step"], part["ci95_by_step"]
-        gain, error = part["gain_by_step"][-1], part["gain_ci95_by_step"][-1]
-        shown = [f"{values[i]:.{digits}f} ± {halves[i]:.{digits}f}" for i in (0, -1)]
+        gain, error = part["gain_by_step"][scored.farthest], part["gain_ci95_by_step"][scored.farthest]
+        shown = [f"{values[i]:.{digits}f} ± {halves[i]:.{digits}f}" for i in (0, scored.farthest)]
         rows.append([name, str(part["episodes"]), *shown, f"{gain:+.{digits}f} ± {error:.{digits}f}"])
         gains.append((name, gain, error))
-    head = ["", "tasks", in_words(scored.stages[0]), in_words(scored.stages[-1]), "gain, paired"]
+    head = ["", "tasks", in_words(scored.stages[0]), in_words(scored.stages[scored.farthest]), "gain, paired"]
     title = "Gain of adaptation by data set or criterion"
     drawn = interval_chart(title, gains, "gain, paired", plain=True)
     return tag("div", drawn, tag("div", table(head, rows, title)), class_="grid2")

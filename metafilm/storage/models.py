@@ -73,6 +73,14 @@ def read_model(path: str | Path) -> tuple[dict[str, Tensor], Config, dict[str, A
     return tensors, Config.from_dict(settings, source=f"{path} (the config inside)"), build
 
 
+def adapts(path: str | Path) -> str | None:
+    """How far a model's learner adapts, its ``evaluation.adapt``; None where its file doesn't say."""
+    try:
+        return json.loads(tensorfile.read_metadata(path)["config"])["evaluation"]["adapt"]
+    except (CheckpointError, KeyError, TypeError, ValueError):
+        return None
+
+
 def read_classes(path: str | Path) -> tuple[Classes, ...] | None:
     """The classes that a model was trained on; None where its file doesn't say. Raises CheckpointError."""
     listed = tensorfile.read_metadata(path).get("classes")

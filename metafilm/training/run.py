@@ -20,7 +20,7 @@ from metafilm.engine.memory import keep_freed_memory
 from metafilm.errors import MetafilmError, NotFinite, RunError
 from metafilm.learner.build import build_learner
 from metafilm.storage.environment import environment
-from metafilm.storage.models import read_model
+from metafilm.storage.models import adapts
 from metafilm.storage.run import RunDirectory
 from metafilm.training import chunks
 from metafilm.training.chunks import Chunks
@@ -68,7 +68,7 @@ def train(
 
     Returns:
         What ``results.json`` says: best validation score and its iteration, how far its learner adapts
-        (``evaluation.adapt``), training seconds, iterations.
+        (``evaluation.adapt``; of the leader's alone), training seconds, iterations.
 
     Raises:
         Diverged: naming the iteration and the last good checkpoint.
@@ -152,7 +152,7 @@ def train(
     results = {
         "best_validation": loop.best,
         "best_iteration": loop.best_iteration,
-        "adapt": read_model(run.model_file)[1].evaluation.adapt if run.model_file.is_file() else None,
+        "adapt": adapts(run.model_file) if group.leads and run.model_file.is_file() else None,
         "iterations": loop.iteration,
         "training_seconds": loop.seconds,
         "threads": torch.get_num_threads(),

@@ -6,7 +6,6 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any
 
 from metafilm.config.classes import classes_of
@@ -14,8 +13,8 @@ from metafilm.config.config import Config
 from metafilm.config.sources import Source
 from metafilm.engine.distributed import Group
 from metafilm.evaluation import centre, evaluate, far_enough
-from metafilm.learner.build import ADAPT
 from metafilm.learner.learner import MetaFiLM
+from metafilm.learner.parts import settled
 from metafilm.storage.models import save_model
 from metafilm.storage.run import RunDirectory
 from metafilm.training.outer_loop import OuterLoop
@@ -44,7 +43,8 @@ def validate(
         found = evaluate(learner, validation.sampler, count, per_stage=each, **shared)
         stages = found["stages"]
         stage = learner.stage
-        if config.evaluation.adapt == "auto" and learner.gate is None:
+        chooses = config.evaluation.adapt == "auto" and len(stages) > 1
+        if chooses and learner.gate is None:
             stage = far_enough(stages, each, measure)
         with _as_far_as(learner, stage):
             known = evaluate(learner, seen.sampler, max(count // 4, 2), by_stage=False, **shared)
@@ -55,7 +55,7 @@ def validate(
             loop.best, loop.best_iteration = value, loop.iteration
             if loop.group.leads:
                 classes = classes_of(config, config.data.train_split, seen.pools)
-                kept = config if stage is None else _settled(config, stage)
+                kept = settled(config, stage) if chooses else config
                 save_model(run.model_file, learner.state_dict(), kept, build, classes)
     gap, ci95 = known_value - value, found["ci95_by_step"][at]
     # beyond what the two intervals explain, so that few validation tasks give no false alarm
@@ -77,12 +77,6 @@ def validate(
         "validation_seconds": time.perf_counter() - begin,
         **_by_domain(found, measure, at),
     }
-
-
-def _settled(config: Config, stage: str) -> Config:
-    """The settings of a learner that is known to adapt so far."""
-    (adapt,) = (name for name, ends in ADAPT.items() if ends == stage)
-    return replace(config, evaluation=replace(config.evaluation, adapt=adapt))
 
 
 @contextmanager

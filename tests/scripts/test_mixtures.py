@@ -17,7 +17,7 @@ def small(tmp_path, monkeypatch):
     functions = load_config("functions").to_dict()
     functions["backbone"]["hidden"], functions["encoder"]["width"] = [8, 8], 8
     functions["outer"] |= {"iterations": 4, "meta_batch": 6, "task_chunk": 6}
-    functions["evaluation"] |= {"every": 4, "episodes": 4, "adapt": "always"}
+    functions["evaluation"] |= {"every": 4, "episodes": 4}
     styles = load_config("styles").to_dict()
     styles["data"] |= {"name": "strokes", "image_size": 28}
     styles["backbone"]["width"] = 4

@@ -165,7 +165,8 @@ const stage = (name) => ({ identity: "no step", encoder: "the task encoder's gue
 const seconds = (ms) => (ms < 1000 ? `${Math.round(ms)} ms` : `${(ms / 1000).toFixed(1)} s`);
 const steps = () => {
   const taken = learner.steps ? `${learner.steps} inner step${learner.steps > 1 ? "s" : ""}` : "";
-  return [learner.encoder ? "the task encoder's guess" : "", taken].filter(Boolean).join(" and ") + " are always taken";
+  const all = [learner.encoder ? "the task encoder's guess" : "", taken].filter(Boolean);
+  return all.length ? `always taken: ${all.join(" and ")}` : "it adapts to nothing by itself";
 };
 
 function askSoon() {

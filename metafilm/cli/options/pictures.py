@@ -22,7 +22,10 @@ ImageSize = Annotated[
     ),
 ]
 Steps = Annotated[
-    int | None, tyro.conf.arg(help="Inner steps, at most as the gate says; default: 20, or the run's.")
+    int | None,
+    tyro.conf.arg(
+        help="Inner steps, at most as the gate says; default: 20, or as the run's learner adapts by itself."
+    ),
 ]
 StepSize = Annotated[float | None, tyro.conf.arg(help="Of Adam's steps; default: 0.0015.")]
 NoGate = Annotated[Switch, tyro.conf.arg(help="Take all steps, whatever held-out pictures say of them.")]
@@ -49,7 +52,7 @@ class Predict:
     query: Path
     """Folder of pictures to classify; in class folders, the accuracy is reported too."""
     steps: int | None = None
-    """Inner steps; default: the run's."""
+    """Inner steps; default: as the run's learner adapts by itself."""
     invert: Invert = "auto"
     reject: float | None = None
     """Say unknown of pictures that are like none of the classes, so that this share of pictures that are of a

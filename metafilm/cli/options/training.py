@@ -83,7 +83,7 @@ class Eval:
     split: str = "test"
     """Split to draw classes from."""
     steps: int | None = None
-    """Inner steps; default: the run's."""
+    """Inner steps; default: as the run's learner adapts by itself."""
     encoder_support: Literal["own", "shuffled", "mean", "other-domain", "none"] = "own"
     """Whose support set the task encoder reads; shuffled: another task's of the same data set; mean: none's,
     all tasks get the mean of other tasks' deviations; other-domain: one of another data set. The difference

@@ -73,6 +73,6 @@ def stage_in_words(stage: str) -> str:
         "identity": "before adaptation",
         "encoder": "after the task encoder",
         "gate": "after the gate",
-        "chosen": "as validation chose",
+        "chosen": "as it adapts by itself",
     }
     return words.get(stage, f"after inner {stage}")

@@ -79,9 +79,12 @@ class Task:
 
     def _batched(self, network: Callable[[Tensor], Tensor], images: Any, batch_size: int) -> Tensor:
         mean = self.learner.mean
-        pictures = as_pictures(images, self.learner.image_shape).to(mean.device, mean.dtype)
+        pictures = as_pictures(images, self.learner.image_shape)
         with torch.no_grad():
-            return torch.cat([network(part) for part in pictures.split(batch_size)])
+            # part by part to where the network is: all of them may not fit there
+            return torch.cat(
+                [network(part.to(mean.device, mean.dtype)) for part in pictures.split(batch_size)]
+            )
 
     def predict_proba(self, images: Any) -> Tensor:
         """Class probabilities ``[Q, ways]``, columns in the order of ``classes``; at the temperature that

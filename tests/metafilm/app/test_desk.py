@@ -104,6 +104,18 @@ def test_limits(desk):
     assert said.value.status == 410
 
 
+def test_what_is_taken_is_said(desk):
+    about = desk.about()
+    assert about["encoder"] is True and about["steps"] == desk.learner.evaluation_steps > 0
+    desk.learner.stage = "encoder"
+    try:
+        assert desk.about()["encoder"] is True and desk.about()["steps"] == 0
+        desk.learner.stage = "identity"
+        assert desk.about()["encoder"] is False and desk.about()["steps"] == 0
+    finally:
+        desk.learner.stage = None
+
+
 def test_the_gate_is_heard(make_learner):
     learner = make_learner(
         dtype=torch.float32,

@@ -62,7 +62,16 @@ def test_devices(fitted, drawn, tmp_path) -> None:
     named.save(tmp_path / "classifier.safetensors")
     assert FewShotClassifier.load(tmp_path / "classifier.safetensors").device is None
     assert FewShotClassifier.load(tmp_path / "classifier.safetensors", device="cpu").device == "cpu"
-    assert pickle.loads(pickle.dumps(named)).device == "cpu"
+    held = FewShotClassifier(named.learner_, device="auto").fit(support, labels)
+    for one in (named, held):
+        again = pickle.loads(pickle.dumps(one))
+        assert again.device == one.device
+        np.testing.assert_array_equal(again.predict(queries), fitted.predict(queries))
+    old = named.__getstate__()
+    del old["parameters"]["device"]  # of before there were devices
+    older = FewShotClassifier.__new__(FewShotClassifier)
+    older.__setstate__(old)
+    assert older.device is None
     with pytest.raises(MetafilmError, match="device is 'tpu'; use auto, cpu or cuda"):
         FewShotClassifier(device="tpu").fit(support, labels)
     if not torch.cuda.is_available():

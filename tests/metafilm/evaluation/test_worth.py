@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from metafilm import MetaFiLM, MetafilmError
+from metafilm import Gate, MetaFiLM, MetafilmError
 from metafilm.evaluation import evaluate, far_enough, interval
+from metafilm.learner import overridden
 
 STAGES = ["identity", "encoder", "step 1"]
 
@@ -22,7 +23,9 @@ def test_the_first_stage_than_which_the_last_is_not_clearly_better(measure) -> N
     assert far_enough(STAGES, rows(0.0, 1.0, 2.0), measure) is None
     assert far_enough(STAGES, rows(0.0, 2.0, 2.0), measure) == "encoder"
     assert far_enough(STAGES, rows(2.0, 1.0, 2.0), measure) == "identity"
-    assert far_enough(STAGES, rows(0.0, 2.0, -1.0), measure) == "identity"
+    assert far_enough(STAGES, rows(0.0, 2.0, -1.0), measure) == "encoder"  # steps that spoil it
+    assert far_enough(STAGES, rows(0.0, -1.0, -2.0), measure) == "identity"
+    assert far_enough(STAGES, rows(0.0, -1.0, 1.0), measure) is None
     assert far_enough(["identity", "step 1"], [row[1:] for row in rows(0.0, 0.0, 1.0)], measure) is None
     assert far_enough(["identity"], [[row[0]] for row in rows(0.0, 0.0, 0.0)], measure) is None
     # by the interval of the paired differences
@@ -72,6 +75,10 @@ def test_a_learner_goes_as_far_as_it_is_said_to(make_learner, make_episode, samp
     assert asked["accuracy_by_step"] == pytest.approx(known["accuracy_by_step"]) and asked["steps"] == 1
     other = evaluate(learner, sampler, 4, encoder_support="shuffled", progress=False)
     assert other["accuracy_own_support"] == pytest.approx(known["accuracy"])
+    mean = evaluate(learner, sampler, 4, encoder_support="mean", progress=False)
+    assert mean["accuracy_own_support"] == pytest.approx(known["accuracy"]) and mean["steps"] == 1
+    gated = evaluate(learner, sampler, 4, gate=True, progress=False)
+    assert gated["stages"] == [*STAGES, "gate"] and gated["steps"] == 1
     learner.train()
     assert learner.adaptation(episode).stages == STAGES
 
@@ -79,15 +86,28 @@ def test_a_learner_goes_as_far_as_it_is_said_to(make_learner, make_episode, samp
 def test_it_is_kept_in_files(make_learner, tmp_path) -> None:
     learner = make_learner(evaluation={"adapt": "encoder"})
     learner.save(tmp_path / "one.safetensors")
-    learner.config, learner.stage = None, "identity"
+    learner.stage = None  # taken back by hand
     learner.save(tmp_path / "two.safetensors")
-    found = [MetaFiLM.from_pretrained(tmp_path / f"{name}.safetensors").stage for name in ("one", "two")]
-    assert found == ["encoder", "identity"]
+    learner.stage = "identity"
+    learner.save(tmp_path / "three.safetensors")
+    learner.config = None
+    learner.save(tmp_path / "four.safetensors")
+    names = ("one", "two", "three", "four")
+    found = [MetaFiLM.from_pretrained(tmp_path / f"{name}.safetensors") for name in names]
+    assert [one.stage for one in found] == ["encoder", None, "identity", "identity"]
+    assert found[1].config.evaluation.adapt == "always"
+    assert overridden(found[0], head="cosine").stage == "encoder"
 
 
 def test_a_stage_that_is_not_there(make_learner) -> None:
     learner = make_learner(encoder={"enabled": False})
     with pytest.raises(MetafilmError, match="stage 'encoder' is none this learner has"):
         MetaFiLM(learner.backbone, learner.head, image_shape=learner.image_shape, stage="encoder")
+    with pytest.raises(MetafilmError, match="stage 'identity' beside a gate"):
+        MetaFiLM(
+            learner.backbone, learner.head, image_shape=learner.image_shape, stage="identity", gate=Gate()
+        )
+    with pytest.raises(MetafilmError, match="must be auto or always with a gate"):
+        make_learner(inner={"gate": True}, evaluation={"adapt": "never"})
     with pytest.raises(MetafilmError, match="must not be encoder without a task encoder"):
         make_learner(encoder={"enabled": False}, evaluation={"adapt": "encoder"})

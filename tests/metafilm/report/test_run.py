@@ -210,3 +210,15 @@ def test_without_adaptation_it_says_so(make_learner, grouped, tiny_config):
     source = Source(EpisodeSampler(grouped, 3, 2, 4, 1), (grouped,))
     text = run_report(Found("plain"), Asked(learner, tiny_config(), source, "val", 4))
     assert "these tasks were not adapted" in text and "nothing to map" in text
+
+
+def test_a_learner_that_does_not_adapt_by_itself_shows_what_adapting_would_do(asked, tiny_config) -> None:
+    before = score(asked.learner, asked.source, 4, Names(asked.source))
+    asked.learner.stage = "identity"
+    scored = score(asked.learner, asked.source, 4, Names(asked.source))
+    assert scored.stages == [*before.stages, "chosen"] and scored.farthest == before.farthest
+    torch.testing.assert_close(torch.cat(scored.films), torch.cat(before.films))
+    assert [row[:-1] for row in scored.rows] == before.rows
+    assert all(row[-1] == row[0] for row in scored.rows)
+    text = run_report(Found("plain"), asked)
+    assert "as it adapts by itself" in text and "these tasks were not adapted" not in text
