@@ -104,6 +104,20 @@ def adaptation(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+MMAML = {2: 0.336, 3: 0.444, 5: 0.868}  # Vuorio et al. 2019, arXiv:1910.13616
+
+
+def floors(rows: list[dict[str, Any]]) -> str:
+    """How well mixtures of functions can be learned at all, and what a learner has above that."""
+    lines = ["| kinds | posterior mean | metafilm above it, paired | MMAML above it |", "|---|---|---|---|"]
+    for row in rows:
+        kinds = row["setting"]["kinds"]
+        above = f"{row['above']:+.3f} ± {row['above_ci95']:.3f}"
+        published = f"{MMAML[kinds] - row['mse']:+.3f}"
+        lines.append(f"| {kinds} | {row['mse']:.3f} ± {row['ci95']:.3f} | {above} | {published} |")
+    return "\n".join(lines)
+
+
 def drawings(rows: list[dict[str, Any]]) -> str:
     """Shipped weights side by side."""
     weights = ("omniglot-conv4", "drawings-conv4")
@@ -242,6 +256,7 @@ TABLES: dict[str, Callable[[list[dict[str, Any]]], str]] = {
     ),
     "adaptation": adaptation,
     "drawings": drawings,
+    "functions-floor": floors,
     **{
         f"conditioning/{path.stem}": conditioned
         for path in sorted((ROOT / "results/conditioning").glob("*.json"))

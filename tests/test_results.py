@@ -26,7 +26,14 @@ ALL = [
     for file in sorted((ROOT / "results").glob("*.json"))
     for row in json.loads(file.read_text())
 ]
-OTHERS = ("adaptation.json", "architectures.json", "compare.json", "probabilities.json", "reuse.json")
+OTHERS = (
+    "adaptation.json",
+    "architectures.json",
+    "compare.json",
+    "functions-floor.json",
+    "probabilities.json",
+    "reuse.json",
+)
 RECORDS = [(name, row) for name, row in ALL if name not in OTHERS]
 PROBABILITIES = [row for name, row in ALL if name == "probabilities.json"]
 ADAPTATION = [row for name, row in ALL if name == "adaptation.json"]
@@ -70,6 +77,20 @@ def test_record_can_be_run_again(name, row, monkeypatch):
         assert cli.parse(words[1:]) is not None
     evaluation = cli.parse(row["command"].split()[1:])
     assert (evaluation.episodes, evaluation.seed, evaluation.split) == (row["episodes"], row["seed"], "test")
+
+
+def test_the_floor_of_functions_is_of_the_same_tasks():
+    floors = [row for name, row in ALL if name == "functions-floor.json"]
+    trained = {row["dataset"]: row for name, row in ALL if name == "functions.json" and row["steps"]}
+    assert [row["setting"]["kinds"] for row in floors] == [2, 3, 5]
+    for row in floors:
+        other = trained[row["dataset"]]
+        same = ("split", "shots", "queries", "seed", "episodes")
+        assert {name: row[name] for name in same} == {name: other[name] for name in same}
+        assert row["mse"] + row["above"] == pytest.approx(other["mse"], rel=1e-4)
+        words = row["command"].split()
+        assert words[:2] == ["python", "scripts/functions_floor.py"] and len(row["commit"]) == 40
+        assert row["run"] == Path(other["checkpoint"]).parent.as_posix()
 
 
 def test_adaptation_is_paired_and_can_be_run_again():
