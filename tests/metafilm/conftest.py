@@ -92,6 +92,18 @@ def make_learner() -> Callable[..., MetaFiLM]:
 
 
 @pytest.fixture
+def of_functions(make_learner) -> MetaFiLM:
+    """A learner of functions of one number, with one inner step."""
+    return make_learner(
+        shape=(1,),
+        data={"name": "sinusoids", "image_size": None},
+        backbone={"name": "mlp", "hidden": [6, 6]},
+        head={"name": "regression"},
+        inner={"steps": 1},
+    )
+
+
+@pytest.fixture
 def make_episode() -> Callable[..., Episode]:
     """`make_episode(tasks, ways, shots, queries, seed, shape)`: noisy copies of one random image a class."""
 

@@ -115,14 +115,8 @@ def test_no_encoder(make_learner, sampler) -> None:
     assert evaluate(make_learner(encoder={"enabled": False}), sampler, 4)["encoder_support"] == "none"
 
 
-def test_regression_has_the_mean_squared_error(make_learner) -> None:
-    learner = make_learner(
-        shape=(1,),
-        dtype=torch.float32,
-        data={"name": "sinusoids", "image_size": None},
-        backbone={"name": "mlp", "hidden": [6, 6]},
-        head={"name": "regression"},
-    )
+def test_regression_has_the_mean_squared_error(of_functions) -> None:
+    learner = of_functions.to(torch.float32)
     sampler = SinusoidSampler(shots=5, queries=4, seed=0)
     found = evaluate(learner, sampler, 6, max_tasks=6)
     episode = sampler.batch(range(6))

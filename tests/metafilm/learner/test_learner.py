@@ -91,17 +91,10 @@ def test_views_of_the_episode_come_first(make_learner, make_episode) -> None:
         assert not torch.equal(learner(changed).films[-1][name], value)
 
 
-def test_regression(make_learner) -> None:
+def test_regression(of_functions) -> None:
     from episodes.datasets.sinusoids import SinusoidSampler
 
-    learner = make_learner(
-        shape=(1,),
-        data={"name": "sinusoids", "image_size": None},
-        backbone={"name": "mlp", "hidden": [6, 6]},
-        head={"name": "regression"},
-        inner={"steps": 1},
-    )
-    learner = learner.to(torch.float32).eval()
+    learner = of_functions.to(torch.float32).eval()
     episode = SinusoidSampler(shots=5, queries=4, seed=0).batch([0, 1])
     found = learner(episode, all_stages=True)
     assert learner.regression and found.predictions[-1].shape == (2, 4, 1)

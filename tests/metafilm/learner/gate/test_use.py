@@ -133,14 +133,8 @@ def test_a_learner_keeps_its_gate(make_learner, tmp_path) -> None:
     assert load_learner(tmp_path / "without.safetensors").gate is None
 
 
-def test_functions_have_no_gate(make_learner) -> None:
-    learner = make_learner(
-        shape=(1,),
-        data={"name": "sinusoids", "image_size": None},
-        backbone={"name": "mlp", "hidden": [6, 6]},
-        head={"name": "regression"},
-        inner={"steps": 1},
-    )
+def test_functions_have_no_gate(of_functions) -> None:
+    learner = of_functions
     x = torch.linspace(-1, 1, 6, dtype=torch.float64).view(6, 1)
     with pytest.raises(MetafilmError, match="labels are real values; leave it out"):
         learner.adapt(x, x, gate=True)
