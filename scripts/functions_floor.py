@@ -65,6 +65,7 @@ class Posterior:
         logs, values = np.zeros(0), np.zeros((0, len(queries)))
         for repeat in range(REPEATS):
             parameters = self.block(repeat)
+            # `value` is declared for float64 alone; its operations keep float32 as it is
             for kind in range(self.kinds):
                 misses = value(kind, parameters, x[None]) - y  # type: ignore[arg-type]
                 log = -np.square(misses).sum(1) / (2 * NOISE**2)

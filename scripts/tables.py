@@ -16,6 +16,7 @@ if __name__ == "__main__":
     sys.path[0] = str(ROOT)  # instead of this folder: `scripts.conditioning` from wherever it is started
 
 from metafilm.cli.text.table import judging_in_words  # noqa: E402
+from metafilm.evaluation import farthest  # noqa: E402
 from metafilm.storage.atomic import atomic_write  # noqa: E402
 from scripts.conditioning.running import by_arm  # noqa: E402
 
@@ -48,8 +49,7 @@ def stages(rows: list[dict[str, Any]]) -> str:
     ]
     for row in rows:
         cells = dict(zip(row["stages"], row[f"{measure}_by_step"], strict=True))
-        # a learner that ends before the last stage by itself has one more, which is that one again
-        end = len(row["stages"]) - 1 - (row["stages"][-1] == "chosen")
+        end = farthest(row["stages"])
         last = f"{row[f'{measure}_by_step'][end]:.{digits}f} ± {row['ci95_by_step'][end]:.{digits}f}"
         if functions:
             on = row["setting"]["encoder"], row["setting"]["inner_steps"] > 0

@@ -6,7 +6,7 @@ from metafilm.evaluation.intervals import interval
 from metafilm.evaluation.judgements import Judgements, calibrated, judge
 from metafilm.evaluation.overlap import overlap
 from metafilm.evaluation.scoring import ENCODER_SUPPORT, TOGETHER, evaluate, staged
-from metafilm.evaluation.worth import far_enough
+from metafilm.evaluation.worth import far_enough, farthest
 
 __all__ = [
     "ENCODER_SUPPORT",
@@ -18,6 +18,7 @@ __all__ = [
     "centre",
     "evaluate",
     "far_enough",
+    "farthest",
     "fit_temperature",
     "interval",
     "judge",

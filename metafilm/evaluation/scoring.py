@@ -102,7 +102,6 @@ def evaluate(
         raise MetafilmError(f"unknown precision {precision!r}; expected float32 or bfloat16")
     require_finite_weights(learner)
     begin = time.perf_counter()
-    ends = gate is None and steps is None and encoder_support == "own" and learner.stage is not None
     if other_support and steps is None:
         steps = learner.evaluation_steps  # with its own support as far as with the other
     options: dict[str, Any] = {"steps": steps, "use_encoder": encoder_support != "none", "gate": gate}
@@ -152,11 +151,11 @@ def evaluate(
         per_stage += [list(row[: len(stages)]) for row in rows]
     if per_task is not None:
         per_task += [row[len(stages) - 1] for row in rows]
-    measure = learner.head.metric
+    measure, ends_early = learner.head.metric, stages[-1] in ("chosen", learner.stage)
     found = summary(rows, measure, len(stages), by_stage) | {
         "stages": stages,
         "episodes": episodes,
-        "steps": 0 if ends else learner.evaluation_steps if steps is None else steps,
+        "steps": 0 if ends_early else learner.evaluation_steps if steps is None else steps,
         "encoder_support": encoder_support if learner.encoder is not None else "none",
         "protocol": learner.protocol,
         "precision": precision,

@@ -29,7 +29,12 @@ def far_enough(stages: Sequence[str], rows: Sequence[Sequence[float]], measure: 
         gains = [sign * (row[later] - row[earlier]) for row in rows]
         return sum(gains) / len(gains) > interval(gains)
 
-    for at in ends:
+    for at in ends[:-1]:
         if not any(better(later, at) for later in ends if later > at):
-            return None if at == last else stages[at]
+            return stages[at]
     return None
+
+
+def farthest(stages: Sequence[str]) -> int:
+    """The place of the last stage there is; ``chosen``, after it, is an earlier one again."""
+    return len(stages) - 1 - (stages[-1] == "chosen")

@@ -18,6 +18,7 @@ from metafilm.config.sources import Source
 from metafilm.errors import NotFinite
 from metafilm.evaluation.scoring import TOGETHER
 from metafilm.evaluation.summary import by_domain, summary
+from metafilm.evaluation.worth import farthest
 from metafilm.learner.finite import require_finite_weights
 from metafilm.learner.learner import MetaFiLM
 from metafilm.report.naming import Names
@@ -71,8 +72,8 @@ class Scored:
 
     @property
     def farthest(self) -> int:
-        """The place of the last stage there is; the learner itself may end before it (``chosen``)."""
-        return len(self.stages) - 1 - (self.stages[-1:] == ["chosen"])
+        """The place of the last stage there is; the learner itself may end before it."""
+        return farthest(self.stages)
 
     @property
     def regression(self) -> bool:

@@ -74,7 +74,7 @@ def read_model(path: str | Path) -> tuple[dict[str, Tensor], Config, dict[str, A
 
 
 def adapts(path: str | Path) -> str | None:
-    """How far a model's learner adapts, its ``evaluation.adapt``; None where its file doesn't say."""
+    """How far a model's learner adapts, its ``evaluation.adapt``; None where there is no file that says."""
     try:
         return json.loads(tensorfile.read_metadata(path)["config"])["evaluation"]["adapt"]
     except (CheckpointError, KeyError, TypeError, ValueError):

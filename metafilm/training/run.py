@@ -152,7 +152,7 @@ def train(
     results = {
         "best_validation": loop.best,
         "best_iteration": loop.best_iteration,
-        "adapt": adapts(run.model_file) if group.leads and run.model_file.is_file() else None,
+        "adapt": adapts(run.model_file) if group.leads else None,
         "iterations": loop.iteration,
         "training_seconds": loop.seconds,
         "threads": torch.get_num_threads(),
