@@ -133,6 +133,8 @@ def test_scores_are_printed_before_a_full_disk_refuses_the_record(
     def full(handle: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
+    assert main(["eval", str(place / "run"), *common]) == 0  # the pictures' cache is written now, not then
+    capsys.readouterr()
     monkeypatch.setattr(atomic.os, "fsync", full)
     file = tmp_path / "record.json"
     assert main(["eval", str(place / "run"), *common, "--json", str(file)]) == 2
