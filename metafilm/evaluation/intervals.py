@@ -1,10 +1,12 @@
-"""Confidence intervals of means over episodes."""
+"""Confidence intervals of means over episodes, and of shares."""
 
 import math
 from collections.abc import Sequence
 from functools import cache
 
 COVERED = 0.95
+Z = 1.959963984540054
+"""The normal distribution lies within ± Z with that probability."""
 NORMAL = 1.95  # a little less than the normal distribution's 1.96, and so than every Student's t
 
 
@@ -17,6 +19,21 @@ def interval(values: Sequence[float]) -> float:
     mean = sum(values) / count
     error = math.sqrt(sum((value - mean) ** 2 for value in values) / (count - 1) / count)
     return student(count - 1) * error
+
+
+def share_interval(successes: int, total: int) -> float:
+    """How far the 95 % confidence interval of a share reaches from it, on its longer side, as a share.
+
+    Wilson's interval (Journal of the American Statistical Association 22, 1927): 0.008 for 500 successes in
+    500 tries, where that of a mean is 0. NaN without a try.
+    """
+    if not total:
+        return math.nan
+    square = Z**2 / total
+    share = successes / total
+    middle = (share + square / 2) / (1 + square)
+    half = math.sqrt(share * (1 - share) * square + square**2 / 4) / (1 + square)
+    return half + abs(middle - share)
 
 
 @cache

@@ -12,7 +12,6 @@ from typing import Any
 import torch
 
 from metafilm.errors import MetafilmError
-from metafilm.storage.atomic import atomic_write
 from scripts import device
 from scripts.conditioning import running
 
@@ -119,7 +118,7 @@ class System:
             **self.train(settings, folder, arm),
             **running.made_with(),
         }
-        atomic_write(folder / "scores.json", (json.dumps(found, indent=2) + "\n").encode())
+        running.keep(folder / "scores.json", found)
         return found
 
     def changed(self, one: Mapping[str, Any]) -> dict[str, Any]:

@@ -32,12 +32,11 @@ if __name__ == "__main__":
     sys.path[0] = str(ROOT)  # instead of this folder: `scripts.conditioning` from wherever it is started
 
 from episodes.progress import Progress  # noqa: E402
-from metafilm.evaluation.intervals import interval  # noqa: E402
+from metafilm.evaluation.intervals import share_interval  # noqa: E402
 from metafilm.storage.atomic import atomic_write  # noqa: E402
 from scripts import device  # noqa: E402
 from scripts.conditioning import demonstrations, running, tested  # noqa: E402
 from scripts.conditioning.agent import Agent, Settings  # noqa: E402
-from scripts.conditioning.commands import System  # noqa: E402
 from scripts.conditioning.demonstrations import COLOURS, KINDS, Demonstrations  # noqa: E402
 
 ORDER = 211  # the stream of random numbers by which demonstrations are shuffled
@@ -121,26 +120,30 @@ def play(agent: Agent, level: str, seeds: Sequence[int], description: str = "pla
 
 def success(won: NDArray[np.bool_]) -> dict[str, float]:
     """Per cent, and its interval over episodes."""
-    each = (100.0 * won).tolist()
-    return {"value": sum(each) / len(each), "ci95": interval(each)}
+    count = int(won.sum())
+    return {"value": 100 * count / len(won), "ci95": 100 * share_interval(count, len(won))}
 
 
-def score(agent: Agent, settings: Settings, part: str, description: str) -> dict[str, dict[str, float]]:
+def score(agent: Agent, settings: Settings, split: str, description: str, _folder: Path) -> tested.Scores:
     """Success over the split's first 500 seeds, and over the first 500 whose goal is withheld."""
     found = {}
     for metric, pairs in ((f"success-{settings.level}", None), ("success-unseen", WITHHELD)):
         if pairs is None or settings.withheld:
             numbers = None if pairs is None else {(COLOURS.index(c), KINDS.index(k)) for c, k in pairs}
-            tries = list(demonstrations.seeds(settings.level, part, TRIES, numbers))
+            tries = list(demonstrations.seeds(settings.level, split, TRIES, numbers))
             found[metric] = success(play(agent, settings.level, tries, f"{description}, {metric}"))
     return found
 
 
-def train(settings: Settings, folder: Path, arm: str) -> dict[str, Any]:
-    """Train a run, or go on with it, and score it."""
-    shown = demonstrations.split(settings.level, "train", settings.demonstrations)
+def make(settings: Settings) -> Agent:
+    """The agent as it starts."""
     torch.manual_seed(settings.seed)
-    agent = device.placed(Agent(settings).to(memory_format=torch.channels_last))
+    return Agent(settings).to(memory_format=torch.channels_last)
+
+
+def fit(agent: Agent, settings: Settings, folder: Path, description: str) -> float:
+    """Train the agent; the seconds it took."""
+    shown = demonstrations.split(settings.level, "train", settings.demonstrations)
     data = device.beside(agent, Examples.of(shown, WITHHELD if settings.withheld else ()))
 
     def loss(step: int) -> Tensor:
@@ -149,13 +152,7 @@ def train(settings: Settings, folder: Path, arm: str) -> dict[str, Any]:
             logits = agent(*episodes)
         return F.cross_entropy(logits, actions)
 
-    seconds = running.train(agent, loss, settings, folder, f"{arm}, seed {settings.seed}")
-    return {
-        "scores": {part: score(agent, settings, part, f"{arm}, {part}") for part in ("val", "test")},
-        "parameters": running.count(agent),
-        "beside": {"condition_parameters": running.count(agent, "eyes.condition")},
-        "training_seconds": seconds,
-    }
+    return running.train(agent, loss, settings, folder, description)
 
 
 @torch.no_grad()
@@ -224,10 +221,12 @@ def draw(_options: argparse.Namespace, _found: list[dict[str, Any]]) -> None:
     save(figure, DOCS / "instructions.svg")
 
 
-SYSTEM = System(
+SYSTEM = tested.system(
     "instructions",
     Settings(),
-    train,
+    make,
+    fit,
+    score,
     "test episodes",
     more={"film": film_it, "draw": draw},
 )

@@ -18,6 +18,7 @@ from metafilm.engine.memory import keep_freed_memory
 from metafilm.errors import ConfigError, RunError
 from metafilm.evaluation.intervals import interval
 from metafilm.storage import checkpoint
+from metafilm.storage.atomic import atomic_write
 from metafilm.training.interrupt import interruptible
 from metafilm.training.optimiser import MovingAverage, schedule, set_rate
 from metafilm.training.optimiser import load as load_optimiser
@@ -226,6 +227,11 @@ def count(model: nn.Module, part: str = "") -> int:
     which a condition replaces, are none."""
     own = (p for n, p in model.named_parameters() if n.startswith(part) and ".film.delta_" not in n)
     return sum(p.numel() for p in own)
+
+
+def keep(path: Path, found: Mapping[str, Any]) -> None:
+    """Write what is known of a run."""
+    atomic_write(path, (json.dumps(found, indent=2) + "\n").encode())
 
 
 def record(

@@ -38,7 +38,7 @@ from metafilm.errors import MetafilmError  # noqa: E402
 from metafilm.evaluation.intervals import interval  # noqa: E402
 from metafilm.storage.atomic import atomic_write  # noqa: E402
 from scripts import device  # noqa: E402
-from scripts.conditioning import running  # noqa: E402
+from scripts.conditioning import running, tested  # noqa: E402
 from scripts.conditioning.commands import System  # noqa: E402
 from scripts.conditioning.contents import Contents  # noqa: E402
 from scripts.conditioning.painter import Judge, Painter, content_loss, gram, style_loss  # noqa: E402
@@ -137,18 +137,8 @@ def train(settings: Settings, folder: Path, arm: str) -> dict[str, Any]:
 
     steps = Batched(batch, loss)
     seconds = running.train(model, steps, settings, folder, f"{arm}, seed {settings.seed}")
-    found: dict[str, dict[str, Any]] = {"scores": {}, "by_picture": {}, "by_style": {}}
-    for part in ("val", "test"):
-        middles = Contents(part, settings.photographs).middle(SCORED)
-        style, content = score(model, losses, middles, len(styles), f"{arm}, {part}")
-        found["scores"][part] = {
-            name: {"value": float(values.mean()), "ci95": interval(values.mean(0).tolist())}
-            for name, values in (("style-loss", style), ("content-loss", content))
-        }
-        found["by_picture"][part] = style.mean(0).tolist()
-        found["by_style"][part] = dict(zip(styles, style.mean(1).tolist(), strict=True))
     return {
-        **found,
+        **scored(model, settings, "val", arm),
         "photographs": contents.photographs,
         "parameters": sum(
             p.numel() for n, p in model.named_parameters() if p.requires_grad and ".film.delta_" not in n
@@ -156,6 +146,33 @@ def train(settings: Settings, folder: Path, arm: str) -> dict[str, Any]:
         "beside": {"numbers_a_style": running.count(model, "condition") / len(styles)},
         "training_seconds": seconds,
     }
+
+
+def scored(model: Conditioned, settings: Settings, split: str, arm: str) -> dict[str, dict[str, Any]]:
+    """What is kept of a model's losses on a split's pictures: means, and those by picture and by style."""
+    styles = styles_of(settings)
+    middles = Contents(split, settings.photographs).middle(SCORED)
+    style, content = score(model, Losses(styles), middles, len(styles), f"{arm}, {split}")
+    means = {
+        name: {"value": float(values.mean()), "ci95": interval(values.mean(0).tolist())}
+        for name, values in (("style-loss", style), ("content-loss", content))
+    }
+    by_style = dict(zip(styles, style.mean(1).tolist(), strict=True))
+    return {
+        "scores": {split: means},
+        "by_picture": {split: style.mean(0).tolist()},
+        "by_style": {split: by_style},
+    }
+
+
+def test(runs: Path) -> None:
+    """Score the finished runs of a folder on test pictures, where that has not been done."""
+    for path, found, settings in tested.untested(runs, Settings()):
+        model = device.placed(model_of(settings).to(memory_format=torch.channels_last))
+        running.restore(model, path.parent)
+        for name, part in scored(model, settings, "test", found["arm"]).items():
+            found[name] |= part
+        running.keep(path, found)
 
 
 def take_over(model: Conditioned, source: Settings, settings: Settings, folder: Path) -> None:
@@ -264,7 +281,7 @@ def texture(name: str, size: int) -> Tensor:
     return torch.from_numpy(textures.draw(name, size)).permute(2, 0, 1).float() / 255
 
 
-SYSTEM = System("styles", Settings(), train, "test pictures", ratios, more={"draw": draw})
+SYSTEM = System("styles", Settings(), train, "test pictures", ratios, test=test, more={"draw": draw})
 
 if __name__ == "__main__":
     SYSTEM.start(__doc__)

@@ -1,7 +1,7 @@
 """What systems have in common whose test examples nobody looks at but `write`."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from episodes.counter import first_of_shuffled, words
 from metafilm.engine.memory import keep_freed_memory
-from metafilm.storage.atomic import atomic_write
 from scripts import device
 from scripts.conditioning import running
 from scripts.conditioning.commands import System
@@ -64,12 +63,7 @@ def testing(usual: running.Plan, make: Make, score: Score) -> Callable[[Path], N
     examples, where that has not been done."""
 
     def test(runs: Path) -> None:
-        for path in sorted(runs.glob("*/scores.json")):
-            found = json.loads(path.read_text())
-            if "test" in found["scores"]:
-                continue
-            given = {k: tuple(v) if isinstance(v, list) else v for k, v in found["settings"].items()}
-            settings = replace(usual, **given)
+        for path, found, settings in untested(runs, usual):
             model = device.placed(make(settings))
             running.restore(model, path.parent)
             described = f"{found['arm']}, seed {settings.seed}, test"
@@ -78,9 +72,19 @@ def testing(usual: running.Plan, make: Make, score: Score) -> Callable[[Path], N
                 beside = {k: v for k, v in val.items() if k not in ("value", "ci95")}
                 scores[metric] = {"validation": val["value"], **beside, **scores[metric]}
             found["scores"]["test"] = scores
-            atomic_write(path, (json.dumps(found, indent=2) + "\n").encode())
+            running.keep(path, found)
 
     return test
+
+
+def untested(runs: Path, usual: Any) -> Iterator[tuple[Path, dict[str, Any], Any]]:
+    """The finished runs of a folder without scores on test examples: the file of each, what it holds, its
+    settings."""
+    for path in sorted(runs.glob("*/scores.json")):
+        found = json.loads(path.read_text())
+        if "test" not in found["scores"]:
+            given = {k: tuple(v) if isinstance(v, list) else v for k, v in found["settings"].items()}
+            yield path, found, replace(usual, **given)
 
 
 def shuffled(step: int, size: int, data: Tensor, seed: int, stream: int) -> Tensor:

@@ -21,6 +21,17 @@ def test_no_spread_and_no_interval() -> None:
     assert math.isnan(intervals.interval([40.0])) and math.isnan(intervals.interval([]))
 
 
+@pytest.mark.parametrize(
+    ("successes", "total"), [(0, 1), (1, 1), (500, 500), (0, 500), (333, 500), (3, 7), (250, 500)]
+)
+def test_share_against_scipy(successes, total) -> None:
+    low, high = scipy.stats.binomtest(successes, total).proportion_ci(0.95, "wilson")
+    share = successes / total
+    expected = max(high - share, share - low)
+    assert intervals.share_interval(successes, total) == pytest.approx(expected, rel=1e-9)
+    assert math.isnan(intervals.share_interval(0, 0))
+
+
 def test_students_t_against_scipy() -> None:
     for freedom in (*range(1, 60), 199, 599, 600, 999, 4999, 30_000):
         expected = scipy.stats.t.ppf(0.975, freedom)

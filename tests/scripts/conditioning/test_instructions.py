@@ -175,6 +175,8 @@ def test_a_run_and_its_records(tmp_path, monkeypatch, capsys) -> None:
     for seed in ("0", "1"):
         script.SYSTEM.main(["train", "--seed", seed, *shared])
     assert capsys.readouterr().out.count("validation: success-gotolocal ") == 2
+    for path in (tmp_path / "runs").glob("*/scores.json"):
+        assert list(json.loads(path.read_text())["scores"]) == ["val"], "test seeds are for `write`"
     script.SYSTEM.main(["write", "--runs", str(tmp_path / "runs")])
     script.SYSTEM.main(["write", "--runs", str(tmp_path / "runs")])
     found = json.loads(script.SYSTEM.out.read_text())

@@ -163,6 +163,8 @@ def test_runs_and_their_records(tmp_path, monkeypatch, capsys) -> None:
     for style in range(9):
         script.SYSTEM.main(["train", "--arm", "separate", "--set", f"style={style}", *shared])
     assert "validation: style-loss" in capsys.readouterr().out
+    for path in (tmp_path / "runs").glob("*/scores.json"):
+        assert list(json.loads(path.read_text())["scores"]) == ["val"], "test pictures are for `write`"
     script.SYSTEM.main(["write", *shared])
     found = json.loads(script.SYSTEM.out.read_text())
     keys = "system arm setting metric value ci95 seeds parameters training_seconds hardware commit command"
