@@ -23,7 +23,8 @@ class Conditioned(nn.Module):
     running averages by them, as PyTorch's own do.
 
     Args:
-        network: any network with FiLM layers; its own deviations stay zero.
+        network: any network with FiLM layers. Its own deviations are no longer trained, so that of a network
+            that starts at zero a condition without a bias, or without a gain, leaves nothing else behind.
         condition: any module that makes a film dict of what it is given, one row per example. One that has a
             ``site`` is handed the features of that site too, the last argument.
     """
@@ -31,6 +32,8 @@ class Conditioned(nn.Module):
     def __init__(self, network: nn.Module, condition: nn.Module) -> None:
         super().__init__()
         self.network, self.condition = network, condition
+        for parameter in film.parameters(network).values():
+            parameter.requires_grad_(False)
 
     def forward(self, x: Tensor, *condition: Any, rows: Tensor | None = None) -> Any:
         """What the network makes of ``x`` ``[B, ...]`` under these conditions.

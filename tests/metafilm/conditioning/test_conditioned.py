@@ -18,6 +18,7 @@ from metafilm.conditioning import (
     map_sizes,
     site_output,
 )
+from metafilm.conditioning.condition import MODULATIONS
 
 WORDS = torch.tensor([[1, 2, 3, 0], [4, 0, 0, 0], [2, 2, 3, 0], [1, 1, 2, 4]])
 PICTURES = torch.rand(4, 3, 24, 24, generator=torch.Generator().manual_seed(0))
@@ -166,3 +167,25 @@ def test_errors() -> None:
     model = Conditioned(network, SequenceEncoder(5, film.sites(network)))
     with pytest.raises(MetafilmError, match="4 rows can't be shared evenly by 3 tasks"):
         model(PICTURES, WORDS[:3])
+
+
+@pytest.mark.parametrize("modulation", [*MODULATIONS, "dual"])
+def test_what_a_condition_leaves_out_is_not_trained_instead(modulation) -> None:
+    """A gain alone has no bias beside it, nor the other way around: the network's own deviations stay."""
+    torch.manual_seed(0)
+    network = film.insert(small())
+    site = next(iter(film.sites(network)))
+    if modulation == "dual":
+        condition = DualAttention(5, {site: film.sites(network)[site]})
+    else:
+        condition = waken(SequenceEncoder(5, film.sites(network), modulation=modulation))
+    model = Conditioned(network, condition)
+    optimiser = torch.optim.SGD(model.parameters(), 0.1)
+    before = copy.deepcopy(model.state_dict())
+    for _ in range(2):
+        optimiser.zero_grad()
+        model(PICTURES, WORDS).square().sum().backward()
+        optimiser.step()
+    moved = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
+    assert any(name.startswith("condition") for name in moved) and "network.0.weight" in moved
+    assert all(not value.any() for value in film.parameters(network).values())
