@@ -27,7 +27,7 @@ SYSTEMS = {  # what conditions, what is conditioned, FiLM's arm, the arm that is
     "sound-questions": ("a question", "a sound", "both", "blind"),
     "instructions": ("an instruction", "what an agent sees", "film", "none"),
     "segmentation": ("a phrase", "every place of a picture", "spatial", "none"),
-    "generation": ("a class", "noise that becomes a picture", "digits", ""),
+    "generation": ("a class", "noise that becomes a picture", "linear", ""),
     "styles": ("a style", "a picture", "many", ""),
 }
 
@@ -167,7 +167,7 @@ def conditioned(rows: list[dict[str, Any]]) -> str:
 
 def systems() -> str:
     """A row per system and metric: FiLM beside the arm that never hears the condition."""
-    lines = ["| what conditions what | metric | FiLM | deaf to it |", "|---|---|---|---|"]
+    lines = ["| what conditions what | metric | FiLM (arm) | deaf to it |", "|---|---|---|---|"]
     for name, (condition, conditioned_one, arm, deaf) in SYSTEMS.items():
         if f"conditioning/{name}" not in TABLES:
             continue
@@ -180,7 +180,7 @@ def systems() -> str:
             floor = "–" if other is None else number(other["value"], other["ci95"])
             lines.append(
                 f"| {condition}, {conditioned_one} ([{name}](conditioning.md)) | {metric} | "
-                f"{number(row['value'], row['ci95'])} | {floor} |"
+                f"{number(row['value'], row['ci95'])} ({arm}) | {floor} |"
             )
     return "\n".join(lines)
 

@@ -19,7 +19,7 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
 
 
-@pytest.mark.parametrize("code", blocks("python"), ids=["own", "first", "networks"])
+@pytest.mark.parametrize("code", blocks("python"), ids=["own", "first", "networks", "pair"])
 def test_python_runs(code, tmp_path, pictures, capsys):
     names: dict = {}
     exec(compile(code, "README.md", "exec"), names)
@@ -30,6 +30,9 @@ def test_python_runs(code, tmp_path, pictures, capsys):
         found = ast.literal_eval(capsys.readouterr().out.splitlines()[-1])
         before, _, after = found["accuracy_by_step"]
         assert 0 < before - after < found["ci95"]  # as the text below says
+    elif "model" in names:
+        assert any(value.grad.any() for value in names["reader"].parameters() if value.grad is not None)
+        assert names["network"].conv1.weight.grad.any()
     else:
         assert not any("film" in name for name, _ in names["plain"].named_parameters())
 

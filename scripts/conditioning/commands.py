@@ -107,8 +107,11 @@ class System:
             self.more[options.do](options, found)
 
     def folder(self, runs: Path, arm: str, seed: int, changes: Sequence[str] = ()) -> Path:
-        """Where a run is kept."""
-        return runs / "-".join([arm, *changes, f"seed={seed}"]).replace("/", "_")
+        """Where a run is kept: named by those of its settings that are not its arm's, however that was
+        said."""
+        changed = self.changed({"arm": arm, "settings": asdict(self.settings(arm, changes))})
+        named = [f"{k}={v if isinstance(v, str) else json.dumps(v)}" for k, v in changed.items()]
+        return runs / "-".join([arm, *named, f"seed={seed}"]).replace("/", "_")
 
     def run(self, settings: running.Plan, folder: Path, arm: str) -> dict[str, Any]:
         """Train a run, or go on with it, and score it; what is kept of it, in the folder too."""
@@ -128,7 +131,11 @@ class System:
         return {k: v for k, v in mine if k != "seed" and json.dumps(v) != json.dumps(usual[k])}
 
     def records(self, found: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        """Of all runs: those that differ in their seed alone make one record a metric."""
+        """Of all runs: those that differ in their seed alone make one record a metric.
+
+        Raises:
+            MetafilmError: two runs of the same settings and seed.
+        """
         groups: dict[str, list[Mapping[str, Any]]] = {}
         for one in found:
             setting = {k: v for k, v in one["settings"].items() if k != "seed"}
@@ -138,6 +145,11 @@ class System:
             group.sort(key=lambda one: one["settings"]["seed"])
             first = group[0]
             arm, seed = first["arm"], first["settings"]["seed"]
+            seeds = [one["settings"]["seed"] for one in group]
+            if len(set(seeds)) < len(seeds):
+                raise MetafilmError(
+                    f"arm {arm} has two runs of the same settings and seed among {seeds}; remove one's folder"
+                )
             command = f"python {self.script} train --arm {arm} --seed {seed}"
             for name, value in self.changed(first).items():
                 command += " --set " + shlex.quote(f"{name}={json.dumps(value)}")

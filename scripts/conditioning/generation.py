@@ -39,6 +39,7 @@ from metafilm import film  # noqa: E402
 from metafilm.conditioning import Conditioned  # noqa: E402
 from metafilm.errors import MetafilmError  # noqa: E402
 from metafilm.evaluation.intervals import interval  # noqa: E402
+from metafilm.storage.turn import turn  # noqa: E402
 from scripts import device  # noqa: E402
 from scripts.conditioning import running, tested  # noqa: E402
 from scripts.conditioning.recorded import Batched  # noqa: E402
@@ -154,7 +155,9 @@ def judge(settings: Settings, data: Drawings, folder: Path) -> tuple[Judge, floa
         return F.cross_entropy(model(pictures), labels, label_smoothing=0.1)
 
     plan = running.Plan(iterations=settings.judging, learning_rate=2e-3, warmup=50, decay=1e-4)
-    running.train(model, Batched(lambda _: data.some(128), loss), plan, folder, "judge")
+    folder.mkdir(parents=True, exist_ok=True)
+    with turn(folder / "lock"):  # one judge for all runs, also those that end at once
+        running.train(model, Batched(lambda _: data.some(128), loss), plan, folder, "judge")
     with torch.no_grad():
         right = model(data.kept).argmax(1) == data.kept_labels
     return model.requires_grad_(False), 100 * right.double().mean().item()

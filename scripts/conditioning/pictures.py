@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from matplotlib import pyplot as plt
 
-from scripts.conditioning.running import by_arm
+from scripts.conditioning.running import by_arm, by_scenes
 from scripts.figures import BIAS, DOCS, GAIN, save
 
 COLOURS = (GAIN, BIAS, "#5b8c5a", "#8e5ea2", "#9a9a9a", "#c0a000", "#263238")
@@ -64,16 +64,18 @@ def visual_questions(records, scene, questions: Sequence[str]) -> None:
     middle.legend(fontsize=8, frameon=False, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0))
     fewer = sorted({one["arm"] for one in records if one["setting"]["scenes"] < most})
     for number, arm in enumerate(fewer):
+        chosen = by_scenes(records, arm)
         for kind, style in zip(kinds, (":", "-"), strict=True):
-            mine = {}
-            for one in sorted(
-                records, key=lambda one: one.get("validation", 0)
-            ):  # the best on validation scenes
-                if (one["arm"], one["metric"]) == (arm, kind):
-                    mine[one["setting"]["scenes"]] = one["value"]
-            curve = sorted(mine.items())
-            right.plot(
-                *zip(*curve, strict=True), style, marker="o", color=COLOURS[number], label=f"{arm}, {kind}"
+            found_here = [of[kind] for of in chosen.values()]
+            right.errorbar(
+                list(chosen),
+                [one["value"] for one in found_here],
+                [one["ci95"] for one in found_here],
+                linestyle=style,
+                marker="o",
+                markersize=4,
+                color=COLOURS[number],
+                label=f"{arm}, {kind}",
             )
     right.set(xscale="log", xlabel="training scenes", ylim=(40, 102), visible=bool(fewer))
     right.spines[["top", "right"]].set_visible(False)

@@ -254,6 +254,7 @@ def record(
     values = [run["value"] for run in runs]
     several = len(runs) > 1
     shared = {"seed", "value", "ci95", "parameters", "training_seconds", "hardware", "commit"}
+    seconds = [round(run["training_seconds"]) for run in runs]
     beside = {k: sum(run[k] for run in runs) / len(runs) for k in runs[0] if k not in shared}
     return {
         "system": system,
@@ -267,9 +268,9 @@ def record(
         "by_seed": values,
         **beside,
         "parameters": runs[0]["parameters"],
-        "training_seconds": round(sum(run["training_seconds"] for run in runs) / len(runs)),
-        "hardware": runs[0]["hardware"],
-        "commit": runs[0]["commit"],
+        "training_seconds": round(sum(seconds) / len(runs)),
+        **({"training_seconds_by_seed": seconds} if several else {}),
+        **{k: "; ".join(dict.fromkeys(run[k] for run in runs)) for k in ("hardware", "commit")},
         "command": command,
     }
 
@@ -290,7 +291,21 @@ def put(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
 
 
 def by_arm(records: Sequence[Mapping[str, Any]], metric: str) -> dict[str, Mapping[str, Any]]:
-    """A metric's records by their arm; of several settings of an arm the one that trained longest."""
+    """A metric's records by their arm: with the arm's own settings, or else the one that trained longest."""
     mine = [one for one in records if one["metric"] == metric]
-    mine.sort(key=lambda one: one["setting"]["iterations"])
+    mine.sort(key=lambda one: (" --set " not in one["command"], one["setting"]["iterations"]))
     return {one["arm"]: one for one in mine}
+
+
+def by_scenes(records: Sequence[Mapping[str, Any]], arm: str) -> dict[int, dict[str, Mapping[str, Any]]]:
+    """An arm's records by how many scenes it saw, and by metric: of several settings the one whose mean over
+    the metrics is best on validation scenes, for all of them."""
+    found: dict[int, dict[str, dict[str, Mapping[str, Any]]]] = {}
+    for one in records:
+        if one["arm"] == arm:
+            setting = json.dumps(one["setting"], sort_keys=True)
+            found.setdefault(one["setting"]["scenes"], {}).setdefault(setting, {})[one["metric"]] = one
+    return {
+        scenes: max(settings.values(), key=lambda of: sum(one["validation"] for one in of.values()) / len(of))
+        for scenes, settings in sorted(found.items())
+    }

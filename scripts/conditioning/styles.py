@@ -18,7 +18,7 @@ pictures are for `write`.
 import argparse
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -138,8 +138,8 @@ def train(settings: Settings, folder: Path, arm: str) -> dict[str, Any]:
     steps = Batched(batch, loss)
     seconds = running.train(model, steps, settings, folder, f"{arm}, seed {settings.seed}")
     return {
+        "settings": asdict(replace(settings, photographs=contents.photographs)),
         **scored(model, settings, "val", arm),
-        "photographs": contents.photographs,
         "parameters": sum(
             p.numel() for n, p in model.named_parameters() if p.requires_grad and ".film.delta_" not in n
         ),
@@ -190,9 +190,12 @@ def ratios(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Records of what sharing costs: the style loss of eight styles in one network as a share of that of
     eight networks, and of a row trained alone as a share of that of a ninth network."""
     runs: dict[tuple[str, int, int], dict[str, Any]] = {}
+    of_photographs = any(one["settings"]["photographs"] for one in found)  # and not of shapes, if there are
     for one in found:
-        if SYSTEM.changed(one).keys() <= {"style"}:  # tuning's runs are no part of it
-            runs[one["arm"], one["settings"]["seed"], one["settings"]["style"]] = one
+        own, changed = one["settings"], SYSTEM.changed(one).keys()
+        # tuning's runs are no part of it
+        if changed <= {"style", "photographs"} and own["photographs"] == of_photographs:
+            runs[one["arm"], own["seed"], own["style"]] = one
     rows = []
     for arm, style, beside in (("many", -1, range(8)), ("ninth-row", 8, (8,))):
         compared = []

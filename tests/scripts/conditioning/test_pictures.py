@@ -32,6 +32,7 @@ def records(metrics, arms, **more):
             "value": 0.5 + i / 10,
             "ci95": 0.1,
             "setting": {"iterations": 9},
+            "command": "python a.py train",
             **more,
         }
         for metric in metrics
@@ -39,15 +40,43 @@ def records(metrics, arms, **more):
     ]
 
 
-def test_of_several_settings_the_longest() -> None:
-    short = {"arm": "a", "metric": "m", "value": 1, "setting": {"iterations": 5}}
-    long = {**short, "value": 2, "setting": {"iterations": 50}}
+def test_of_several_settings_the_arms_own_or_the_longest() -> None:
+    short = {"arm": "a", "metric": "m", "setting": {"iterations": 5}, "command": "train --set iterations=5"}
+    long = {**short, "setting": {"iterations": 50}, "command": "train --set iterations=50"}
     assert pictures.by_arm([long, short, {**short, "metric": "n"}], "m") == {"a": long}
+    own = {**short, "setting": {"iterations": 20}, "command": "train --arm a"}
+    assert pictures.by_arm([own, long, short], "m") == {"a": own}
+
+
+def test_by_scenes_one_setting_is_chosen_for_all_metrics() -> None:
+    def one(scenes, decay, metric, value, validation):
+        setting = {"scenes": scenes, "decay": decay}
+        return {
+            "arm": "a",
+            "setting": setting,
+            "metric": metric,
+            "value": value,
+            "validation": validation,
+        }
+
+    found = [
+        one(500, 0.1, "m", 1, 70),
+        one(500, 0.1, "n", 2, 90),
+        one(500, 0.2, "m", 9, 75),
+        one(500, 0.2, "n", 9, 80),
+        one(50, 0.2, "m", 3, 10),
+        one(50, 0.2, "n", 4, 10),
+        {**one(500, 0.1, "m", 0, 99), "arm": "b"},
+    ]
+    chosen = pictures.by_scenes(found, "a")
+    assert list(chosen) == [50, 500]
+    values = {scenes: {metric: one["value"] for metric, one in of.items()} for scenes, of in chosen.items()}
+    assert values == {50: {"m": 3, "n": 4}, 500: {"m": 1, "n": 2}}
 
 
 def test_visual_questions_shows_fewer_scenes_where_some_saw_fewer(texts) -> None:
     kinds, scene = ("non-relational", "relational"), np.zeros((8, 8, 3), np.uint8)
-    whole = records(kinds, ("film-4", "mac"), setting={"iterations": 9, "scenes": 9800})
+    whole = records(kinds, ("film-4", "mac"), setting={"iterations": 9, "scenes": 9800}, validation=60.0)
     pictures.visual_questions(whole, scene, ["how many? 2"])
     assert "<!-- how many? 2 -->" in texts("visual-questions")
     assert "<!-- mac, relational -->" not in texts("visual-questions")
