@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+from numbers import Real
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator, ClassifierMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils.validation import check_consistent_length, check_is_fitted
 from torch import Tensor, nn
 
 from metafilm.classifier import file
-from metafilm.classifier.examples import checked, is_folder, is_pictures, of_folder, require_kind
+from metafilm.classifier.examples import (
+    checked,
+    column,
+    is_folder,
+    is_pictures,
+    of_folder,
+    require_kind,
+    unwrapped,
+)
 from metafilm.classifier.learners import from_bytes, opened, to_bytes
 from metafilm.engine.device import DeviceName, device_named
 from metafilm.errors import CheckpointError, MetafilmError
@@ -22,6 +31,7 @@ from metafilm.learner.pictures import Recipe
 from metafilm.learner.task import Task
 from metafilm.storage.atomic import atomic_write
 
+OF_SCIKIT_LEARN = ("_sklearn_output_config", "_metadata_request")  # what its set_... methods keep
 STEPS = 5  # of a pre-trained network, where nothing else is said
 
 
@@ -138,7 +148,7 @@ class FewShotClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin, Transf
         if self.reject is None:
             return self.classes_[named]
         found = self.classes_[named].astype(object)
-        found[~self._prepared(X, "known", self.reject)] = None
+        found[~self._prepared(X, "known", float(self.reject))] = None
         return found
 
     def predict_proba(self, X: Any) -> np.ndarray:
@@ -157,7 +167,9 @@ class FewShotClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin, Transf
             X, y = of_folder(X, y, self.learner_.image_shape)
         if self.reject is None:
             return super().score(X, y, sample_weight)
-        return float(np.average(self.predict(X) == np.asarray(y, object), weights=sample_weight))
+        X, y = unwrapped(X), column(self, y)
+        check_consistent_length(X, y, sample_weight)
+        return float(np.average(self.predict(X) == y, weights=sample_weight))
 
     @property
     def film_(self) -> dict[str, Tensor]:
@@ -216,7 +228,7 @@ class FewShotClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin, Transf
         if isinstance(self.learner, MetaFiLM):
             parameters["learner"], learner = None, to_bytes(self.learner)
         fitted = file.dumps(self._fitted(), {}) if hasattr(self, "task_") else None
-        own = {name: value for name, value in vars(self).items() if name == "_sklearn_output_config"}
+        own = {name: value for name, value in vars(self).items() if name in OF_SCIKIT_LEARN}
         return {"parameters": parameters, "learner": learner, "fitted": fitted, **own}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -242,12 +254,15 @@ class FewShotClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin, Transf
             raise MetafilmError(f"steps is {self.steps!r}; give a whole number from 0 on, or None")
         if self.gate is not None and not isinstance(self.gate, bool | np.bool_):
             raise MetafilmError(f"gate is {self.gate!r}; give True, False or None")
+        if self.reject is not None and not isinstance(self.reject, Real):
+            raise MetafilmError(f"reject is {self.reject!r}; give a share between 0 and 1, or None")
 
     def _learner(self) -> MetaFiLM:
         return opened(self.learner, self.weights, self.image_size, self.device)
 
     def _read(self, X: Any, y: Any, first: bool) -> tuple[Any, np.ndarray]:
         """Pictures and labels as they are given, folders read."""
+        X = unwrapped(X)
         if is_folder(X):
             X, y = of_folder(X, y, self.learner_.image_shape)
         else:
@@ -261,6 +276,8 @@ class FewShotClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin, Transf
         classes, labels = np.unique(y, return_inverse=True)
         steps = STEPS if self.steps is None and is_pretrained(self.learner) else self.steps
         names = classes.tolist()
+        if not names:
+            raise MetafilmError("there are no pictures; give a few of each class")
         if len(names) < 2:
             raise MetafilmError(
                 f"the {len(labels)} pictures are all of one class, {names[0]!r}; give examples of two "
@@ -270,7 +287,7 @@ class FewShotClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin, Transf
             images, [names[i] for i in labels.tolist()], steps=steps, gate=self.gate, checked=True
         )
         if self.reject is not None:
-            task.known(images[:1], self.reject)  # its errors come now
+            task.known(images[:1], float(self.reject))  # its errors come now
         self.task_, self.classes_ = task, classes
         self._images, self._labels = images, torch.from_numpy(labels)
         return self
@@ -282,7 +299,7 @@ class FewShotClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin, Transf
             raise MetafilmError(
                 f"{X} is the name of one file or folder; give a list of pictures: [{str(X)!r}]"
             )
-        X, _ = checked(self, X, first=False, labelled=False)
+        X, _ = checked(self, unwrapped(X), first=False, labelled=False)
         images, _ = self.learner_.preprocess(X, recipe=self.recipe_)
         return getattr(self.task_, method)(images, *more).numpy(force=True)
 

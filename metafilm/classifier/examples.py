@@ -6,6 +6,7 @@ import os
 from typing import Any
 
 import numpy as np
+import torch
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_consistent_length, column_or_1d, validate_data
 from torch import Tensor
@@ -17,6 +18,15 @@ from metafilm.errors import MetafilmError
 def is_folder(X: Any) -> bool:
     """Whether X names a place instead of holding pictures."""
     return isinstance(X, str | os.PathLike)
+
+
+def unwrapped(X: Any) -> Any:
+    """A table's column of paths or pictures as a list of them; anything else as it is."""
+    if hasattr(X, "iloc"):
+        only = X.iloc[:, 0] if X.ndim == 2 and X.shape[1] == 1 else X
+        if only.ndim == 1 and only.dtype.kind == "O":
+            return only.tolist()
+    return X
 
 
 def is_pictures(X: Any) -> bool:
@@ -67,6 +77,16 @@ def _require_one_kind(y: Any) -> None:
         raise MetafilmError("y holds words and numbers; give labels of one kind")
 
 
+def column(estimator: Any, y: Any) -> np.ndarray:
+    """Labels ``[n]``. Raises ValueError: there are none, or they are no column."""
+    if y is None:
+        raise ValueError(
+            f"{type(estimator).__name__} requires y to be passed, but the target y is None; give a label for "
+            "each picture, or a folder of class folders"
+        )
+    return column_or_1d(np.asarray(y), warn=True)
+
+
 def checked(estimator: Any, X: Any, y: Any = None, *, first: bool, labelled: bool) -> tuple[Any, Any]:
     """X and y as scikit-learn wants them: rows finite, as many columns as before, a label each.
 
@@ -81,15 +101,13 @@ def checked(estimator: Any, X: Any, y: Any = None, *, first: bool, labelled: boo
         _require_one_kind(y)
     if is_pictures(X):
         if labelled:
-            if y is None:
-                raise ValueError(
-                    f"{type(estimator).__name__} requires y to be passed, but the target y is None; give a "
-                    "label for each picture, or a folder of class folders"
-                )
-            y = column_or_1d(np.asarray(y), warn=True)
+            y = column(estimator, y)
             check_consistent_length(X, y)
+            if y.dtype == object and any(one is None for one in y):
+                raise MetafilmError("y holds None; give a label for each picture")
     else:
-        X = X.numpy() if isinstance(X, Tensor) else X
+        if isinstance(X, Tensor):
+            X = (X.float() if X.dtype == torch.bfloat16 else X).numpy(force=True)
         options: dict[str, Any] = {"reset": first, "dtype": "numeric"}
         if labelled:
             X, y = validate_data(estimator, X, y, **options)

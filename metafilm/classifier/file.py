@@ -48,7 +48,7 @@ def dumps(fitted: Fitted, parameters: dict[str, Any]) -> bytes:
     tensors, metadata = taskfile.packed(fitted.task.contents(), fitted.task.learner)
     tensors |= {"support/images": fitted.images, "support/labels": fitted.labels}
     described = {
-        "parameters": {n: str(v) if isinstance(v, Path) else v for n, v in parameters.items()},
+        "parameters": {name: _plain(value) for name, value in parameters.items()},
         "recipe": asdict(fitted.recipe),
         "dtype": fitted.classes.dtype.str,
         "columns": fitted.columns,
@@ -61,6 +61,13 @@ def dumps(fitted: Fitted, parameters: dict[str, Any]) -> bytes:
             f"parameters {parameters!r} can't be written as JSON ({error}); use plain numbers and words"
         ) from error
     return tensorfile.dumps(tensors, metadata)
+
+
+def _plain(value: Any) -> Any:
+    """A path as a word, a number of numpy's as Python's."""
+    if isinstance(value, np.generic):
+        return value.item()
+    return str(value) if isinstance(value, Path) else value
 
 
 def parameters_of(content: bytes, name: str) -> dict[str, Any]:

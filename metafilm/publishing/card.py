@@ -33,6 +33,15 @@ def card(
             raise MetafilmError(
                 f"a result lacks {', '.join(missing)}; give records that metafilm eval --json wrote"
             )
+        stages, values, intervals = (
+            record[key] for key in ("stages", f"{_measure(record)}_by_step", "ci95_by_step")
+        )
+        numbers = [value for value in (*values, *intervals) if isinstance(value, int | float)]
+        if not len(stages) == len(values) == len(intervals) or len(numbers) < 2 * len(stages):
+            raise MetafilmError(
+                f"a result has the stages {stages}, values {values} and intervals {intervals}; give records "
+                "that metafilm eval --json wrote"
+            )
     title = name.rpartition("/")[2] or name
     parts = [
         f"---\n{_header(network, title, records, license)}---",

@@ -32,12 +32,26 @@ def save_pretrained(
     run = RunDirectory(folder)
     if run.config_file.exists() or run.checkpoint_file.exists():
         raise RunError(f"{folder} holds a run, whose weights would be overwritten; choose another folder")
+    _require_ours(folder)
     text = card(network, name or str(folder), _read(results), license, _of_run(network.source))
     folder.mkdir(parents=True, exist_ok=True)
     network.save(folder / hub.WEIGHTS)
     atomic_write(folder / "config.json", (json.dumps(described(network), indent=2) + "\n").encode())
     atomic_write(folder / "README.md", text.encode())
     return folder
+
+
+def _require_ours(folder: Path) -> None:
+    """Raise MetafilmError where the folder has a card or a description that a learner's would overwrite."""
+    try:
+        ours = json.loads((folder / "config.json").read_text()).get("library_name") == "metafilm"
+    except (OSError, ValueError, AttributeError):
+        ours = False
+    if not ours and (found := [name for name in ("config.json", "README.md") if (folder / name).exists()]):
+        raise MetafilmError(
+            f"{folder} has a {' and a '.join(found)} of something else, which would be overwritten; give "
+            "another folder"
+        )
 
 
 def push_to_hub(

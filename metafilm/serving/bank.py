@@ -8,7 +8,7 @@ computed once for all of its tasks, each row with its own gains and biases.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from metafilm import film, norms
-from metafilm.errors import MetafilmError
+from metafilm.errors import CheckpointError, MetafilmError
+from metafilm.learner.gate import Report
 from metafilm.learner.network import SharedNetwork
 from metafilm.learner.support import as_pictures
 from metafilm.learner.task import Task
@@ -33,6 +34,8 @@ class _Place(NamedTuple):
     ways: int
     head_row: int
     classes: list[Any]
+    shots: list[int] | None
+    report: Report | None
 
 
 class TaskBank:
@@ -131,7 +134,8 @@ class TaskBank:
         if self._norm.tensors:
             # one row a task in both, given and freed together
             self._norm.put(task.statistics)
-        self._places[self._next] = _Place(row, ways, self._heads[ways].put(state), list(task.classes))
+        head_row = self._heads[ways].put(state)
+        self._places[self._next] = _Place(row, ways, head_row, list(task.classes), task.shots, task.report)
         self._next += 1
         return self._next - 1
 
@@ -190,7 +194,13 @@ class TaskBank:
         place = self._find([identity])[0]
         state = {k: v.unsqueeze(0) for k, v in self._heads[place.ways].get(place.head_row).items()}
         return Task(
-            self.learner, self._film.get(place.row), state, self._norm.get(place.row), list(place.classes)
+            self.learner,
+            self._film.get(place.row),
+            state,
+            self._norm.get(place.row),
+            list(place.classes),
+            report=place.report,
+            shots=place.shots,
         )
 
     def _find(self, ids: Iterable[int] | Tensor) -> list[_Place]:
@@ -198,7 +208,7 @@ class TaskBank:
         try:
             return [self._places[identity] for identity in ids]
         except (KeyError, TypeError):
-            unknown = next(i for i in ids if not isinstance(i, int) or i not in self._places)
+            unknown = next(i for i in ids if not isinstance(i, Hashable) or i not in self._places)
             raise MetafilmError(
                 f"no task with the id {unknown!r} among the {len(self)} held; use an id that add returned "
                 "and remove has not taken"
@@ -279,6 +289,8 @@ class TaskBank:
             [place.classes for place in places],
             self._next,
             tensors,
+            [place.shots for place in places],
+            [place.report and place.report.to_dict() for place in places],
         )
         bankfile.write(path, contents, type(self._head).__name__, self.learner.fingerprint())
 
@@ -310,10 +322,15 @@ class TaskBank:
         bank._film = Table({name: tensors[f"film/{name}"] for name in bank._film.tensors}, count)
         bank._norm = Table({name: tensors[f"norm/{name}"] for name in bank._norm.tensors}, count)
         head_rows = dict.fromkeys(contents.ways, 0)
-        for row, (identity, ways, classes) in enumerate(
-            zip(contents.ids, contents.ways, contents.classes, strict=True)
-        ):
-            bank._places[identity] = _Place(row, ways, head_rows[ways], classes)
+        of_tasks = (contents.ids, contents.ways, contents.classes, contents.shots, contents.reports)
+        for row, (identity, ways, classes, shots, gate) in enumerate(zip(*of_tasks, strict=True)):
+            try:
+                report = None if gate is None else Report.from_dict(gate)
+            except (KeyError, TypeError, ValueError) as error:
+                raise CheckpointError(
+                    f"{path} has a damaged report of the gate ({error}); save the bank again"
+                ) from error
+            bank._places[identity] = _Place(row, ways, head_rows[ways], classes, shots, report)
             head_rows[ways] += 1
         for ways, rows in head_rows.items():
             prefix = f"head/{ways}/"

@@ -20,8 +20,9 @@ FORMAT, VERSION = "metafilm-bank", "1"
 class Contents(NamedTuple):
     """T tasks.
 
-    ``ids``, ``ways`` and ``classes`` (the labels) have an entry a task; ``following`` is the id that the next
-    task gets. ``tensors``: ``film/NAME`` and ``norm/NAME`` ``[T, ...]``, and for each number of ways
+    ``ids``, ``ways`` and ``classes`` (the labels) have an entry a task, and so have ``shots``, support images
+    of each class, and ``reports``, what a gate saw: None where a task has none. ``following`` is the id that
+    the next task gets. ``tensors``: ``film/NAME`` and ``norm/NAME`` ``[T, ...]``, and for each number of ways
     ``head/WAYS/NAME`` ``[n, WAYS, ...]`` of the n tasks that have it, in their order.
     """
 
@@ -30,6 +31,8 @@ class Contents(NamedTuple):
     classes: list[list[Any]]
     following: int
     tensors: dict[str, Tensor]
+    shots: list[list[int] | None]
+    reports: list[dict[str, Any] | None]
 
 
 def write(path: str | Path, contents: Contents, head: str, fingerprint: str) -> None:
@@ -52,6 +55,8 @@ def write(path: str | Path, contents: Contents, head: str, fingerprint: str) -> 
         "fingerprint": fingerprint,
         "classes": classes,
         "following": str(contents.following),
+        "shots": json.dumps(contents.shots),
+        "gates": json.dumps(contents.reports),
     }
     tensorfile.write(path, {**contents.tensors, **index}, metadata)
 
@@ -89,6 +94,12 @@ def read(
         if min(ids, default=0) < 0:
             raise ValueError(f"id {min(ids)}")
         classes, following = json.loads(metadata["classes"]), int(metadata["following"])
+        shots, reports = (_each(metadata, name, len(ids)) for name in ("shots", "gates"))
+        for number, counts in zip(ways, shots, strict=True):
+            if counts is not None and (len(counts) != number or min(map(int, counts)) < 1):
+                raise ValueError(f"{counts} support images of {number} classes")
+        if odd := next((one for one in reports if one is not None and type(one) is not dict), None):
+            raise ValueError(f"a gate's report {odd!r}")
         if not len(set(ids)) == len(ids) == len(ways) == len(classes) or max(ids, default=-1) >= following:
             raise ValueError(f"{len(ids)} ids, {len(ways)} numbers of ways, {len(classes)} lists of labels")
         of_head = {name: value for name, value in tensors.items() if name.startswith("head/")}
@@ -114,4 +125,14 @@ def read(
     belonging.require_shapes(path, {name: tuple(value.shape) for name, value in tensors.items()}, expected)
     belonging.require_finite(path, tensors)
     belonging.require_weights(path, metadata, fingerprint)
-    return Contents(ids, ways, classes, following, tensors)
+    return Contents(ids, ways, classes, following, tensors, shots, reports)
+
+
+def _each(metadata: Mapping[str, str], name: str, count: int) -> list[Any]:
+    """What a bank keeps of each of its tasks; None where its file is of an older version."""
+    if name not in metadata:
+        return [None] * count
+    found = json.loads(metadata[name])
+    if not isinstance(found, list) or len(found) != count:
+        raise ValueError(f"{name} {found} of {count} tasks")
+    return found

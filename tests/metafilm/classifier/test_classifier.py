@@ -8,10 +8,11 @@ from pathlib import Path
 
 import joblib
 import numpy as np
+import pandas
 import pytest
 import torch
 from PIL import Image
-from sklearn.exceptions import NotFittedError
+from sklearn.exceptions import DataConversionWarning, NotFittedError
 
 import episodes
 from episodes.errors import EpisodesError
@@ -286,7 +287,16 @@ def test_none_of_these(drawn, fitted, tmp_path) -> None:
     assert sum(label is None for label in strict) > sum(label is None for label in found)
     few.save(tmp_path / "few")
     assert FewShotClassifier.load(tmp_path / "few").predict(queries).tolist() == found.tolist()
-    with pytest.raises(MetafilmError, match="reject is 5; give the share"):
+    column = few.score(queries[:10], wanted[:10])
+    with pytest.warns(DataConversionWarning):
+        assert few.score(queries[:10], np.reshape(wanted[:10], (-1, 1))) == column > 0.5
+    for y, message in ((None, "requires y to be passed"), (["aleph"], "inconsistent numbers")):
+        with pytest.raises(ValueError, match=message):
+            few.score(queries[:10], y)
+    numpys = FewShotClassifier(reject=np.float32(0.2), steps=np.int64(0)).fit(support[:10], labels[:10])
+    numpys.save(tmp_path / "numpys")
+    assert FewShotClassifier.load(tmp_path / "numpys").steps == 0
+    with pytest.raises(MetafilmError, match=r"reject is 5\.0; give the share"):
         FewShotClassifier(reject=5).fit(support, labels)
 
 
@@ -343,11 +353,38 @@ def test_what_is_no_pictures(fitted, X, message) -> None:
         ({"steps": 1.5}, "steps is 1.5; give a whole number"),
         ({"steps": -1}, "steps is -1; give a whole number from 0"),
         ({"gate": "yes"}, "gate is 'yes'; give True, False or None"),
+        ({"reject": "few"}, "reject is 'few'; give a share between 0 and 1"),
     ],
 )
 def test_parameters_are_looked_at(drawn, settings, message) -> None:
     with pytest.raises(MetafilmError, match=message):
         FewShotClassifier(**settings).fit(*drawn[:2])
+
+
+def test_no_examples_and_no_label(drawn) -> None:
+    with pytest.raises(MetafilmError, match="there are no pictures; give a few of each class"):
+        FewShotClassifier().fit([], [])
+    with pytest.raises(MetafilmError, match="y holds None; give a label for each picture"):
+        FewShotClassifier().fit(drawn[0][:3], np.array(["a", "b", None], object))
+
+
+def test_a_table_s_column_of_paths(drawn, fitted, tmp_path) -> None:
+    folder = as_folder(tmp_path / "support", *drawn[:2])
+    table = pandas.DataFrame({"path": [str(p) for p in sorted(folder.glob("*/*.png"))]})
+    table["label"] = [Path(path).parent.name for path in table["path"]]
+    named = FewShotClassifier().fit(table["path"], table["label"])
+    expected = fitted.predict(drawn[2]).tolist()
+    assert named.predict(drawn[2]).tolist() == expected
+    assert named.predict(table[["path"]]).tolist() == named.predict(table["path"].tolist()).tolist()
+    assert named.score(table["path"], table["label"]) > 0.9
+
+
+def test_rows_of_any_tensor(drawn, fitted) -> None:
+    rows = drawn[0].flatten(1).float() / 255
+    expected = FewShotClassifier().fit(rows.numpy(), drawn[1]).predict_proba(rows.numpy())
+    few = FewShotClassifier().fit(rows.clone().requires_grad_(), drawn[1])
+    assert np.array_equal(few.predict_proba(rows), expected)
+    few.predict_proba(rows.bfloat16())
 
 
 def test_labels_are_of_one_kind(drawn) -> None:

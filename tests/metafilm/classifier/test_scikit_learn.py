@@ -1,5 +1,6 @@
 """The classifier is an estimator as scikit-learn's own checks and tools want it."""
 
+import pickle
 from typing import Any
 
 import joblib
@@ -103,3 +104,9 @@ def test_a_learner_of_ones_own(digits, make_learner) -> None:
     copied = clone(few).fit(*digits)
     assert copied.learner_ is not learner
     np.testing.assert_array_equal(copied.predict_proba(digits[0]), few.predict_proba(digits[0]))
+
+
+def test_a_pickle_keeps_what_metadata_is_asked_for(digits) -> None:
+    few = FewShotClassifier().set_score_request(sample_weight=True)
+    again = pickle.loads(pickle.dumps(few))
+    assert again.get_metadata_routing().score.requests == {"sample_weight": True}

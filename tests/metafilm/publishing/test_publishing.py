@@ -125,7 +125,22 @@ def test_what_can_not_be_written_is_refused(learner, tmp_path) -> None:
         learner.save_pretrained(tmp_path / "new", results=[tmp_path / "odd.json"])
     with pytest.raises(MetafilmError, match="can't be read as results"):
         learner.save_pretrained(tmp_path / "new", results=[tmp_path / "none.json"])
+    odd = {key: [] for key in ("dataset split ways shots episodes protocol ci95_by_step").split()}
+    for values in ([1.0], [None]):
+        record = odd | {"stages": ["all"], "accuracy_by_step": values, "ci95_by_step": values[:0] or [1.0]}
+        if values == [1.0]:
+            record["ci95_by_step"] = []
+        with pytest.raises(MetafilmError, match="a result has the stages"):
+            learner.save_pretrained(tmp_path / "new", results=[record])
     assert not (tmp_path / "new").exists()
+    (tmp_path / "project").mkdir()
+    (tmp_path / "project" / "README.md").write_text("mine")
+    with pytest.raises(MetafilmError, match=r"has a README\.md of something else"):
+        learner.save_pretrained(tmp_path / "project")
+    assert [path.name for path in (tmp_path / "project").iterdir()] == ["README.md"]
+    (tmp_path / "project" / "README.md").unlink()
+    learner.save_pretrained(tmp_path / "project")
+    learner.save_pretrained(tmp_path / "project")  # its own may be written anew
 
 
 def test_pushed_and_fetched(learner, server, tmp_path) -> None:

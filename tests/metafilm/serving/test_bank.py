@@ -7,6 +7,7 @@ import torch
 import torchvision
 from torch import nn
 
+import episodes
 from metafilm import CheckpointError, InnerLoop, MetaFiLM, MetafilmError, Task, TaskBank, film, norms
 from metafilm.backbones import MLP, Conv4
 from metafilm.engine.native import functions as native
@@ -180,6 +181,7 @@ def test_a_task_comes_back_as_it_was(make_learner, make_episode) -> None:
     ):
         assert found.keys() == expected.keys()
         assert all(torch.equal(found[name], value) for name, value in expected.items())
+    assert again.shots == task.shots == [2, 2, 2] and again.report is None
     next(iter(again.film.values())).zero_()
     assert torch.equal(next(iter(bank.task(bank.ids[0]).film.values())), next(iter(task.film.values())))
 
@@ -225,6 +227,37 @@ def test_round_trip(make_learner, make_episode, tmp_path, norm) -> None:
     first = file.read_bytes()
     TaskBank.load(file, learner).save(file)
     assert file.read_bytes() == first, "equal banks make equal files"
+
+
+def test_shots_and_the_gates_report_are_kept(tmp_path) -> None:
+    """Without the shots a task has neither its temperature nor a threshold for unknown pictures."""
+    learner = MetaFiLM.from_pretrained("omniglot-conv4")
+    pool = episodes.load("strokes", "val")
+    images = pool.images.view(-1, int(pool.counts[0]), 1, 28, 28)[:3, :6]
+    support, queries = images[:, :4].flatten(0, 1), images[:, 4:].flatten(0, 1)
+    task = learner.adapt(support, ["a", "b", "c"] * 4, steps=1, gate=True)
+    task.report.to_dict()
+    bank = TaskBank(learner)
+    bank.add(task)
+    bank.save(tmp_path / "bank")
+    for held in (bank, TaskBank.load(tmp_path / "bank", learner)):
+        again = held.task(0)
+        assert again.shots == task.shots == [4, 4, 4]
+        assert again.report == task.report is not None
+        assert torch.equal(again.known(queries, 0.05), task.known(queries, 0.05))
+        assert torch.equal(again.predict_proba(queries), task.predict_proba(queries))
+    # files of older versions say neither
+    tensors, metadata = tensorfile.read(tmp_path / "bank")
+    for name in ("shots", "gates"):
+        for odd in ("[]", "[3]", "{}", "[[1, 2]]", "[[0, 1, 2]]"):
+            if (name, odd) != ("gates", "[[1, 2]]"):
+                tensorfile.write(tmp_path / "odd", tensors, {**metadata, name: odd})
+                with pytest.raises(CheckpointError, match="damaged"):
+                    TaskBank.load(tmp_path / "odd", learner)
+        del metadata[name]
+    tensorfile.write(tmp_path / "older", tensors, metadata)
+    older = TaskBank.load(tmp_path / "older", learner).task(0)
+    assert older.shots is None and older.report is None
 
 
 def test_an_empty_bank_round_trips(make_learner, make_episode, tmp_path) -> None:
