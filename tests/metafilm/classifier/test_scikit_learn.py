@@ -7,6 +7,7 @@ import joblib
 import numpy as np
 import pytest
 import torch
+from sklearn import config_context
 from sklearn.base import clone
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
@@ -106,7 +107,8 @@ def test_a_learner_of_ones_own(digits, make_learner) -> None:
     np.testing.assert_array_equal(copied.predict_proba(digits[0]), few.predict_proba(digits[0]))
 
 
-def test_a_pickle_keeps_what_metadata_is_asked_for(digits) -> None:
-    few = FewShotClassifier().set_score_request(sample_weight=True)
-    again = pickle.loads(pickle.dumps(few))
-    assert again.get_metadata_routing().score.requests == {"sample_weight": True}
+def test_a_pickle_keeps_what_metadata_is_asked_for() -> None:
+    with config_context(enable_metadata_routing=True):
+        few = FewShotClassifier().set_score_request(sample_weight=True)
+        again = pickle.loads(pickle.dumps(few))
+        assert again.get_metadata_routing().score.requests == {"sample_weight": True}
