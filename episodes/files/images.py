@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 # Pillow tries every decoder it has, whatever a file is called, and one of them runs Ghostscript: only these.
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
 _MOST_PIXELS = 1 << 26  # decoded at once; a file of some kilobytes can announce any number
+_STEPS = {"LAB": "RGB", "La": "LA"}  # modes that Pillow does not bring to grey by itself
 _LONGEST = 8  # times the shorter side: what lies further out is cropped away in the end, so it isn't resized
 
 
@@ -82,20 +83,40 @@ def read_image(path: Path, channels: int = 3, size: int = 84, invert: bool = Fal
     return 255 - pixels if invert else pixels
 
 
-def as_pixels(picture: "Image.Image", channels: int, size: int) -> np.ndarray:
-    """Pillow's picture as uint8 [channels, size, size], brought to it as `read_image` says."""
-    from PIL import Image, ImageOps
+def as_pixels(picture: "Image.Image", channels: int, size: int | None) -> np.ndarray:
+    """Pillow's picture as uint8 [channels, size, size], brought to it as `read_image` says; at its own height
+    and width where `size` is None."""
+    picture = flat(picture, channels)
+    if size is not None:
+        picture = fit(picture, size)
+    pixels = np.asarray(picture, np.uint8).reshape(picture.height, picture.width, channels)
+    return np.array(pixels.transpose(2, 0, 1), order="C")
+
+
+def flat(picture: "Image.Image", channels: int) -> "Image.Image":
+    """Pillow's picture upright, in 8 bits, on white and whole: in mode "L" for 1 channel, "RGB" for 3."""
+    from PIL import Image
 
     if channels not in (1, 3):
         raise EpisodesError(f"pictures have 1 (grey) or 3 (RGB) channels, not {channels}")
-    picture = _eight_bit(ImageOps.exif_transpose(picture))
-    if picture.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in picture.info:
+    picture = _eight_bit(_upright(picture))
+    if picture.mode in _STEPS:
+        picture = picture.convert(_STEPS[picture.mode])
+    if picture.mode in ("RGBA", "LA", "PA", "RGBa") or "transparency" in picture.info:
         picture = picture.convert("RGBA")
         picture = Image.alpha_composite(Image.new("RGBA", picture.size, (255, 255, 255, 255)), picture)
     # Before resizing: Pillow silently falls back to nearest neighbour on modes "1" and "P".
-    picture = picture.convert("L" if channels == 1 else "RGB")
-    picture = fit(picture, size)
-    return np.array(np.asarray(picture, np.uint8).reshape(size, size, channels).transpose(2, 0, 1), order="C")
+    return picture.convert("L" if channels == 1 else "RGB")
+
+
+def _upright(picture: "Image.Image") -> "Image.Image":
+    """Turned as its EXIF orientation says; as it lies where that can't be parsed."""
+    from PIL import ImageOps
+
+    try:
+        return ImageOps.exif_transpose(picture)
+    except Exception:  # the parser raises whatever it likes on a damaged block, and the pixels are sound
+        return picture
 
 
 def open_picture(path: Path) -> "ImageFile":

@@ -9,7 +9,7 @@ from PIL import Image
 
 from episodes import EpisodesError
 from episodes.files import images
-from episodes.files.images import fit, open_picture, read_image, read_images
+from episodes.files.images import as_pixels, fit, open_picture, read_image, read_images
 
 
 def saved(tmp_path, picture, name="p.png", **options):
@@ -75,6 +75,20 @@ def test_exif_orientation_and_cmyk(tmp_path):
     assert turned[2].mean() < 20 and turned[13].mean() > 235
     cmyk = Image.new("CMYK", (4, 4), (0, 0, 0, 0))
     assert (read_image(saved(tmp_path, cmyk, "c.jpg"), 3, 4) >= 254).all()
+
+
+@pytest.mark.parametrize("name", ["p.png", "p.webp"])
+@pytest.mark.parametrize("exif", [b"XXgarbage", b"Exif\0\0XX*\0garbage"])
+def test_an_orientation_that_cannot_be_parsed_is_none(tmp_path, name, exif):
+    path = saved(tmp_path, Image.new("L", (4, 4), 200), name, exif=exif)
+    assert (abs(read_image(path, 1, 4).astype(int) - 200) <= 1).all()
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_modes_that_pillow_does_not_bring_to_grey(tmp_path, channels):
+    lab = Image.merge("LAB", [Image.new("L", (4, 4), value) for value in (255, 128, 128)])
+    assert (read_image(saved(tmp_path, lab, "p.tif"), channels, 4) >= 254).all()
+    assert (as_pixels(Image.new("La", (4, 4), (0, 0)), channels, 4) == 255).all()
 
 
 def test_channels_must_be_one_or_three(tmp_path):
