@@ -24,7 +24,7 @@ def from_dataset(
     Images may be PIL pictures, arrays ([H, W] or [H, W, C] uint8) or tensors ([H, W] or [C, H, W], uint8 or
     floating in [0, 1]). channels: 1 or 3; None keeps what the first image has. image_size: PIL pictures get
     their shorter side resized to it and the centre cropped; None keeps their size, which must then be one
-    for all.
+    for all. They are turned, laid on white and brought to 8 bits as `read_image` says.
 
     Labels come from `dataset.targets`, `.labels` or `._labels` where there is one a row and no
     `target_transform`, else from the items. Classes stand in the order of their labels and are named by
@@ -144,20 +144,13 @@ def _pixels(image: Any, channels: int | None, image_size: int | None, row: int) 
 def _picture(picture: Any, channels: int | None, image_size: int | None, row: int) -> np.ndarray:
     from PIL import Image
 
-    from episodes.files.images import fit
+    from episodes.files.images import as_pixels
 
     if not isinstance(picture, Image.Image):
         raise EpisodesError(
             f"image {row} is a {type(picture).__name__}: expected a PIL picture, tensor or array"
         )
-    if picture.mode.startswith(("I", "F")):
-        raise EpisodesError(
-            f"image {row} has mode {picture.mode}, more than 8 bits: bring it to 8 in the dataset's transform"
-        )
     if channels is None:
-        channels = 1 if picture.mode in ("1", "L", "LA") else 3
-    picture = picture.convert("L" if channels == 1 else "RGB")
-    if image_size is not None:
-        picture = fit(picture, image_size)
-    array = np.asarray(picture, np.uint8)
-    return array[None] if channels == 1 else np.moveaxis(array, -1, 0)
+        grey = picture.mode in ("1", "L", "LA", "La") or picture.mode.startswith(("I", "F"))
+        channels = 1 if grey else 3
+    return as_pixels(picture, channels, image_size)

@@ -103,6 +103,19 @@ def test_grey_and_resizing():
     assert from_dataset(Listed(torch.from_numpy(PIXELS[:, 0]), LABELS)).image_shape == (1, 5, 4)
 
 
+@pytest.mark.parametrize("size", [None, 4])
+def test_pictures_lie_on_white_and_keep_their_depth(size):
+    """Black ink on nothing, and 16 bits: as a folder of the same pictures is read."""
+    clear = Image.new("RGBA", (4, 4), (0, 0, 0, 0))
+    clear.putpixel((1, 0), (0, 0, 0, 255))
+    pool = from_dataset(Listed([clear, clear.convert("LA")], [0, 1]), image_size=size, channels=1)
+    for image in pool.images:
+        assert image[0, 0].tolist() == [255, 0, 255, 255] and (image[0, 1:] == 255).all()
+    deep = Image.fromarray(np.array([[0, 43690], [65535, 257]], np.uint16).repeat(2, 0).repeat(2, 1))
+    pool = from_dataset(Listed([deep], [0]), image_size=size)
+    assert pool.images[0, 0, ::2, ::2].tolist() == [[0, 170], [255, 1]]
+
+
 def test_torchvision_image_folders(tmp_path):
     datasets = pytest.importorskip("torchvision.datasets")
     for row, (label, picture) in enumerate(zip(LABELS, pictures(), strict=True)):
@@ -132,7 +145,6 @@ class Stream(IterableDataset):
         (Listed(pictures(), torch.zeros(6, 2)), {}, "one class an image"),
         (Listed(pictures(), [0.5] * 6), {}, "0.5"),
         (Listed(["a.png"] * 6, LABELS), {}, "str"),
-        (Listed([Image.new("I;16", (4, 4))], [0]), {}, "8 bits"),
         (Listed(pictures(), LABELS), {"channels": 4}, "channels is 4"),
         (Listed(torch.from_numpy(PIXELS), LABELS), {"channels": 1}, "3 channels, expected 1"),
         (Listed(torch.from_numpy(PIXELS), LABELS), {"image_size": 8}, "only PIL"),
