@@ -3,6 +3,7 @@
 import json
 import sys
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -153,16 +154,8 @@ def read_pictures(
     skipped (file, reason))."""
     if not folder.is_dir():
         raise MetafilmError(f"no folder {folder}: give one that holds the pictures to classify")
-    # Pipes, devices and links that lead nowhere too: reading them says what they are, so none is missed.
-    candidates = sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in SUFFIXES
-        and not path.is_dir()
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-    )
     files, images, skipped = [], [], []
-    for file in candidates:
+    for file in sorted(below(folder)):
         try:
             images.append(read_image(file, channels, size))
         except Exception as error:  # decoders raise whatever they like on a damaged file
@@ -175,6 +168,22 @@ def read_pictures(
         )
         raise MetafilmError(f"{folder} holds {what}; give a folder of pictures to classify")
     return files, torch.from_numpy(np.stack(images)), skipped
+
+
+def below(folder: Path, above: frozenset[Path] = frozenset()) -> Iterator[Path]:
+    """What has a picture's name below `folder`, through links to other folders too, as a class's folder may
+    be one; a link back to one of the folders `above` is not followed."""
+    place = folder.resolve()
+    if place in above:
+        return
+    for path in folder.iterdir():
+        if path.name.startswith("."):
+            continue
+        if path.is_dir():
+            yield from below(path, above | {place})
+        # Pipes, devices and links that lead nowhere too: reading them says what they are, so none is missed.
+        elif path.suffix.lower() in SUFFIXES:
+            yield path
 
 
 def describe(

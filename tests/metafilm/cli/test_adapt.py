@@ -108,6 +108,20 @@ def test_hidden_pictures_are_none(tmp_path) -> None:
     assert [file.name for file in files] == ["a.png", "b.png"] and len(images) == 2 and skipped == []
 
 
+def test_linked_folders_are_read_as_the_support_s_are_and_no_circle_is_run_in(tmp_path) -> None:
+    for name in ("elsewhere/a.png", "elsewhere/deep/b.png", "query/c.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / name)
+    query = tmp_path / "query"
+    (query / "kind0").symlink_to(tmp_path / "elsewhere")
+    (query / "kind1").symlink_to("kind0")  # another class of the same pictures
+    (query / "kind0" / "round").symlink_to(query)
+    files, _, skipped = read_pictures(query, 3, 8)
+    found = [str(file.relative_to(query)) for file in files]
+    assert found == ["c.png", "kind0/a.png", "kind0/deep/b.png", "kind1/a.png", "kind1/deep/b.png"]
+    assert skipped == []
+
+
 def test_what_can_not_be(common, pictures, tmp_path, capsys) -> None:
     support, _ = pictures
     for words, message in (
