@@ -42,16 +42,17 @@ def adapt(
     require_counts(steps=(steps, 0))
     place = device_named(device)  # its error comes before the weights
     learner = learner_of(backbone, weights, image_size, sites, step_size).to(place)
-    images, labels, recipe, skipped = read_support(learner, backbone, support, invert)
-    pictures = None if query is None else Pictures(learner, query, recipe)
-    skipped = [*skipped, *([] if pictures is None else pictures.skipped)]
+    examples = read_support(learner, backbone, support, invert)
+    images, labels = examples.images, examples.labels
+    pictures = None if query is None else Pictures(learner, query, examples)
+    skipped = [*examples.skipped, *([] if pictures is None else pictures.skipped)]
     tell_skipped(skipped)
     task, held_out = adapted(learner, images, labels, steps, gate)
     found: dict[str, Any] = {
         "backbone": backbone,
         "classes": task.classes,
         "support": len(labels),
-        "inverted": recipe.inverted,
+        "inverted": examples.recipe.inverted,
         "copies": len(images) - len(images.flatten(1).unique(dim=0)),
         "leave_one_out": None if held_out is None else held_out._asdict(),
         "gate": None if task.report is None else finite(task.report.to_dict()),

@@ -30,8 +30,9 @@ def export_task(
     require_exportable(out)  # before the work
     require_counts(steps=(steps, 0))
     learner = learner_of(run_or_name, weights, image_size, sites, step_size)
-    images, labels, _, skipped = read_support(learner, run_or_name, support, invert)
-    tell_skipped(skipped)
+    examples = read_support(learner, run_or_name, support, invert)
+    images, labels = examples.images, examples.labels
+    tell_skipped(examples.skipped)
     most = learner.evaluation_steps if steps is None else steps
     # with a gate, two halves of the support too
     with Progress("adapting", total=3 * most) as bar:

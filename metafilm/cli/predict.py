@@ -5,14 +5,14 @@ import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from episodes.datasets.folder import SUFFIXES, read_class_folders
-from episodes.files.images import read_image
+from episodes.files.images import read_image, read_images
 from episodes.files.root import printable
 from metafilm.cli.text.output import require_counts, to_standard_output
 from metafilm.engine.device import DeviceName, device_named
@@ -43,18 +43,19 @@ def predict(
     """
     require_counts(steps=(steps, 0))
     learner = load_learner(run_or_name, device_named(device))
-    images, labels, recipe, skipped = read_support(learner, run_or_name, support, invert)
-    pictures = Pictures(learner, query, recipe)
-    tell_skipped([*skipped, *pictures.skipped])
-    task = learner.adapt(images, labels, steps=steps, checked=True)
+    examples = read_support(learner, run_or_name, support, invert)
+    pictures = Pictures(learner, query, examples)
+    skipped = [*examples.skipped, *pictures.skipped]
+    tell_skipped(skipped)
+    task = learner.adapt(examples.images, examples.labels, steps=steps, checked=True)
     predicted = pictures.predicted(task, reject)
     found: dict[str, Any] = {
         "checkpoint": str(run_or_name),
         "classes": task.classes,
-        "inverted": recipe.inverted,
+        "inverted": examples.recipe.inverted,
         "reject": reject,
         **predicted,
-        "skipped": as_records([*skipped, *pictures.skipped]),
+        "skipped": as_records(skipped),
     }
     text = json.dumps(found, indent=2) + "\n"
     if to_standard_output(json_file):
@@ -66,30 +67,27 @@ def predict(
     if json_file is not None and not to_standard_output(json_file):
         atomic_write(json_file, text.encode())
     if report_file is not None:
-        write_report(report_file, found, task, images, labels, pictures, support)
+        write_report(report_file, found, task, examples, pictures)
     return 0
 
 
 def write_report(
-    file: Path,
-    found: dict[str, Any],
-    task: Any,
-    images: Tensor,
-    labels: list[str],
-    pictures: Any,
-    support: Path,
+    file: Path, found: dict[str, Any], task: Task, examples: "Examples", pictures: "Pictures"
 ) -> None:
-    """The page of what was said; the pictures are read again in colour, for people."""
+    """The page of what was said; the pictures that were read are read again in colour, for people."""
     from metafilm.report import nearest, prediction_report, write
+
+    near = nearest(task, examples.images, pictures.images)
+    shown = in_colour(examples.files), in_colour(pictures.files)
+    write(file, prediction_report(found, near, examples.labels, *shown))
+    print(f"written to {file}", file=sys.stderr)
+
+
+def in_colour(files: list[Path]) -> Tensor:
+    """Thumbnails uint8 [N, 3, H, W], one a file. Raises EpisodesError where one can't be read any more."""
     from metafilm.report.predictions import THUMB
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the unreadable ones have been named
-        examples = read_class_folders(support, 3, THUMB)[0]
-    shown = read_pictures(pictures.folder, 3, THUMB)[1]
-    near = nearest(task, images, pictures.images)
-    write(file, prediction_report(found, near, labels, examples, shown))
-    print(f"written to {file}", file=sys.stderr)
+    return torch.from_numpy(read_images(files, lambda file: read_image(file, 3, THUMB)))
 
 
 UNKNOWN = "unknown"  # what the table says of a picture of none of the classes
@@ -97,29 +95,40 @@ Skipped = list[tuple[Path, str]]
 """Files that could not be read, and why."""
 
 
-def read_support(
-    learner: MetaFiLM, name: str, support: Path, invert: str
-) -> tuple[Tensor, list[str], Recipe, Skipped]:
-    """The support pictures as the learner wants them, their labels, the recipe for the other pictures, and
-    what was skipped. Warns where they are inverted. Raises MetafilmError, EpisodesError."""
+class Examples(NamedTuple):
+    """The support pictures as the learner wants them, their labels and files, the recipe for the other
+    pictures, and what was skipped."""
+
+    images: Tensor
+    labels: list[str]
+    files: list[Path]
+    recipe: Recipe
+    skipped: Skipped
+
+
+def read_support(learner: MetaFiLM, name: str, support: Path, invert: str) -> Examples:
+    """The pictures of a folder per class. Warns where they are inverted. Raises MetafilmError,
+    EpisodesError."""
     if learner.regression or len(learner.image_shape) != 3:
         raise MetafilmError(f"{name} learned functions, not pictures; use a run on pictures")
     channels, size = learner.image_shape[0], learner.image_shape[-1]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the unreadable ones come back in the list too
-        images, labels, classes, _, skipped = read_class_folders(support, channels, size)
+        images, labels, classes, files, skipped = read_class_folders(support, channels, size)
     images, recipe = learner.preprocess(images, invert=invert)
-    return images, [classes[i] for i in labels.tolist()], recipe, skipped
+    return Examples(images, [classes[i] for i in labels.tolist()], files, recipe, skipped)
 
 
 class Pictures:
-    """Pictures to classify, in class folders or not, brought to the learner's form as the support was."""
+    """Pictures to classify, in class folders or not, brought to the learner's form as the support was. Tells
+    on standard error of those that are examples too."""
 
-    def __init__(self, learner: MetaFiLM, folder: Path, recipe: Recipe) -> None:
+    def __init__(self, learner: MetaFiLM, folder: Path, examples: Examples) -> None:
         channels, size = learner.image_shape[0], learner.image_shape[-1]
         self.folder = folder
         self.files, images, self.skipped = read_pictures(folder, channels, size)
-        self.images, _ = learner.preprocess(images, recipe=recipe)
+        self.images, _ = learner.preprocess(images, recipe=examples.recipe)
+        tell_known(examples.files, self.files)
 
     def predicted(self, task: Task, reject: float | None = None) -> dict[str, Any]:
         """`predictions`, a record a picture; where some lie in a class's folder, `accuracy` and how many are
@@ -141,6 +150,17 @@ def tell_skipped(skipped: Skipped) -> None:
     """Name the files on standard error."""
     for file, reason in skipped:
         print(f"skipped {printable(file)}: {reason}", file=sys.stderr)
+
+
+def tell_known(examples: list[Path], pictures: list[Path]) -> None:
+    """Warn of pictures to classify that were learned from, as where one of the folders lies in the other."""
+    learned = {file.resolve() for file in examples}
+    if known := sum(file.resolve() in learned for file in pictures):
+        print(
+            f"warning: {known} of the {len(pictures)} pictures to classify are examples too: how well they "
+            "are named says nothing of new pictures; keep --support and --query apart",
+            file=sys.stderr,
+        )
 
 
 def as_records(skipped: Skipped) -> list[dict[str, str]]:

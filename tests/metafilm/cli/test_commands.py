@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -200,6 +201,24 @@ def test_predict_without_pictures(place, pictures, tmp_path, capsys):
     ]
     assert main(arguments) == 2
     assert "holds no pictures" in capsys.readouterr().err
+
+
+def test_pictures_that_are_examples_too_are_told(place, pictures, capsys):
+    """One folder for both, one in the other, and a link to it."""
+    support, query = pictures
+    inside = support / "kind1"
+    shutil.copytree(query, support / "kind2" / "query")
+    (query / "kind1" / "again").symlink_to(inside)
+    common = ["predict", str(place / "run"), "--support", str(support)]
+    for folder, said in (
+        (support, "9 of the 19 pictures"),
+        (inside, "3 of the 3 pictures"),
+        (query, "3 of the 13 pictures"),
+        (support / "kind2" / "query", None),  # no class reads what lies deeper than its folder
+    ):
+        assert main([*common, "--query", str(folder)]) == 0
+        warned = capsys.readouterr().err
+        assert f"warning: {said} to classify are examples too" in warned if said else "warning" not in warned
 
 
 def test_data_list_prepare_check(place, tmp_path, capsys):

@@ -1,14 +1,20 @@
 """`metafilm report` and `metafilm predict --report`, as one types them."""
 
+import json
 import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from episodes.files.images import read_image
 from metafilm.app.strokes import ink
 from metafilm.cli import main
+from metafilm.report.page.pictures import thumbnail
+from metafilm.report.predictions import THUMB
 
 
 @pytest.fixture
@@ -81,6 +87,31 @@ def test_predictions_get_a_page(place, pictures, tmp_path, capsys):
     assert sure == sorted(sure)
 
 
+def test_the_page_shows_the_pictures_that_were_named(place, pictures, tmp_path, monkeypatch):
+    """Also where a file can be read in colour alone, so that it was skipped."""
+    support, query = pictures
+
+    def read(path, channels, size, *more):
+        if path.parent.name == "kind0" and path.name == "0.png" and size != THUMB:
+            raise OSError("not in this form")
+        return read_image(path, channels, size, *more)
+
+    monkeypatch.setattr("episodes.datasets.folder.read_image", read)
+    monkeypatch.setattr("metafilm.cli.predict.read_image", read)
+    out, file = tmp_path / "said.html", tmp_path / "said.json"
+    words = ["predict", str(place / "run"), "--support", str(support), "--query", str(query)]
+    assert main([*words, "--report", str(out), "--json", str(file)]) == 0
+    text, rows = out.read_text(), json.loads(file.read_text())["predictions"]
+    assert len(rows) == 9
+    for row in rows:
+        picture = torch.from_numpy(read_image(Path(row["file"]), 3, THUMB))
+        assert str(thumbnail(picture, f"picture {row['file']}", "large")) in text
+    for example in sorted(support.glob("kind*/[0-9].png")):
+        picture = torch.from_numpy(read_image(example, 3, THUMB))
+        shown = str(thumbnail(picture, f"example of {example.parent.name}")) in text
+        assert shown == (example != support / "kind0" / "0.png")
+
+
 def test_a_picture_of_none_of_the_classes_is_called_so(tmp_path, capsys):
     strokes = {
         "cross": [[(0.5, 0.2), (0.5, 0.8)], [(0.3, 0.5), (0.7, 0.5)]],
@@ -101,8 +132,6 @@ def test_a_picture_of_none_of_the_classes_is_called_so(tmp_path, capsys):
 
 
 def test_the_nearest_example_is_the_nearest(place, pictures, tmp_path):
-    import torch
-
     from metafilm import MetaFiLM
     from metafilm.report import nearest
 
