@@ -13,12 +13,13 @@ import torch
 from torch import Tensor
 
 from episodes import EpisodesError
-from episodes.files.images import open_picture, read_image
+from episodes.files.images import flat, open_picture, read_image
 from metafilm.app.limits import MOST_BYTES, MOST_PIXELS, Refused
 from metafilm.app.strokes import CENTRE, LONGER, SIDE, ink, read_strokes
 from metafilm.learner.learner import MetaFiLM
 from metafilm.learner.pictures import trained_ground
 
+LONGEST = 32 * SIDE  # side of a picture in which ink is looked for
 FAINTEST = 24  # grey levels by which ink must differ from its paper
 
 
@@ -76,7 +77,7 @@ def from_file(content: bytes, look: Look) -> Tensor:
                 413,
             )
         if look.ink:
-            return torch.from_numpy(_ink_of(read_image(path, 1, 4 * SIDE)[0], look.size)[None])
+            return torch.from_numpy(_ink_of(_whole(path), look.size)[None])
         return torch.from_numpy(read_image(path, look.channels, look.size))
     except (Refused, EpisodesError):
         raise
@@ -88,8 +89,21 @@ def from_file(content: bytes, look: Look) -> Tensor:
         path.unlink(missing_ok=True)
 
 
+def _whole(path: Path) -> np.ndarray:
+    """A picture in grey, uint8 ``[H, W]``, nothing cropped: the character may be anywhere on it. Its shorter
+    side is ``4 * SIDE``, less where it is very long."""
+    from PIL import Image
+
+    with open_picture(path) as opened:
+        opened.load()
+        grey = flat(opened, 1)
+    scale = min(4 * SIDE / min(grey.size), LONGEST / max(grey.size))
+    width, height = (max(1, round(side * scale)) for side in grey.size)
+    return np.asarray(grey.resize((width, height), Image.Resampling.BILINEAR), np.uint8)
+
+
 def _ink_of(grey: np.ndarray, size: int) -> np.ndarray:
-    """The character in a scan or photograph ``[n, n]``, light or dark on its paper, as Omniglot has it: ink
+    """The character in a scan or photograph ``[H, W]``, light or dark on its paper, as Omniglot has it: ink
     255 on 0, uint8 ``[size, size]``, as large and where a character of its is."""
     from PIL import Image
 

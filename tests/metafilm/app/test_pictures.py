@@ -46,6 +46,23 @@ def test_a_scan_a_negative_and_a_photograph_of_one_character_look_as_if_drawn(dr
     assert close(from_file(as_file(aside), INK), target) > 0.8  # half a pixel aside
 
 
+@pytest.mark.parametrize("shape", [(105, 315), (315, 105), (105, 2100), (2100, 105)])
+@pytest.mark.parametrize("end", [False, True])
+def test_a_character_far_from_the_middle_is_found(shape, end):
+    wide = np.full(shape, 255, np.uint8)
+    place = (slice(-105, None), slice(-105, None)) if end else (slice(105), slice(105))
+    wide[place] = 255 - ink(CROSS, 105)
+    found = from_file(as_file(wide), INK)
+    assert close(found, from_strokes(CROSS, INK)) > 0.97
+
+
+@pytest.mark.parametrize("shape", [(1, 100_000), (100_000, 1)])
+def test_a_thread_of_a_picture_is_no_work_without_end(shape):
+    thread = np.full(shape, 255, np.uint8)
+    thread.flat[40_000:60_000] = 0
+    assert from_file(as_file(thread), INK).shape == (1, 28, 28)
+
+
 def test_photographs_keep_their_colours():
     red = np.zeros((30, 30, 3), np.uint8)
     red[..., 0] = 200
