@@ -80,7 +80,7 @@ class Desk:
         with self._computing:
             if session.adapted is not None:
                 return session.adapted
-            images, keys = session.support()
+            numbers, images, keys = session.support()
             begin = time.perf_counter()
             stacked = torch.stack(images)
             after = self.learner.adapt(stacked, keys, checked=True)
@@ -89,7 +89,7 @@ class Desk:
                 task.predict_proba(stacked[:1])  # folds its network once, before anybody waits for it
             adapted = Adapted(before, after, list(after.classes), time.perf_counter() - begin)
             with session.lock:
-                if keys == [key for key, _ in session.examples.values()]:  # none came meanwhile
+                if numbers == list(session.examples):  # none came or went meanwhile
                     session.adapted = adapted
             return adapted
 
@@ -155,7 +155,14 @@ class Desk:
             raise Refused(f"two classes are called {twice[0]!r}: give each a name of its own")
         after = adapted.after
         named = Task(
-            self.learner, after.film, after.state, after.statistics, called, after.fingerprint, after.report
+            self.learner,
+            after.film,
+            after.state,
+            after.statistics,
+            called,
+            after.fingerprint,
+            after.report,
+            after.shots,
         )
         with tempfile.TemporaryDirectory(prefix="metafilm-") as folder:
             path = Path(folder) / "task.safetensors"

@@ -56,14 +56,14 @@ class Session:
                 if self.examples.pop(number, None) is not None:
                     self.adapted = None
 
-    def support(self) -> tuple[list[Tensor], list[int]]:
-        """Pictures and class keys. Raises Refused: fewer than two classes."""
+    def support(self) -> tuple[list[int], list[Tensor], list[int]]:
+        """Numbers, pictures and class keys. Raises Refused: fewer than two classes."""
         with self.lock:
-            pairs = list(self.examples.values())
+            numbers, pairs = list(self.examples), list(self.examples.values())
         keys = [key for key, _ in pairs]
         if len(set(keys)) < 2:
             raise Refused("give examples of at least two classes first", 409)
-        return [picture for _, picture in pairs], keys
+        return numbers, [picture for _, picture in pairs], keys
 
 
 class Sessions:

@@ -72,12 +72,33 @@ def test_a_new_example_counts_at_once_and_nothing_is_computed_twice(desk, taught
     assert desk.answer(taught, UP)["classes"] == [4, 7]
 
 
+def test_what_changes_while_it_computes_is_not_what_was_adapted_to(desk, taught, monkeypatch):
+    """Another drawing of the same class in the place of one."""
+    adapt = desk.learner.adapt
+
+    def meanwhile(*given, **more):
+        task = adapt(*given, **more)
+        taught.forget([2])
+        taught.add(4, from_strokes(UP, desk.look))
+        return task
+
+    monkeypatch.setattr(desk.learner, "adapt", meanwhile)
+    desk.adapt(taught)
+    assert taught.adapted is None
+    monkeypatch.setattr(desk.learner, "adapt", adapt)
+    assert desk.answer(taught, UP)["after"][0] > 0.9
+
+
 def test_the_task_goes_away_with_its_names(desk, taught, tmp_path):
     (tmp_path / "task.safetensors").write_bytes(desk.task_file(taught, {"4": "zed", "7": " cross "}))
     task = Task.load(tmp_path / "task.safetensors")
     assert task.classes == ["zed", "cross"]
     query = from_strokes(CROSS, desk.look).unsqueeze(0)
     assert task.predict(query) == ["cross"]
+    # and with what its weights were calibrated for
+    shown = torch.tensor(desk.answer(taught, CROSS)["after"])
+    assert task.shots == [1, 1] and task.temperature != 1
+    torch.testing.assert_close(task.predict_proba(query)[0], shown)
     for names in ({"4": "a", "7": "a"}, {"4": "a"}, {"4": "", "7": "b"}, {"4": "x" * 61, "7": "b"}, None, 3):
         with pytest.raises(Refused):
             desk.task_file(taught, names)
