@@ -16,7 +16,7 @@ import traceback
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import SplitResult, parse_qs, urlsplit
 
 from episodes import EpisodesError
 from metafilm.app.desk import Desk
@@ -36,6 +36,7 @@ HEADERS = {
 }
 ACTIONS = tuple(f"/api/{name}" for name in ("session", "example", "forget", "adapt", "ask", "task"))
 OURS = "X-Metafilm"  # a header that no other site can make a browser send here
+LENGTH_DIGITS = 18  # of a body's length: Python itself refuses to read a number of thousands
 DRAINED = 4 * MOST_BYTES  # of a body that is too large: read and dropped, so that the answer is heard
 
 
@@ -174,7 +175,7 @@ class Handler(BaseHTTPRequestHandler):
             raise Refused("requests are taken from this page alone", 403)
 
     def _get(self) -> tuple[str, bytes]:
-        path = urlsplit(self.path).path
+        path = self._address().path
         if path == "/api/about":
             return _json(self.server.desk.about())
         if path not in self.server.files:
@@ -183,7 +184,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def _post(self) -> tuple[str, bytes]:
         body = self._body()
-        parts = urlsplit(self.path)
+        parts = self._address()
         if parts.path not in ACTIONS:
             raise Refused(f"there is no {parts.path[:80]} here", 404)
         asked = {name: values[0] for name, values in parse_qs(parts.query).items()}
@@ -212,6 +213,13 @@ class Handler(BaseHTTPRequestHandler):
             return _json(desk.answer(session, self._content(body)))
         return "application/octet-stream", desk.task_file(session, _read(body))
 
+    def _address(self) -> SplitResult:
+        try:
+            return urlsplit(self.path)
+        except ValueError as error:
+            self.close_connection = True
+            raise Refused("the request's address can't be read") from error
+
     def _content(self, body: bytes) -> Any:
         """Strokes where JSON was sent, else a picture's bytes."""
         return _read(body) if self.headers.get_content_type() == "application/json" else body
@@ -221,6 +229,9 @@ class Handler(BaseHTTPRequestHandler):
         if not length.isdecimal():
             self.close_connection = True
             raise Refused("a request must say how long it is (Content-Length)", 411)
+        if len(length) > LENGTH_DIGITS:
+            self.close_connection = True
+            raise Refused(f"a length of {len(length)} digits (Content-Length) is none")
         size = int(length)
         if size > MOST_BYTES:
             self.close_connection = True

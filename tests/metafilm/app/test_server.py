@@ -79,6 +79,14 @@ def test_bodies_are_bounded(client, monkeypatch):
     assert client.send("POST", "/api/session", Content_Length=None)[0] == 411
     assert client.send("POST", "/api/session", Content_Length="-5")[0] == 411
     assert client.send("POST", "/api/session", Content_Length="ten")[0] == 411
+    status, found, headers = client.send("POST", "/api/session", Content_Length="9" * 5000)
+    assert status == 400 and "5000 digits" in found["error"] and headers["Connection"] == "close"
+
+
+@pytest.mark.parametrize(("method", "path"), [("GET", "http://["), ("POST", "http://[/api/session")])
+def test_an_address_that_is_none_is_refused(client, method, path):
+    status, found, headers = client.send(method, path)
+    assert status == 400 and "address" in found["error"] and headers["Connection"] == "close"
 
 
 @pytest.mark.parametrize(
@@ -88,6 +96,8 @@ def test_bodies_are_bounded(client, monkeypatch):
         ("/api/example", b"[]", "which class"),
         ("/api/example?class=-1", b"[]", "which class"),
         ("/api/example?class=0", b'{"a": 1}', "list of strokes"),
+        ("/api/example?class=0", b"[[[0.5, 1" + b"0" * 400 + b"]]]", "a point is"),
+        ("/api/example?class=0", b"[[[0.5, NaN]]]", "a point is"),
         ("/api/forget", b'["a"]', "list of examples"),
         ("/api/forget", b"[" * 100_000, "no JSON"),
         ("/api/task", b"{}", "two classes"),
