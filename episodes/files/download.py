@@ -6,6 +6,7 @@ Not pooch: it takes one address a file, starts again after a broken connection a
 import contextlib
 import hashlib
 import http.client
+import lzma
 import os
 import re
 import secrets
@@ -14,6 +15,7 @@ import stat
 import urllib.error
 import urllib.request
 import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
@@ -21,6 +23,16 @@ from episodes.errors import EpisodesError
 from episodes.progress import Progress
 
 _CHUNK = 1 << 16
+_DAMAGE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    OSError,
+    EOFError,
+    ValueError,
+    NotImplementedError,
+    RuntimeError,
+)  # what zipfile raises, or its decompressors, on an archive that is no good
 _ATTEMPTS = 3  # per mirror, each resuming where the last one stopped
 
 
@@ -132,24 +144,25 @@ def _receive(url: str, part: Path, max_bytes: int, timeout: float) -> None:
         total = start + int(length) if length and length.isdecimal() else None
         if total is not None and total > max_bytes:
             raise ValueError(f"{total} bytes are announced, more than the {max_bytes} expected at most")
+        chunk = response.read(_CHUNK)
+        # Looked at before the file is opened, which would empty it: what is there may be resumed elsewhere.
+        if start == 0 and chunk.lstrip()[:1] == b"<":
+            raise ValueError("a web page came instead of the file: the address has moved or asks for a login")
         size = start
         with (
             part.open("ab" if start else "wb") as file,
             Progress(f"downloading {part.name[1:-5]}", total) as progress,
         ):
             progress.advance(start)
-            while chunk := response.read(_CHUNK):
-                if size == 0 and chunk.lstrip()[:1] == b"<":
-                    raise ValueError(
-                        "a web page came instead of the file: the address has moved or asks for a login"
-                    )
-                size += len(chunk)
-                if size > max_bytes:
-                    raise ValueError(f"more than the {max_bytes} bytes expected at most came")
+            while chunk and (size := size + len(chunk)) <= max_bytes:
                 file.write(chunk)
                 progress.advance(len(chunk))
+                chunk = response.read(_CHUNK)
             file.flush()
             os.fsync(file.fileno())
+    if size > max_bytes:
+        part.unlink()
+        raise ValueError(f"more than the {max_bytes} bytes expected at most came")
     if total is not None and size < total:
         raise OSError(f"the connection ended after {size} of {total} bytes")
 
@@ -196,7 +209,7 @@ def unpack_zip(archive: Path, folder: str, target: Path, max_bytes: int, max_mem
         if not (work / folder).is_dir():
             raise EpisodesError(f"{archive} has no folder {folder}: it is not the archive it should be")
         os.rename(work / folder, target)
-    except (zipfile.BadZipFile, OSError, EOFError, ValueError, NotImplementedError, RuntimeError) as error:
+    except _DAMAGE as error:
         if isinstance(error, EpisodesError):
             raise
         raise EpisodesError(f"can't unpack {archive}: {error}; delete it and try again") from error

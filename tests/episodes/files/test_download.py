@@ -33,6 +33,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             body, kind = b"<html>sign in</html>", "text/html; charset=utf-8"
         elif path == "/page":
             body = b"\n <!DOCTYPE html><html>gone</html>"
+        elif path == "/portal":
+            body, kind = b"<html>sign in</html>", "text/plain"
         elif path == "/wrong":
             body = BODY[::-1]
         elif path == "/cut" and (server.asked.count((path, None)) == 1 and start == 0):
@@ -41,7 +43,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             cut = start + 1000
         elif path == "/silent":
             cut = 0
-        ranged = start > 0 and path != "/norange"
+        ranged = start > 0 and path not in ("/norange", "/portal")
         if ranged and start >= len(body):
             self.send_response(416)
             self.send_header("Content-Length", "0")
@@ -49,7 +51,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         part = body[start:] if ranged else body
         self.send_response(206 if ranged else 200)
         self.send_header("Content-Type", kind)
-        self.send_header("Content-Length", str(len(part)))
+        if path != "/long":
+            self.send_header("Content-Length", str(len(part)))
         if ranged:
             self.send_header("Content-Range", f"bytes {start}-{len(body) - 1}/{len(body)}")
         self.end_headers()
@@ -143,6 +146,22 @@ def test_a_file_larger_than_expected_is_refused(server, tmp_path):
         get(server, tmp_path / "a.zip", "/good", max_bytes=1000)
 
 
+def test_more_than_was_expected_leaves_nothing(server, tmp_path):
+    with pytest.raises(EpisodesError, match="more than the 100000 bytes expected at most came"):
+        get(server, tmp_path / "a.zip", "/long", max_bytes=100_000)
+    assert not (tmp_path / ".a.zip.part").exists()
+
+
+def test_a_page_to_sign_in_on_leaves_what_there_is_to_resume(server, tmp_path):
+    part = tmp_path / ".a.zip.part"
+    part.write_bytes(BODY[:777])
+    with pytest.raises(EpisodesError, match="a web page came"):
+        get(server, tmp_path / "a.zip", "/portal")
+    assert part.read_bytes() == BODY[:777]
+    assert get(server, tmp_path / "a.zip", "/portal", "/good").read_bytes() == BODY
+    assert server.asked[-1] == ("/good", "bytes=777-")
+
+
 def test_a_closed_port_and_other_schemes(server, tmp_path):
     (tmp_path / "local").write_bytes(BODY)
     with pytest.raises(EpisodesError, match=r"(?s)file:.*only http and https.*127\.0\.0\.1:9/x: "):
@@ -209,3 +228,18 @@ def test_a_damaged_archive_leaves_nothing(tmp_path):
         with pytest.raises(EpisodesError, match=r"can't unpack .*b\.zip"):
             unpack_zip(tmp_path / "b.zip", "in", tmp_path / "out" / "in", 1000, 10)
         assert list((tmp_path / "out").iterdir()) == []
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2])
+def test_damage_inside_what_is_compressed(tmp_path, method):
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w", method) as file:
+        file.writestr("in/a", bytes(range(256)) * 40)
+        start = file.infolist()[0].header_offset + 30 + len("in/a")
+    raw = bytearray(path.read_bytes())
+    for place in range(start + 9, start + 40):
+        raw[place] ^= 0xFF
+    path.write_bytes(raw)
+    with pytest.raises(EpisodesError, match=r"can't unpack .*a\.zip.*delete it and try again"):
+        unpack_zip(path, "in", tmp_path / "out" / "in", 1 << 20, 10)
+    assert list((tmp_path / "out").iterdir()) == []
