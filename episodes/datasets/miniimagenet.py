@@ -139,7 +139,11 @@ def list_folders(parent: Path) -> list[tuple[str, list[Path]]]:
     for folder in sorted(
         path for path in parent.iterdir() if path.is_dir() and not path.name.startswith(".")
     ):
-        files = sorted(path for path in folder.iterdir() if path.suffix.lower() in _SUFFIXES)
+        files = sorted(
+            path
+            for path in folder.iterdir()
+            if path.suffix.lower() in _SUFFIXES and not path.name.startswith(".")  # macOS leaves ._NAME
+        )
         if not files:
             raise EpisodesError(f"{folder} holds no .jpg or .png picture: fill it or take it away")
         classes.append((folder.name, files))

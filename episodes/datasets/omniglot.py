@@ -163,7 +163,11 @@ def list_characters(base: Path) -> list[tuple[str, str, list[Path]]]:
         before = len(found)
         for alphabet in _folders(base / part):
             for character in _folders(alphabet):
-                drawings = sorted(path for path in character.iterdir() if path.suffix == ".png")
+                drawings = sorted(
+                    path
+                    for path in character.iterdir()
+                    if path.suffix == ".png" and not path.name.startswith(".")  # macOS leaves ._NAME
+                )
                 if len(drawings) != DRAWINGS:
                     raise EpisodesError(
                         f"{character} has {len(drawings)} drawings, expected {DRAWINGS}: unpack Omniglot "

@@ -103,6 +103,17 @@ def test_every_layout_gives_the_same_pool(tmp_path, layout, place):
     assert small.image_shape == (3, 32, 32) and small.images[0, :, 0, 0].tolist() == [20, 0, 5]
 
 
+@pytest.mark.parametrize("layout", [csv_layout, class_folders])
+def test_what_a_mac_leaves_beside_pictures_is_none(tmp_path, layout):
+    layout(tmp_path / "miniimagenet")
+    expected = load_miniimagenet(root=tmp_path).images
+    for folder in [path for path in (tmp_path / "miniimagenet").rglob("*") if path.is_dir()]:
+        (folder / "._n0000000100000000.png").write_bytes(b"Mac OS X")
+        (folder / ".DS_Store").write_bytes(b"Mac OS X")
+    shutil.rmtree(tmp_path / ".cache")
+    assert torch.equal(load_miniimagenet(root=tmp_path).images, expected)
+
+
 def test_absent_says_what_to_place_where(tmp_path):
     with pytest.raises(
         EpisodesError, match=rf"{tmp_path}/miniimagenet/\{{train,val,test\}}\.csv with .*images"

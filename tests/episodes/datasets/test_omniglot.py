@@ -139,6 +139,12 @@ def test_an_incomplete_copy_is_refused(root):
         load_omniglot(root=root)
 
 
+def test_what_a_mac_leaves_beside_drawings_is_none(root):
+    for folder in [path for path in (root / "omniglot").rglob("*") if path.is_dir()]:
+        (folder / "._0001_01.png").write_bytes(b"Mac OS X")
+    assert load_omniglot(root=root).counts.tolist() == [20] * 3
+
+
 def test_absent_says_what_to_do(tmp_path):
     with pytest.raises(EpisodesError, match="metafilm data prepare omniglot"):
         load_omniglot(root=tmp_path)
