@@ -16,6 +16,7 @@ from episodes.pool import ClassPool
 
 # Part of every key: raise it when the way pictures become pixels changes.
 PREPROCESSING = 1
+_LONGEST = 80  # letters of a file's name before its digest
 
 
 def fingerprint(files: Iterable[Path], base: Path) -> str:
@@ -45,8 +46,11 @@ def cached_pool(
     keeping it.
     """
     key = {**key, "preprocessing": PREPROCESSING}
-    stem = "-".join(str(key[part]) for part in key if part not in ("fingerprint", "preprocessing"))
-    stem = "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in stem)[:80]
+    name = str(key["name"])
+    rest = "".join(f"-{key[part]}" for part in key if part not in ("name", "fingerprint", "preprocessing"))
+    # The name alone is shortened: what else stands in it tells one split's file from another's.
+    stem = name[: max(_LONGEST - len(rest), 1)] + rest
+    stem = "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in stem)
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
     path = root / ".cache" / f"{stem}-{digest}.npy"
     pool = _read(path, key, in_memory)

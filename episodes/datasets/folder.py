@@ -11,7 +11,7 @@ import torch
 from episodes.datasets.cache import cached_pool, fingerprint
 from episodes.datasets.splits import seeded_split
 from episodes.errors import EpisodesError
-from episodes.files.images import read_image
+from episodes.files.images import SUFFIXES, is_named_as_picture, read_image
 from episodes.files.root import data_root, printable
 from episodes.pool import ClassPool
 from episodes.progress import track
@@ -19,7 +19,6 @@ from episodes.progress import track
 __all__ = ["SUFFIXES", "load_folder", "read_class_folders", "read_image"]
 
 SPLITS = ("train", "val", "test")
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
 FRACTIONS = {"train": 0.64, "val": 0.16, "test": 0.20}  # miniImageNet's proportions
 
 
@@ -36,11 +35,12 @@ def load_folder(
 ) -> ClassPool:
     """One split of a folder of pictures: uint8 [N, channels, size, size].
 
-    PATH/{train,val,test}/<class>/ when PATH/train and the split's folder are there; otherwise PATH/<class>/,
-    and the classes are divided 64/16/20 % by seed. image_size: 84 by default; see `read_image` for how
-    pictures are brought to it. scheme: "split:SEED" chooses another division than seed 0's, "all" gives every
-    class of PATH/<class>/ whatever the split. Unreadable pictures are named in a warning and skipped. Raises
-    EpisodesError when there is nothing to read, or when a class is in two split folders.
+    PATH/{train,val,test}/<class>/ when class folders lie in PATH/train and the split's folder is there;
+    otherwise PATH/<class>/, and the classes are divided 64/16/20 % by seed. image_size: 84 by default; see
+    `read_image` for how pictures are brought to it. scheme: "split:SEED" chooses another division than seed
+    0's, "all" gives every class of PATH/<class>/ whatever the split. Unreadable pictures are named in a
+    warning and skipped. Raises EpisodesError when there is nothing to read, or when a class is in two split
+    folders.
     """
     base = Path(path).expanduser().absolute()
     if not base.is_dir():
@@ -95,16 +95,16 @@ def read_class_folders(
 
 def _choose(base: Path, split: str, kind: str, seed: int) -> tuple[list[tuple[str, list[Path]]], Path]:
     """The classes of a split with their files, and the folder their names are relative to."""
-    if (base / "train").is_dir() and kind == "split":
+    if kind == "split" and (present := split_folders(base)):
         homes: dict[str, str] = {}
-        for part in (part for part in SPLITS if (base / part).is_dir()):
+        for part in present:
             for name, _ in _list(base / part):
                 if name in homes:
                     raise EpisodesError(
                         f"class {name!r} is in both {base / homes[name]} and {base / part}: keep it in one"
                     )
                 homes[name] = part
-        if not (base / split).is_dir():
+        if split not in present:
             raise EpisodesError(
                 f"{base} has a folder train but none named {split}: add it, or choose another split"
             )
@@ -123,6 +123,15 @@ def _choose(base: Path, split: str, kind: str, seed: int) -> tuple[list[tuple[st
     return [(name, files) for name, files in listed if name in chosen], base
 
 
+def split_folders(base: Path) -> tuple[str, ...]:
+    """The splits that have a folder of their own; none where no class folders lie in `base`/train, which is
+    then a class itself."""
+    train = base / "train"
+    if not train.is_dir() or not any(_pictures(path) for path in _visible(train) if path.is_dir()):
+        return ()
+    return tuple(part for part in SPLITS if (base / part).is_dir())
+
+
 def _list(base: Path) -> list[tuple[str, list[Path]]]:
     """(class, its picture files), sorted; folders without pictures are left out.
 
@@ -131,8 +140,8 @@ def _list(base: Path) -> list[tuple[str, list[Path]]]:
     since class names are written into weights and records.
     """
     classes = []
-    for folder in sorted(path for path in base.iterdir() if not path.name.startswith(".")):
-        if folder.is_symlink() and not folder.exists() and folder.suffix.lower() not in SUFFIXES:
+    for folder in _visible(base):
+        if folder.is_symlink() and not folder.exists() and not is_named_as_picture(folder):
             raise EpisodesError(f"{printable(folder)} is a link that leads nowhere: mend it or take it away")
         if not folder.is_dir():
             continue
@@ -152,9 +161,9 @@ def _list(base: Path) -> list[tuple[str, list[Path]]]:
 def _left_out(base: Path) -> list[tuple[Path, str]]:
     """What somebody may have meant to be read: pictures in no class's folder, and folders without any."""
     found = []
-    for path in sorted(path for path in base.iterdir() if not path.name.startswith(".")):
+    for path in _visible(base):
         if not path.is_dir():
-            if path.suffix.lower() in SUFFIXES:
+            if is_named_as_picture(path):
                 found.append((path, "it lies in no class's folder"))
         elif not _pictures(path):
             found.append((path, "no pictures lie in it"))
@@ -163,8 +172,12 @@ def _left_out(base: Path) -> list[tuple[Path, str]]:
 
 def _pictures(folder: Path) -> list[Path]:
     """What has a picture's name, sorted."""
-    files = (path for path in folder.iterdir() if not path.name.startswith("."))
-    return sorted(path for path in files if path.suffix.lower() in SUFFIXES)
+    return [path for path in _visible(folder) if is_named_as_picture(path)]
+
+
+def _visible(folder: Path) -> list[Path]:
+    """What lies in it and isn't hidden (.name), sorted."""
+    return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
 
 
 def _read(

@@ -8,6 +8,7 @@ import difflib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from episodes.errors import EpisodesError
 from episodes.pool import ClassPool
@@ -189,15 +190,19 @@ def _functions(name: str, description: str, sampler: Callable[..., Sampler]) -> 
 
 
 def _folder(name: str) -> DataSet:
-    from episodes.datasets.folder import SPLITS, load_folder
+    from episodes.datasets.folder import SPLITS, load_folder, split_folders
 
     path = name.partition(":")[2]
+    if not path.strip():
+        raise EpisodesError(
+            f"{name!r} names no folder: write folder:PATH, and folder:. for the one you are in"
+        )
 
     def read(split: str = "train", *, download: bool = False, **options) -> ClassPool:
         return load_folder(path, split, **options)
 
-    present = tuple(s for s in SPLITS if os.path.isdir(os.path.join(path, s)))
-    return DataSet(name, "a folder of pictures per class", present if "train" in present else SPLITS, read)
+    present = split_folders(Path(path).expanduser())
+    return DataSet(name, "a folder of pictures per class", present or SPLITS, read)
 
 
 DATASETS: dict[str, DataSet] = {

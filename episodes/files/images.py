@@ -18,6 +18,16 @@ if TYPE_CHECKING:
 
 # Pillow tries every decoder it has, whatever a file is called, and one of them runs Ghostscript: only these.
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
+SUFFIXES = (
+    *(".png", ".jpg", ".jpeg", ".jfif", ".jpe", ".bmp", ".gif", ".tif", ".tiff", ".webp"),
+    *(".ppm", ".pgm", ".pbm", ".pnm"),
+)
+# Pictures too, which are named as unreadable lest they be missed in silence. Cameras' own are not tried: many
+# are TIFF, which opens as its thumbnail.
+UNREAD = (
+    *(".avif", ".heic", ".heif", ".jp2", ".jxl", ".psd", ".svg", ".tga"),
+    *(".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf", ".raw"),
+)
 _MOST_PIXELS = 1 << 26  # decoded at once; a file of some kilobytes can announce any number
 _STEPS = {"LAB": "RGB", "La": "LA"}  # modes that Pillow does not bring to grey by itself
 _LONGEST = 8  # times the shorter side: what lies further out is cropped away in the end, so it isn't resized
@@ -83,6 +93,11 @@ def read_image(path: Path, channels: int = 3, size: int = 84, invert: bool = Fal
     return 255 - pixels if invert else pixels
 
 
+def is_named_as_picture(path: Path) -> bool:
+    """Whether the name is a picture's, of a kind that is read or one that isn't."""
+    return path.suffix.lower() in (*SUFFIXES, *UNREAD)
+
+
 def as_pixels(picture: "Image.Image", channels: int, size: int | None) -> np.ndarray:
     """Pillow's picture as uint8 [channels, size, size], brought to it as `read_image` says; at its own height
     and width where `size` is None."""
@@ -123,10 +138,13 @@ def open_picture(path: Path) -> "ImageFile":
     """Pillow's picture, not yet decoded, of a regular file in one of FORMATS.
 
     Larger JPEGs are decoded at half size or less; any other of more than 2^26 pixels is refused. Raises
-    OSError for that, for what is no picture, and for devices and pipes, which would be waited on for ever.
+    OSError for that, for what is no picture or named as one of UNREAD, and for devices and pipes, which would
+    be waited on for ever.
     """
     from PIL import Image
 
+    if path.suffix.lower() in UNREAD:
+        raise OSError(f"{path.suffix.lower()} pictures are not read: convert it to PNG or JPEG")
     # Looked at before it is opened: opening a pipe that nobody writes to already hangs.
     if not stat.S_ISREG(os.stat(path).st_mode):
         raise OSError("it is no regular file but a folder, a pipe or a device")

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from episodes.datasets.folder import SUFFIXES, read_class_folders
-from episodes.files.images import read_image, read_images
+from episodes.datasets.folder import read_class_folders
+from episodes.files.images import SUFFIXES, is_named_as_picture, read_image, read_images
 from episodes.files.root import printable
 from metafilm.cli.text.output import require_counts, to_standard_output
 from metafilm.engine.device import DeviceName, device_named
@@ -202,7 +202,7 @@ def below(folder: Path, above: frozenset[Path] = frozenset()) -> Iterator[Path]:
         if path.is_dir():
             yield from below(path, above | {place})
         # Pipes, devices and links that lead nowhere too: reading them says what they are, so none is missed.
-        elif path.suffix.lower() in SUFFIXES:
+        elif is_named_as_picture(path):
             yield path
 
 

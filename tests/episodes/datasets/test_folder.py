@@ -80,6 +80,53 @@ def test_two_folders_of_one_name_keep_their_caches(tmp_path):
     assert len(list((tmp_path / ".cache").glob("*.npy"))) == 2
 
 
+def test_splits_keep_their_caches_however_long_the_folder_s_name(tmp_path):
+    place = tmp_path / ("photographs of leaves of trees and shrubs taken in the garden, " + 40 * "x")
+    for split, start in (("train", 0), ("val", 3), ("test", 6)):
+        fill(place / split, [f"{split}-a", f"{split}-b"], start=start)
+        load_folder(place, split, root=tmp_path, image_size=8)
+        load_folder(place, split, root=tmp_path, image_size=9)
+    kept = sorted(path.name for path in (tmp_path / ".cache").glob("*.npy"))
+    assert len(kept) == 6 and all(len(name) < 110 for name in kept)
+
+
+def test_a_class_may_be_called_train(tmp_path):
+    """A folder train is a split only where class folders lie in it."""
+    names = ["train", "test", "bus", "car", "tram", "van"]
+    fill(tmp_path / "in", names)
+    (tmp_path / "in" / "train" / ".thumbs").mkdir()
+    everything = episodes.load(f"folder:{tmp_path / 'in'}", root=tmp_path, image_size=8, scheme="all")
+    assert everything.class_names == tuple(sorted(names))
+    entry = episodes.dataset(f"folder:{tmp_path / 'in'}")
+    assert entry.splits == ("train", "val", "test")
+    found = [entry.load(s, root=tmp_path, image_size=8).class_names for s in entry.splits]
+    assert sorted(name for part in found for name in part) == sorted(names)
+    fill(tmp_path / "in" / "train", ["a", "b"])
+    (tmp_path / "in" / "test").rename(tmp_path / "in" / "tests")
+    assert episodes.dataset(f"folder:{tmp_path / 'in'}").splits == ("train",)
+    assert load_folder(tmp_path / "in", root=tmp_path, image_size=8).class_names == ("a", "b")
+
+
+def test_pictures_that_are_not_read_are_named(tmp_path):
+    fill(tmp_path / "in" / "train", ["a", "b"], images=1)
+    here = tmp_path / "in" / "train" / "a"
+    Image.new("RGB", (8, 8)).save(here / "x.jfif", "jpeg")
+    Image.new("RGB", (8, 8)).save(here / "y.JPE", "jpeg")
+    Image.new("RGB", (8, 8)).save(here / "z.dng", "tiff")  # a camera's, which opens as its own thumbnail
+    (here / "phone.HEIC").write_bytes(b"....ftypheic")
+    says = r"2 unreadable .*\n.*phone\.HEIC: .*\.heic pictures are not read.*PNG or JPEG\n.*z\.dng: "
+    with pytest.warns(UserWarning, match=says):
+        pool = load_folder(tmp_path / "in", root=tmp_path, image_size=8)
+    assert pool.counts.tolist() == [3, 1]
+    (tmp_path / "in" / "train" / "loose.avif").write_bytes(b"")
+    with (
+        pytest.warns(UserWarning, match=says),
+        pytest.warns(UserWarning, match=r"loose\.avif: it lies in no"),
+    ):
+        *_, skipped = read_class_folders(tmp_path / "in" / "train", 3, 8)
+    assert [path.name for path, _ in skipped] == ["phone.HEIC", "z.dng", "loose.avif"]
+
+
 def test_refusals(tmp_path):
     with pytest.raises(EpisodesError, match=r"no folder .*nowhere"):
         load_folder(tmp_path / "nowhere")

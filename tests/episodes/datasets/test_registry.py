@@ -61,6 +61,19 @@ def test_folders_have_an_entry_too(tmp_path):
     ]
 
 
+def test_a_folder_in_the_home_and_one_that_is_not_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for part in ("train", "val"):
+        (tmp_path / "in" / part / part).mkdir(parents=True)
+        Image.new("L", (8, 8)).save(tmp_path / "in" / part / part / "1.png")
+    assert episodes.dataset("folder:~/in").splits == ("train", "val")
+    monkeypatch.chdir(tmp_path / "in")
+    for name in ("folder:", "folder: "):
+        with pytest.raises(EpisodesError, match="names no folder: write folder:PATH"):
+            episodes.dataset(name)
+    assert episodes.dataset("folder:.").splits == ("train", "val")
+
+
 def test_functions_come_with_their_sampler():
     entry = episodes.dataset("sinusoids")
     assert entry.functions and entry.sampler is not None and not episodes.dataset("strokes").functions
