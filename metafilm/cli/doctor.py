@@ -79,7 +79,7 @@ def _kernels() -> Iterator[tuple[str, str]]:
 
 def _data_set(name: str, root: Path) -> str:
     """Whether it is there, by a look at the folders."""
-    if name == "omniglot":
+    if name in ("omniglot", "omniglot-criteria"):
         where = find_omniglot(root)
         return f"in {where}" if where else "not there; metafilm data prepare omniglot fetches it"
     if name == "miniimagenet":

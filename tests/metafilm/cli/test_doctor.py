@@ -48,6 +48,7 @@ def test_data_sets_by_their_folders(capsys, tmp_path) -> None:
     found = findings(capsys, tmp_path / "nowhere")
     assert found["data root"] == f"{tmp_path / 'nowhere'} (not there yet)"
     assert found["omniglot"].startswith("not there") and found["miniimagenet"].startswith("not there")
+    assert found["omniglot-criteria"] == found["omniglot"]
     (tmp_path / "miniimagenet" / "val").mkdir(parents=True)
     (tmp_path / "omniglot" / "images_background").mkdir(parents=True)
     (tmp_path / "omniglot" / "images_evaluation").mkdir()
