@@ -29,6 +29,7 @@ from metafilm.cli.options import (
     Report,
     Sweep,
     Train,
+    as_python_has_them,
     filled_in,
     form,
 )
@@ -45,7 +46,7 @@ def parse(arguments: Sequence[str]) -> Command:
 
     Raises MetafilmError, ConfigError listing all that is wrong with the settings.
     """
-    arguments = [{"true": "True", "false": "False"}.get(word, word) for word in arguments]  # as in YAML
+    arguments = as_python_has_them(arguments)
     settings, source = Config(), tyro.MISSING
     if len(arguments) > 1 and arguments[0] in ("train", "sweep") and not arguments[1].startswith("-"):
         source = arguments[1]

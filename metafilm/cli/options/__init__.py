@@ -1,6 +1,6 @@
 """The options of every command, each documented once: what `metafilm COMMAND --help` shows."""
 
-from metafilm.cli.options.form import filled_in, form
+from metafilm.cli.options.form import as_python_has_them, filled_in, form
 from metafilm.cli.options.laboratory import Ablate, Sweep
 from metafilm.cli.options.pages import App, Report
 from metafilm.cli.options.pictures import Adapt, Calibrate, Export, Predict
@@ -21,6 +21,7 @@ __all__ = [
     "Report",
     "Sweep",
     "Train",
+    "as_python_has_them",
     "filled_in",
     "form",
 ]

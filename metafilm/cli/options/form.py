@@ -6,6 +6,7 @@ the same types, texts and defaults; `filled_in` makes settings of them, through 
 """
 
 import typing
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, field, fields, is_dataclass, make_dataclass
 from functools import cache
 from typing import Annotated, Any
@@ -54,6 +55,28 @@ def names_of(hint: Any) -> str | None:
         if isinstance(check, OneOf):
             return "{" + ",".join([*check.names, *(f"{start}..." for start in check.beginnings)]) + "}"
     return None
+
+
+def as_python_has_them(arguments: Sequence[str]) -> list[str]:
+    """`true` and `false`, as YAML has them, capitalised where they are values of a setting that is one of the
+    two; a folder of that name stays what it is."""
+    switches, option, found = set(switches_of(Config)), "", []
+    for word in arguments:
+        if word.startswith("--"):
+            option = word.replace("_", "-")
+        values = {"true": "True", "false": "False"} if option in switches else {}
+        found.append(values.get(word, word))
+    return found
+
+
+def switches_of(section: type, prefix: str = "--") -> Iterator[str]:
+    """The options of settings that are true or false, or may be."""
+    for name, kind in typing.get_type_hints(section).items():
+        option = f"{prefix}{name.replace('_', '-')}"
+        if is_dataclass(kind):
+            yield from switches_of(typing.cast(type, kind), f"{option}.")
+        elif kind is bool or bool in typing.get_args(kind):
+            yield option
 
 
 def filled_in(form: Any, **given: dict[str, Any]) -> Config:

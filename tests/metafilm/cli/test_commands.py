@@ -309,6 +309,16 @@ def test_options_are_spelled_with_hyphens(capsys):
         assert not re.findall(r"--[a-z.-]*[a-z]_[a-z_]*", file.read_text(encoding="utf-8")), file
 
 
+def test_true_and_false_are_words_unless_a_setting_is_one_of_them():
+    words = ["--inner.gate", "true", "--inner.per_step", "false", "--name", "true"]
+    command = parse(["train", "demo", *words, "--episodes.within-group", "true", "--run-dir", "false"])
+    settings = command.settings
+    assert settings.inner.gate is True and settings.inner.per_step is False and settings.name == "true"
+    assert settings.episodes.within_group is True and command.run_dir == Path("false")
+    command = parse(["predict", "false", "--support", "true", "--query", "false"])
+    assert (command.run_or_name, command.support, command.query) == ("false", Path("true"), Path("false"))
+
+
 def test_a_wrong_data_set_is_named_by_the_option_that_gave_it(place, capsys):
     assert main(["eval", str(place / "run"), "--dataset", "omniglt"]) == 2
     assert "--data.name" not in capsys.readouterr().err
