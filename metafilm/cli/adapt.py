@@ -60,18 +60,21 @@ def adapt(
         "skipped": as_records(skipped),
         **({} if pictures is None else pictures.predicted(task)),
     }
-    if to_standard_output(json_file):
-        print(json.dumps(found, indent=2))
-    else:
-        print_adaptation(found, task)
-        if pictures is not None:
-            print_table(found)
-    if out is not None:  # after what is printed: a full disk can't take that
-        task.save(out)
-        if not to_standard_output(json_file):
-            print(f"written to {out}, {out.stat().st_size / 1000:.0f} kB")
-    if json_file is not None and not to_standard_output(json_file):
-        atomic_write(json_file, (json.dumps(found, indent=2) + "\n").encode())
+    text = json.dumps(found, indent=2) + "\n"
+    try:
+        if to_standard_output(json_file):
+            print(text, end="")
+        else:
+            print_adaptation(found, task)
+            if pictures is not None:
+                print_table(found)
+    finally:  # after what is printed, which a full disk can't take; also where nobody reads it to its end
+        if out is not None:
+            task.save(out)
+        if json_file is not None and not to_standard_output(json_file):
+            atomic_write(json_file, text.encode())
+    if out is not None and not to_standard_output(json_file):
+        print(f"written to {out}, {out.stat().st_size / 1000:.0f} kB")
     return 0
 
 

@@ -56,17 +56,21 @@ def calibrate(
         "seed": seed,
     }
     found, judged = calibrated(learner, [source.sampler for source in sources], episodes, tasks)
+    lines = []
     for level in found.levels:
         part = judged[int(level.shots)]
         logits, labels = torch.cat(part.logits), torch.cat(part.labels)
         before, after = (
             calibration_error((logits / t).softmax(-1), labels) for t in (1.0, level.temperature)
         )
-        print(
+        lines.append(
             f"{tasks['ways']}-way {level.shots:g}-shot, {episodes} tasks of {split} classes: temperature "
             f"{level.temperature:.3f}; expected calibration error {before:.2f} % without it, {after:.2f} % "
             f"with it; reject {REJECT:g}: unknown where familiarity is below {level.threshold(REJECT):.4g}"
         )
-    write_calibration(path, found)
+    try:
+        print("\n".join(lines))
+    finally:  # also where nobody reads it
+        write_calibration(path, found)
     print(f"written to {path}")
     return 0

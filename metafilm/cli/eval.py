@@ -245,11 +245,23 @@ def print_records(records: Sequence[dict[str, Any]], file: Path | None) -> None:
     """
     whole = records[0] if len(records) == 1 else records
     text = json.dumps(finite(whole), indent=2) + "\n"
-    if to_standard_output(file):
-        print(text, end="")
-    else:
-        for found in records:
-            print_table(found)
+    kept = None if to_standard_output(file) else file
+    try:
+        if to_standard_output(file):
+            print(text, end="")
+        else:
+            for found in records:
+                print_table(found)
+    finally:  # after what is printed, which a full disk can't take; also where nobody reads it to its end
+        warn_of_known_classes(records)
+        if kept is not None:
+            atomic_write(kept, text.encode())
+    if kept is not None:
+        print(f"  written to {kept}")
+
+
+def warn_of_known_classes(records: Sequence[dict[str, Any]]) -> None:
+    """Say on standard error which accuracies are not ones on new classes."""
     for found in records:
         known, total = found.get("training_classes_in_test"), found.get("test_classes")
         if known:
@@ -260,6 +272,3 @@ def print_records(records: Sequence[dict[str, Any]], file: Path | None) -> None:
             )
         if "overlap" in found:
             print(f"warning: {found['overlap']}", file=sys.stderr)
-    if file is not None and not to_standard_output(file):  # a full disk can't take what is printed
-        atomic_write(file, text.encode())
-        print(f"  written to {file}")

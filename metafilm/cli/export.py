@@ -41,10 +41,11 @@ def export_task(
             task = learner.adapt(images, labels, steps=steps, gate=gate, checked=True)
         finally:
             watcher.reset(token)
+    found = export(task, out, images)  # before anything is printed, which somebody may not read to its end
     print(f"{len(labels)} pictures of {len(task.classes)} classes: {', '.join(map(str, task.classes))}")
     if task.report is not None:
         print(task.report)
-    print(said(export(task, out, images)))
+    print(said(found))
     return 0
 
 

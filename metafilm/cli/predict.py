@@ -58,16 +58,18 @@ def predict(
         "skipped": as_records(skipped),
     }
     text = json.dumps(found, indent=2) + "\n"
-    if to_standard_output(json_file):
-        print(text, end="")
-    else:
-        print_table(found)
-    if task_file is not None:  # after what is printed: a full disk can't take that
-        task.save(task_file)
-    if json_file is not None and not to_standard_output(json_file):
-        atomic_write(json_file, text.encode())
-    if report_file is not None:
-        write_report(report_file, found, task, examples, pictures)
+    try:
+        if to_standard_output(json_file):
+            print(text, end="")
+        else:
+            print_table(found)
+    finally:  # after what is printed, which a full disk can't take; also where nobody reads it to its end
+        if task_file is not None:
+            task.save(task_file)
+        if json_file is not None and not to_standard_output(json_file):
+            atomic_write(json_file, text.encode())
+        if report_file is not None:
+            write_report(report_file, found, task, examples, pictures)
     return 0
 
 

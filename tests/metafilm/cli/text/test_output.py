@@ -3,6 +3,7 @@
 import errno
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from metafilm.cli import main
 from metafilm.cli import predict as cli_predict
 from metafilm.cli.text.output import require_apart, require_task_file, require_writable
 from metafilm.errors import MetafilmError
+from metafilm.storage.calibration import read_calibration
 
 HOME = Path(__file__).parents[3]
 
@@ -96,6 +98,50 @@ def test_a_reader_that_leaves_is_no_error():
     found = metafilm("data", "list", stdout=writer, stderr=subprocess.PIPE, capture_output=False)
     os.close(writer)
     assert (found.returncode, found.stderr) == (0, b"")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["predict", "RUN", "--support", "S", "--query", "Q", "--json", "A", "--save-task", "B.safetensors"],
+        ["predict", "RUN", "--support", "S", "--query", "Q", "--json", "-", "--report", "A"],
+        ["adapt", "RUN", "--support", "S", "--query", "Q", "--json", "A", "--out", "B.safetensors"],
+        ["eval", "RUN", "--episodes", "3", "--json", "A"],
+        ["export", "RUN", "--support", "S", "--out", "A.safetensors"],
+    ],
+    ids=["predict", "page", "adapt", "eval", "export"],
+)
+def test_files_are_written_where_nobody_reads_what_is_printed(
+    place, pictures, tmp_path, monkeypatch, capsys, words
+):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(place / "root", tmp_path / "root")
+    nobody_reads(monkeypatch)
+    names = {"RUN": str(place / "run"), "S": str(pictures[0]), "Q": str(pictures[1])}
+    words = [names.get(word, word) for word in words]
+    data = ["--data-root", str(tmp_path / "root")] if words[0] == "eval" else []
+    assert main([*words, *data]) == 0
+    for name in ("A", "B.safetensors", "A.safetensors"):
+        assert (tmp_path / name).is_file() == (name in words)
+
+
+def test_a_calibration_is_kept_where_nobody_reads_of_it(place, tmp_path, monkeypatch, capsys):
+    run = shutil.copytree(place / "run", tmp_path / "run")
+    nobody_reads(monkeypatch)
+    words = ["calibrate", str(run), "--shots", "1", "--episodes", "5", "--data-root", str(place / "root")]
+    assert main(words) == 0
+    assert read_calibration(run / "model.safetensors") is not None
+
+
+def nobody_reads(monkeypatch) -> None:
+    """Standard output is a pipe whose reader has left."""
+
+    def gone(*_, file=None, **__) -> None:
+        if file is None:
+            raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    for module in ("predict", "adapt", "eval", "export", "calibrate", "text.table"):
+        monkeypatch.setattr(f"metafilm.cli.{module}.print", gone, raising=False)
 
 
 def test_names_that_are_no_text_are_shown_with_backslashes(place, tmp_path):
