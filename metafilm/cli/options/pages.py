@@ -7,7 +7,7 @@ from typing import Annotated
 import tyro
 
 from metafilm.cli.options.form import Switch
-from metafilm.cli.text.output import require_file
+from metafilm.cli.text.output import require_file, require_kept
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,7 @@ class Report:
         from metafilm.cli.report import report
 
         require_file(self.out)
+        require_kept([self.run_or_name], self.out)
         return report(
             self.run_or_name,
             self.out,

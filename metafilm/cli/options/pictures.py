@@ -7,7 +7,13 @@ from typing import Annotated, Literal
 import tyro
 
 from metafilm.cli.options.form import Switch
-from metafilm.cli.text.output import require_apart, require_file, require_task_file, require_writable
+from metafilm.cli.text.output import (
+    require_apart,
+    require_file,
+    require_kept,
+    require_task_file,
+    require_writable,
+)
 from metafilm.engine.device import DeviceName
 
 # Options that several commands have, described once.
@@ -74,6 +80,7 @@ class Predict:
         require_task_file(self.save_task)
         require_file(self.report)
         require_apart(self.json, self.save_task, self.report)
+        require_kept([self.run_or_name], self.json, self.save_task, self.report)
         return predict(
             self.run_or_name,
             self.support,
@@ -125,6 +132,7 @@ class Adapt:
         require_writable(self.json)
         require_task_file(self.out)
         require_apart(self.json, self.out)
+        require_kept([self.backbone, self.weights], self.json, self.out)
         return adapt(
             self.backbone,
             self.support,
@@ -208,6 +216,7 @@ class Export:
         from metafilm.cli.export import export_task
 
         require_writable(self.out, "network.onnx")
+        require_kept([self.run_or_name, self.weights], self.out)
         return export_task(
             self.run_or_name,
             self.support,

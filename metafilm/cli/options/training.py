@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from metafilm.cli.options.form import Switch, form, form_of
-from metafilm.cli.text.output import require_writable
+from metafilm.cli.text.output import require_kept, require_writable
 from metafilm.config import Config
 
 if TYPE_CHECKING:
@@ -133,6 +133,7 @@ class Eval:
         from metafilm.cli.eval import print_records, records
 
         require_writable(self.json)
+        require_kept([self.run_or_name], self.json)
         found = records(
             self.run_or_name,
             self.dataset or (None,),

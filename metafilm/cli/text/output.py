@@ -3,12 +3,13 @@
 import errno
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from metafilm.errors import MetafilmError
 from metafilm.storage.atomic import require_room
+from metafilm.storage.run import RunDirectory
 
 ADVICE = {
     errno.ENOSPC: "make room there and give the same command again, or choose another place",
@@ -62,6 +63,18 @@ def require_apart(*files: Path | None) -> None:
     for file in given:
         if given.count(file) > 1:
             raise MetafilmError(f"{file} is named for two things; name two files")
+
+
+def require_kept(read: Sequence[str | None], *written: Path | None) -> None:
+    """Raise MetafilmError where what is written would take the place of what is read: weights named in
+    `read`, by their file or the run directory that holds them, or what that run needs to go on."""
+    kept: list[Path] = []
+    for path in (Path(name) for name in read if name is not None):
+        run = RunDirectory(path)
+        kept += [path, run.model_file, run.checkpoint_file, run.config_file]
+    for file in (file for file in written if file is not None and not to_standard_output(file)):
+        if file.is_file() and any(other.is_file() and file.samefile(other) for other in kept):
+            raise MetafilmError(f"can't write {file}: it is what is read here; name another file")
 
 
 def to_standard_output(file: Path | None) -> bool:

@@ -54,6 +54,35 @@ def test_output_files_are_looked_at_before_the_work(no_work, option, file, expec
         assert line.startswith(f"error: can't write {file}: ") and expected in line
 
 
+@pytest.mark.parametrize(
+    ("words", "option"),
+    [
+        (["predict", "--query", "x", "--support", "x"], "--save-task"),
+        (["predict", "--query", "x", "--support", "x"], "--json"),
+        (["predict", "--query", "x", "--support", "x"], "--report"),
+        (["adapt", "--support", "x"], "--out"),
+        (["adapt", "--support", "x"], "--json"),
+        (["export", "--support", "x"], "--out"),
+        (["eval"], "--json"),
+        (["report"], "--out"),
+    ],
+)
+def test_what_is_read_is_not_written_over(no_work, words, option, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    run = tmp_path / "run"
+    run.mkdir()
+    weights = run / "model.safetensors"
+    weights.write_bytes(b"weights")
+    (tmp_path / "link.safetensors").symlink_to(weights)
+    for read in (run, weights, "run/model.safetensors"):
+        for written in (str(weights), "run/../run/model.safetensors", "link.safetensors"):
+            assert main([words[0], str(read), *words[1:], option, written]) == 2
+            assert f"can't write {written}: it is what is read here; name another" in capsys.readouterr().err
+    assert weights.read_bytes() == b"weights"
+    other = ["adapt", "timm:x", "--support", "x", "--weights", str(weights), "--out", str(weights)]
+    assert main(other) == 2 and "it is what is read here" in capsys.readouterr().err
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 def test_a_folder_without_permission(tmp_path):
     tmp_path.chmod(0o500)
