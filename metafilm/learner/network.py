@@ -167,6 +167,11 @@ class SharedNetwork(nn.Module):
             if name not in own and parameter.requires_grad
         }
 
+    def state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        """As of any module; the network's own, whatever pass another thread has under way."""
+        with film.exclusive(self.backbone):
+            return super().state_dict(*args, **kwargs)
+
     def train(self, mode: bool = True) -> Self:
         """Training or evaluation mode; a frozen backbone, and norms of PyTorch's own, stay in evaluation."""
         super().train(mode)
@@ -198,8 +203,9 @@ class SharedNetwork(nn.Module):
 
     def fingerprint(self) -> str:
         """16 hexadecimal digits that tell these weights (backbone, head, image statistics) from any others: a
-        task belongs to the weights that it was adapted with. Deviations are no part of it."""
-        own = {f"backbone.{name}" for name in film.parameters(self.backbone)}
+        task belongs to the weights that it was adapted with. Deviations are no part of it. Safe to call from
+        several threads."""
+        own = {f"backbone.{name}" for site in film.sites(self.backbone) for name in film.names(site)}
         parts = {
             name: value
             for name, value in self.state_dict().items()
@@ -273,7 +279,8 @@ class SharedNetwork(nn.Module):
         self, x: Tensor, deviations: FilmDict, tasks: int, support: int | None, record: bool
     ) -> Tensor:
         """:meth:`features` of tasks that have weights of their own: T passes."""
-        own = dict(self.backbone.named_parameters())
+        with film.exclusive(self.backbone):
+            own = dict(self.backbone.named_parameters())
         found = []
         for task, images in enumerate(x.chunk(tasks)):
             mine = {name: value[task : task + 1] for name, value in film.only(deviations).items()}

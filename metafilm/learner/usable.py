@@ -142,7 +142,8 @@ class UsableNetwork(SharedNetwork):
             return torch.cat([self.features(part, {}, 1)[0] for part in chunks])
 
     def save(self, path: str | Path) -> None:
-        """Write the learner as a safetensors file from which :meth:`from_pretrained` reads it again.
+        """Write the learner as a safetensors file from which :meth:`from_pretrained` reads it again. Safe to
+        call while other threads adapt.
 
         Raises:
             MetafilmError: a head, encoder or inner loop of somebody else's making, which a file can't
