@@ -49,7 +49,7 @@ def batches(
     """The batch of one step after the other, without end.
 
     Args:
-        episode: T tasks.
+        episode: T tasks, :func:`alike` where there is a size.
         views: augmented copies of the support ``[T, V·S, ...]``, or None.
         size: support images of each class in a batch, the next ones with each step; None: all, and what the
             network makes of them before its first FiLM site is computed once.
@@ -83,23 +83,29 @@ def _parts(network: SharedNetwork, episode: Episode, views: Tensor | None, size:
         yield _prepared(network, part, None if chosen is None else chosen.flatten(1, 2))
 
 
+def alike(labels: Tensor, ways: int, size: int) -> list[list[int]]:
+    """The numbers of the tasks ``[T, S]``, those together of which :func:`balanced_part` takes equally many
+    rows."""
+    rows = torch.nn.functional.one_hot(labels, ways).sum(1).clamp(max=size).sum(1).tolist()
+    return [[task for task, own in enumerate(rows) if own == number] for number in dict.fromkeys(rows)]
+
+
 def balanced_part(labels: Tensor, ways: int, size: int, step: int) -> Tensor | None:
     """Which rows of each task's support a step is taken on: up to ``size`` of each class, the next ones with
     each step, so that all have their turn before one comes again.
 
     Args:
-        labels: ``[T, S]`` int64 in [0, ways).
+        labels: ``[T, S]`` int64 in [0, ways), of tasks that are :func:`alike`.
         size: of each class; of a smaller class all.
         step: counted from 0.
 
     Returns:
-        ``[T, m]`` int64, rising; None where that is all rows, or the tasks differ in their numbers of rows.
+        ``[T, m]`` int64, rising; None where that is all rows.
     """
     members = torch.nn.functional.one_hot(labels, ways)  # [T, S, ways]
     rank = (members.cumsum(1) - 1).gather(-1, labels.unsqueeze(-1)).squeeze(-1)  # [T, S] within its class
     count = members.sum(1).gather(1, labels)  # [T, S] of its class
     taken = (rank - step * size) % count < size
-    number = taken.sum(1)
-    if int(number[0]) == labels.shape[1] or not (number == number[0]).all():
+    if int(taken[0].sum()) == labels.shape[1]:
         return None
     return taken.nonzero()[:, 1].unflatten(0, (len(labels), -1))

@@ -17,7 +17,7 @@ from metafilm.conditioning import ConstantEncoder, TaskEncoder, class_spread
 from metafilm.errors import MetafilmError
 from metafilm.film import FilmDict
 from metafilm.heads import Head, prototypes
-from metafilm.learner.batches import augmented_views, batches
+from metafilm.learner.batches import alike, augmented_views, batches
 from metafilm.learner.copies import with_copies
 from metafilm.learner.gate import Gate, choose, require_classes
 from metafilm.learner.inner_loop import InnerLoop
@@ -312,9 +312,16 @@ class MetaFiLM(UsableNetwork):
             steps: K.
             factor: on the step sizes.
             losses: takes the inner losses ``[T]``, one before each step.
+
+        Raises:
+            MetafilmError: under noise, tasks of which a step takes different numbers of rows.
         """
         assert self.inner is not None
         tasks = episode.tasks
+        if self.batch is not None and not self.regression:
+            groups = alike(episode.support_labels, episode.ways, self.batch)
+            if len(groups) > 1:
+                return self._in_groups(episode, groups, start, steps, factor, losses)
         start = start or film.zeros(self.backbone, tasks)
         if self.inner.weights:
             shapes = self.inner.weights.items()
@@ -339,6 +346,38 @@ class MetaFiLM(UsableNetwork):
             meta_gradient=torch.is_grad_enabled(),
             factor=factor,
         )
+
+    def _in_groups(
+        self,
+        episode: Episode,
+        groups: Sequence[list[int]],
+        start: FilmDict,
+        steps: int,
+        factor: float,
+        losses: list[Tensor] | None,
+    ) -> Iterator[FilmDict]:
+        """:meth:`trajectory`, the tasks of each group by themselves."""
+        if self.underlay is not None:
+            raise MetafilmError(
+                f"tasks of different class counts can't take steps on {self.batch} images of each class "
+                "under noise; give all the same counts, or leave outer.film_noise or inner.batch out"
+            )
+        before: list[list[Tensor]] = [[] for _ in groups]
+        paths = [
+            self.trajectory(
+                Episode.cat([episode.select(task) for task in group]),
+                {name: value[group] for name, value in start.items()},
+                steps,
+                factor=factor,
+                losses=own,
+            )
+            for group, own in zip(groups, before, strict=True)
+        ]
+        order = torch.tensor([task for group in groups for task in group], device=episode.device).argsort()
+        for found in zip(*paths, strict=True):
+            if losses is not None:
+                losses.append(torch.cat([own[-1] for own in before])[order])
+            yield {name: torch.cat([part[name] for part in found])[order] for name in found[0]}
 
     def views_of(self, episode: Episode) -> Tensor | None:
         """Augmented support copies ``[T, V·S, ...]`` where the head's inner loss wants them."""

@@ -1,13 +1,15 @@
 """Tasks of a batch don't see each other: together they give what each gives alone, gradients too."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
 
-from metafilm import norms
+from metafilm import MetafilmError, norms
 from metafilm.config.sources import Source
 from metafilm.film import FilmDict
+from metafilm.training.noise import FilmNoise
 from metafilm.training.outer_gradient import accumulate
 from metafilm.training.outer_loop import OuterLoop
 
@@ -111,3 +113,37 @@ def test_a_meta_batch_may_be_cut_into_any_chunks(make_learner, make_episode, nor
         assert report["loss"] == pytest.approx(reports[0]["loss"], abs=1e-9)
         assert report["gradient_norm"] == pytest.approx(reports[0]["gradient_norm"], abs=1e-9)
         assert report["accuracy"] == pytest.approx(reports[0]["accuracy"])
+
+
+@pytest.fixture
+def uneven(make_learner, make_episode):
+    """A learner that steps on three images of each class, and tasks of (4, 2), (3, 3) and (2, 4) images."""
+    learner = make_learner(
+        backbone={"norm": "support"}, inner={"steps": 2, "views": 2, "batch": 3, "step_size": 0.3}
+    )
+    episode = make_episode(tasks=3, ways=2, shots=3)
+    labels = [[0, 0, 0, 0, 1, 1], [0, 0, 0, 1, 1, 1], [0, 0, 1, 1, 1, 1]]
+    return learner, replace(episode, support_labels=torch.tensor(labels))
+
+
+def test_steps_on_parts_of_tasks_of_other_class_counts(uneven) -> None:
+    learner, episode = uneven
+    together = learner(episode, all_stages=True)
+    alone = [learner(episode.select(t), all_stages=True) for t in range(3)]
+    for stage, prediction in enumerate(together.predictions):
+        torch.testing.assert_close(prediction, torch.cat([one.predictions[stage] for one in alone]), **EXACT)
+    for step, losses in enumerate(together.inner_losses):
+        torch.testing.assert_close(losses, torch.cat([one.inner_losses[step] for one in alone]), **EXACT)
+    found = gradients(learner, episode)
+    own = [gradients(learner, episode.select(t)) for t in range(3)]
+    for key, gradient in found.items():
+        torch.testing.assert_close(gradient, torch.stack([one[key] for one in own]).mean(0), **EXACT)
+
+
+def test_noise_is_of_tasks_that_step_together(uneven) -> None:
+    learner, episode = uneven
+    with (
+        FilmNoise(0.1, 0).under(learner, episode),
+        pytest.raises(MetafilmError, match=r"leave outer\.film_noise or inner\.batch out"),
+    ):
+        learner(episode)

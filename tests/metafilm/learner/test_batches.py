@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import episodes
-from metafilm.learner.batches import augmented_views, balanced_part
+from metafilm.learner.batches import alike, augmented_views, balanced_part
 
 IMAGES = torch.rand(2, 3, 1, 16, 16, generator=torch.Generator().manual_seed(0))
 INDEX = torch.tensor([5, 8])
@@ -59,8 +59,14 @@ def test_each_image_has_its_turn() -> None:
     # five images two at a time: the first comes again while the last is new
     found = [balanced_part(torch.zeros(1, 5).long(), 1, 2, step)[0].tolist() for step in range(5)]
     assert found == [[0, 1], [2, 3], [0, 4], [1, 2], [3, 4]]
-    # a smaller class gives all it has; where all rows are taken, or tasks differ, there is no part
+    # a smaller class gives all it has; where all rows are taken, there is no part
     assert balanced_part(torch.tensor([[0, 1, 1, 1]]), 2, 2, 0).tolist() == [[0, 1, 2]]
     assert balanced_part(labels, 2, 4, 0) is None
     assert balanced_part(torch.tensor([[0, 0, 1, 1], [0, 1, 1, 1]]), 2, 1, 0).shape == (2, 2)
-    assert balanced_part(torch.tensor([[0, 0, 0, 1, 1, 1], [0, 1, 1, 1, 1, 1]]), 2, 2, 0) is None
+
+
+def test_tasks_of_which_a_step_takes_equally_many_rows() -> None:
+    labels = torch.tensor([[0, 0, 0, 1, 1, 1], [0, 1, 1, 1, 1, 1], [1, 0, 1, 0, 0, 0]])
+    assert alike(labels, 2, 1) == alike(labels, 2, 5) == [[0, 1, 2]]
+    assert alike(labels, 2, 2) == [[0, 2], [1]]
+    assert alike(labels, 2, 3) == [[0], [1], [2]]
