@@ -212,6 +212,7 @@ def load_learner(
     tensors, metadata = tensorfile.read(path)
     if metadata.get("version") == parts.VERSION and "parts" in metadata:
         learner = MetaFiLM(**parts.rebuilt(metadata, path, backbone))
+        parts.freeze(learner, metadata, path)
     else:
         tensors, config, build = read_model(path)
         try:

@@ -1,7 +1,8 @@
 """A learner in a file that says how to build it again: by its configuration, or part by part.
 
-Part by part means the class and the arguments of backbone, head, task encoder and inner loop. Only classes of
-metafilm's own are named in a file; for a backbone of somebody else's the reader brings the network.
+Part by part means the class and the arguments of backbone, head, task encoder and inner loop, the mode of the
+backbone's norms, and which parameters are frozen. Only classes of metafilm's own are named in a file; for a
+backbone of somebody else's the reader brings the network.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any
 
 from torch import nn
 
-from metafilm import film
+from metafilm import film, norms
 from metafilm.backbones import BACKBONES, Pretrained
 from metafilm.conditioning import ENCODERS
 from metafilm.config.config import Config
@@ -63,7 +64,9 @@ def save(path: str | Path, learner: Any) -> None:
     described: dict[str, Any] = {
         "backbone": _described(learner.backbone),
         "origin": getattr(learner.backbone, "origin", None),
+        "norm": _norm(learner.backbone),
         "sites": list(film.sites(learner.backbone)),
+        "frozen": _frozen(learner),
         "image_shape": list(learner.image_shape),
         "auxiliary_classes": auxiliary,
         **{name: getattr(learner, name) for name in PLAIN},
@@ -98,6 +101,45 @@ def _described(part: nn.Module) -> dict[str, Any]:
     return {"class": type(part).__name__, "arguments": part.arguments if own else None}
 
 
+def _norm(backbone: nn.Module) -> str | None:
+    """The mode of metafilm's norms in it; None where it has none.
+
+    Raises:
+        MetafilmError: a network of another library that was converted in part, or to several modes.
+    """
+    kinds = {type(module) for module in backbone.modules()}
+    if norms.Norm not in kinds:
+        return None
+    if isinstance(backbone, Pretrained) and nn.BatchNorm2d in kinds:
+        raise MetafilmError(
+            "some of the backbone's norms are metafilm's and some PyTorch's, which a file can't rebuild; "
+            "convert all (metafilm.norms.convert), or save the learner's state_dict() and build it yourself"
+        )
+    return norms.mode_of(backbone)
+
+
+def _frozen(learner: nn.Module) -> list[str]:
+    """The names of the parameters that the outer loop leaves alone, but for the deviations, which it always
+    does."""
+    own = {f"backbone.{name}" for site in film.sites(learner.backbone) for name in film.names(site)}
+    return [name for name, value in learner.named_parameters() if not value.requires_grad and name not in own]
+
+
+def freeze(learner: nn.Module, metadata: Mapping[str, str], path: str | Path) -> None:
+    """Freeze what was frozen when a file was written part by part; one of an older version doesn't say.
+
+    Raises:
+        CheckpointError: damaged metadata.
+    """
+    parameters = dict(learner.named_parameters())
+    for name in json.loads(metadata["parts"]).get("frozen", ()):
+        if name not in parameters:
+            raise CheckpointError(
+                f"{path} has damaged metadata (no parameter {name!r} to freeze); save the learner again"
+            )
+        parameters[name].requires_grad_(False)
+
+
 def rebuilt(metadata: Mapping[str, str], path: str | Path, backbone: nn.Module | None) -> dict[str, Any]:
     """The arguments of :class:`metafilm.MetaFiLM` that a file written part by part describes.
 
@@ -107,7 +149,8 @@ def rebuilt(metadata: Mapping[str, str], path: str | Path, backbone: nn.Module |
         backbone: the network, where it is not metafilm's own; None: built anew.
 
     Raises:
-        CheckpointError: damaged metadata, or a backbone of somebody else's making that was not given.
+        CheckpointError: damaged metadata, or a backbone of somebody else's making that was not given, or was
+            given with other norms.
     """
     try:
         described = json.loads(metadata["parts"])
@@ -121,6 +164,13 @@ def rebuilt(metadata: Mapping[str, str], path: str | Path, backbone: nn.Module |
             backbone = _built(described["backbone"])
             if isinstance(backbone, Pretrained):
                 backbone.origin = described.get("origin")
+            if described.get("norm") is not None:
+                _set_norm(backbone, described["norm"])
+        elif "norm" in described and _norm(backbone) != described["norm"]:
+            raise CheckpointError(
+                f"{path} was made with a backbone {_with_norm(described['norm'])}, the one given is "
+                f"{_with_norm(_norm(backbone))}; give it as it was (metafilm.norms.convert)"
+            )
         if not film.sites(backbone):
             film.insert(backbone, described["sites"] or "none")
         built = {part: described[part] and _built(described[part]) for part in ("head", "encoder", "inner")}
@@ -146,3 +196,15 @@ def rebuilt(metadata: Mapping[str, str], path: str | Path, backbone: nn.Module |
 
 def _built(described: Mapping[str, Any]) -> nn.Module:
     return OWN[described["class"]](**described["arguments"])
+
+
+def _set_norm(backbone: nn.Module, mode: str) -> None:
+    if mode not in norms.MODES:
+        raise ValueError(f"norm {mode!r}")
+    for module in norms.convert(backbone, mode).modules():
+        if isinstance(module, norms.Norm):
+            module.mode = mode
+
+
+def _with_norm(mode: str | None) -> str:
+    return "without metafilm's norms" if mode is None else f"with metafilm's norms in mode {mode!r}"
