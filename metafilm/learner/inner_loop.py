@@ -134,12 +134,18 @@ class InnerLoop(nn.Module):
                     now = {name: value.detach() for name, value in now.items()}
                 # δ⁰ = 0 and detached deviations come without a graph; a result of the encoder has one already
                 now = {
-                    name: value.requires_grad_() if value.is_leaf else value for name, value in now.items()
+                    name: value if value.requires_grad else value.detach().requires_grad_()
+                    for name, value in now.items()
                 }
                 values = [now[name] for name in self.names]
-                # tasks don't share deviations, so the sum's gradient is each task's own
+                # tasks don't share deviations, so the sum's gradient is each task's own; sites that the loss
+                # does not come by (a classifier for training alone) have none, and stay where they are
                 gradients = torch.autograd.grad(
-                    loss(now).sum(), values, create_graph=meta_gradient and not first_order
+                    loss(now).sum(),
+                    values,
+                    create_graph=meta_gradient and not first_order,
+                    allow_unused=True,
+                    materialize_grads=True,
                 )
                 if self.proximal:
                     first = [start[name] if meta_gradient else start[name].detach() for name in self.names]

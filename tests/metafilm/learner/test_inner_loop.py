@@ -139,3 +139,27 @@ def test_a_modulation_says_what_moves(modulation, moving) -> None:
     assert list(found) == whole.names
     for name, value in found.items():
         torch.testing.assert_close(value, expected[name] if moving in name else start[name])
+
+
+@pytest.mark.parametrize("optimiser", ["sgd", "adam"])
+@pytest.mark.parametrize("meta_gradient", [True, False])
+def test_a_site_that_the_loss_does_not_come_by_stays_where_it_is(optimiser, meta_gradient) -> None:
+    inner = InnerLoop(SITES, 2, 0.1, optimiser=optimiser, proximal=0.3)
+    start, targets = problem()
+
+    def at_a(now):
+        return quadratic(targets)({name: value for name, value in now.items() if name.startswith("a.")})
+
+    *_, last = inner(start, at_a, 2, meta_gradient=meta_gradient)
+    alone = {name: value for name, value in start.items() if name.startswith("a.")}
+    *_, expected = InnerLoop({"a": 2}, 2, 0.1, optimiser=optimiser, proximal=0.3)(
+        alone, at_a, 2, meta_gradient=meta_gradient
+    )
+    for name, value in last.items():
+        assert torch.equal(value, expected[name] if name in expected else start[name])
+
+
+def test_the_start_stays_the_caller_s_own() -> None:
+    start, targets = problem()
+    list(InnerLoop(SITES, 2)(start, quadratic(targets), 1))
+    assert not any(value.requires_grad for value in start.values())
