@@ -55,7 +55,8 @@ class Task:
         self.statistics, self.classes = statistics, classes
         self.fingerprint = fingerprint or learner.fingerprint()
         self.report, self.shots = report, shots
-        self._module: nn.Module | None = None
+        # the plain network, and where and of what precision the learner was that it was made of
+        self._module: tuple[tuple[torch.device, torch.dtype], nn.Module] | None = None
 
     def __repr__(self) -> str:
         size = sum(value.numel() for value in self.film.values())
@@ -73,9 +74,19 @@ class Task:
         return self._batched(nn.Sequential(normalise, backbone), images, batch_size)
 
     def _network(self) -> nn.Module:
-        if self._module is None:
-            self._module = self.to_module().eval()
-        return self._module
+        mean, kept = self.learner.mean, self._module
+        now = mean.device, mean.dtype
+        if kept is None or kept[0] != now:
+            kept = self._module = now, self.to_module()
+        return kept[1]
+
+    def _state(self) -> dict[str, Tensor]:
+        """What the head fitted, where the learner is now and in its precision."""
+        mean = self.learner.mean
+        return {
+            name: value.to(mean.device, mean.dtype if value.is_floating_point() else None)
+            for name, value in self.state.items()
+        }
 
     def _batched(self, network: Callable[[Tensor], Tensor], images: Any, batch_size: int) -> Tensor:
         mean = self.learner.mean
@@ -125,9 +136,9 @@ class Task:
             )
         features = self.embed(images).unsqueeze(0)
         counts = torch.tensor([self.shots], dtype=features.dtype, device=features.device)
-        with torch.no_grad():
+        with self.learner.evaluating(), torch.no_grad():
             head = self.learner.head
-            return head.familiarity(self.state, head.seen(features), counts)[0]
+            return head.familiarity(self._state(), head.seen(features), counts)[0]
 
     def known(self, images: Any, reject: float) -> Tensor:
         """Which images are of one of the task's classes, bool ``[Q]``.
@@ -163,7 +174,7 @@ class Task:
         Raises:
             MetafilmError: a FiLM site that can't be folded.
         """
-        return plain.plain_network(self.learner, self.film, self.state, self.statistics)
+        return plain.plain_network(self.learner, self.film, self._state(), self.statistics)
 
     def save(self, path: str | Path) -> None:
         """Write the task, without the shared network, as a safetensors file of a few kilobytes.

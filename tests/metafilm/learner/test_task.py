@@ -343,6 +343,34 @@ def test_threads_that_adapt_and_predict_do_not_disturb_each_other(learner, make_
     assert learner.training and learner.backbone.training
 
 
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("norm", ["running", "support"])
+def test_a_task_goes_with_its_learner_to_another_precision(make_learner, make_episode, head, norm) -> None:
+    """Another device is the same to it."""
+    learner = make_learner(dtype=torch.float32, backbone={"norm": norm}, head={"name": head}).eval()
+    episode = make_episode(tasks=1)
+    task, images = adapted(learner, episode), episode.query_images[0]
+    expected = task.logits(images), task.familiarity(images), task.embed(images)
+    learner.double()
+    found = task.logits(images), task.familiarity(images), task.embed(images)
+    for now, before in zip(found, expected, strict=True):
+        assert now.dtype == torch.float64
+        torch.testing.assert_close(now.float(), before, rtol=1e-4, atol=1e-5)
+    learner.to(torch.bfloat16)
+    assert task.logits(images).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("blend", [None, "prototype"])
+def test_familiarity_does_not_depend_on_the_learner_s_mode(make_learner, make_episode, blend) -> None:
+    head = {"name": "cosine", "transform": ["power", "normalise"], "blend": blend}
+    learner = make_learner(dtype=torch.float32, head=head).eval()
+    episode = make_episode(tasks=1)
+    task, images = adapted(learner, episode), episode.query_images[0]
+    expected = task.familiarity(images)
+    learner.train()
+    assert torch.equal(task.familiarity(images), expected) and learner.training
+
+
 def test_probabilities_are_at_the_calibrated_temperature(make_learner, make_episode, tmp_path):
     learner = make_learner(dtype=torch.float32)
     episode = make_episode(tasks=1)
