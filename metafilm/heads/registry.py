@@ -51,8 +51,11 @@ def build(
     Raises:
         MetafilmError: unknown name, of the head or of a step.
     """
+    for kind in (name, blend):
+        if kind is not None and kind not in HEADS:
+            raise MetafilmError(f"unknown head {kind!r}; expected one of {', '.join(HEADS)}")
     if blend is not None:
-        local = any(kind in HEADS and HEADS[kind].local for kind in (name, blend))
+        local = any(HEADS[kind].local for kind in (name, blend))
         first, second = (
             build(
                 kind,
@@ -67,8 +70,6 @@ def build(
         if steps := tuple(transform):
             blended.transform = FeatureTransform(steps, blended.whole_size(in_features))
         return blended
-    if name not in HEADS:
-        raise MetafilmError(f"unknown head {name!r}; expected one of {', '.join(HEADS)}")
     head = HEADS[name]
     first = head.first_scale(in_features) if scale is None else scale
     if issubclass(head, LocalHead):

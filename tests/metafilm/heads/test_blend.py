@@ -124,4 +124,7 @@ def test_what_can_not_be_blended() -> None:
         BlendHead(heads.build("cosine", 4, 3), LinearHead(4, 3), 0.5)
     with pytest.raises(MetafilmError, match="unknown head 'median'"):
         heads.build("cosine", 4, 3, blend="median")
+    for name, other in (("median", "descriptors"), ("descriptors", "median")):
+        with pytest.raises(MetafilmError, match="unknown head 'median'; expected one of prototype"):
+            heads.build(name, 4, 3, blend=other)
     assert isinstance(blend("cosine", "reconstruction", STEPS).transform, FeatureTransform)
