@@ -314,9 +314,15 @@ class MetaFiLM(UsableNetwork):
             losses: takes the inner losses ``[T]``, one before each step.
 
         Raises:
-            MetafilmError: under noise, tasks of which a step takes different numbers of rows.
+            MetafilmError: within ``torch.inference_mode``; or under noise, tasks of which a step takes
+                different numbers of rows.
         """
         assert self.inner is not None
+        if torch.is_inference_mode_enabled() or self.mean.is_inference():
+            raise MetafilmError(
+                "inner steps take gradients, which torch.inference_mode forbids, also to what was made in it; "
+                "make the learner outside, and run it under torch.no_grad or by its adapt"
+            )
         tasks = episode.tasks
         if self.batch is not None and not self.regression:
             groups = alike(episode.support_labels, episode.ways, self.batch)

@@ -58,8 +58,9 @@ class SharedNetwork(nn.Module):
         self.image_shape = tuple(image_shape)
         self.autocast = False  # bf16 autocast of the backbone, while the outer loop trains with it
         shape = (-1, *[1] * (len(image_shape) - 1))
-        self.register_buffer("mean", torch.tensor(mean if mean is not None else [0.0] * channels).view(shape))
-        self.register_buffer("std", torch.tensor(std if std is not None else [1.0] * channels).view(shape))
+        for name, values, plain in (("mean", mean, 0.0), ("std", std, 1.0)):
+            given = [plain] * channels if values is None else [float(value) for value in values]
+            self.register_buffer(name, torch.tensor(given).view(shape))
         self.whole = False  # whether tasks have weights of their own, beside deviations
         # what the outer loop lays under the deviations of the tasks at hand, while it trains with noise
         self.underlay: Callable[[FilmDict], FilmDict] | None = None

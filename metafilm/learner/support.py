@@ -125,7 +125,7 @@ def support_episode(
         the order of their numbers; none for regression.
 
     Raises:
-        MetafilmError: counts that don't fit, or fewer than two classes.
+        MetafilmError: counts that don't fit, labels that are no single values, or fewer than two classes.
     """
     if len(images) == 0 or len(labels) != len(images):
         raise MetafilmError(
@@ -135,10 +135,9 @@ def support_episode(
     if regression:
         classes, ways = [], 0
         targets = torch.as_tensor(labels, dtype=images.dtype, device=images.device)
-        targets = targets.reshape(1, len(images), -1)
+        targets = targets.reshape(1, len(images), -1).clone()
     else:
-        values = labels.tolist() if isinstance(labels, Tensor) else list(labels)
-        values = [value.item() if hasattr(value, "item") else value for value in values]
+        values = _label_values(labels)
         classes = class_order(values)
         ways = len(classes)
         if ways < 2:
@@ -156,6 +155,29 @@ def support_episode(
         index=torch.zeros(1, dtype=torch.long),
     )
     return episode, classes
+
+
+def _label_values(labels: Sequence[Any] | Tensor) -> list[Any]:
+    """Labels as values of Python's own. Raises MetafilmError: a label that is a list of some."""
+    shape = tuple(getattr(labels, "shape", (len(labels),)))
+    if len(shape) > 1:
+        raise MetafilmError(
+            f"labels have shape {shape}, expected ({shape[0]},), one value for each image; flatten them first"
+        )
+    values = labels.tolist() if isinstance(labels, Tensor) else labels
+    return [_label_value(value, position) for position, value in enumerate(values)]
+
+
+def _label_value(label: Any, position: int) -> Any:
+    try:
+        value = label.item() if hasattr(label, "item") else label
+        hash(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise MetafilmError(
+            f"label {position} is {label!r}, a {type(label).__name__}; give one value for each image, "
+            "such as a word or a number"
+        ) from error
+    return value
 
 
 def class_order(labels: Sequence[Hashable]) -> list[Any]:

@@ -73,7 +73,8 @@ class UsableNetwork(SharedNetwork):
         gate: bool | None = None,
         checked: bool = False,
     ) -> Task:
-        """Learn one task from its support set. Safe to call from several threads.
+        """Learn one task from its support set. Safe to call from several threads, and within
+        ``torch.inference_mode``.
 
         Warns of drawings on the other ground than those trained on, which :meth:`preprocess` mends.
 
@@ -99,20 +100,23 @@ class UsableNetwork(SharedNetwork):
                 "this learner's inner steps move all weights, not deviations alone: it can be trained and "
                 "scored, but its tasks can't be kept; train one with inner.adapts film"
             )
-        pictures = as_pictures(images, self.image_shape).to(self.mean.device, self.mean.dtype)
-        episode, classes = support_episode(pictures, labels, self.regression)
-        if not checked and not self.regression and mismatched(self, pictures):
-            warnings.warn(
-                f"{complaint(self, len(pictures))}: invert them, or bring them to the learner's form by its "
-                "preprocess",
-                stacklevel=2,
-            )
-        with self.evaluating(), torch.no_grad():
-            found = self.adaptation(episode, steps=steps, gate=gate, all_stages=False)
-            films = found.films[-1] or film.zeros(self.backbone, 1)
-            deviations = {name: value[0].detach() for name, value in films.items()}
-            report = found.reports[0] if found.reports else None
-            return settled(self, deviations, episode, classes, report)
+        with torch.inference_mode(False):  # which steps could not be taken in
+            pictures = as_pictures(images, self.image_shape).to(self.mean.device, self.mean.dtype)
+            if pictures.is_inference():
+                pictures = pictures.clone()
+            episode, classes = support_episode(pictures, labels, self.regression)
+            if not checked and not self.regression and mismatched(self, pictures):
+                warnings.warn(
+                    f"{complaint(self, len(pictures))}: invert them, or bring them to the learner's form by "
+                    "its preprocess",
+                    stacklevel=2,
+                )
+            with self.evaluating(), torch.no_grad():
+                found = self.adaptation(episode, steps=steps, gate=gate, all_stages=False)
+                films = found.films[-1] or film.zeros(self.backbone, 1)
+                deviations = {name: value[0].detach() for name, value in films.items()}
+                report = found.reports[0] if found.reports else None
+                return settled(self, deviations, episode, classes, report)
 
     def embed(self, images: Any, task: Task | None = None, *, batch_size: int = 256) -> Tensor:
         """Features of images, for a classifier, a plot or a search of one's own. Safe to call from several
@@ -137,6 +141,8 @@ class UsableNetwork(SharedNetwork):
         pictures = as_pictures(images, self.image_shape).to(self.mean.device, self.mean.dtype)
         if task is not None:
             return task.embed(pictures, batch_size)
+        if not len(pictures):  # no network takes none
+            return self.embed(pictures.new_zeros(1, *self.image_shape))[:0]
         with self.evaluating(), torch.no_grad():
             chunks = [self.prepare(part.unsqueeze(0)) for part in pictures.split(batch_size)]
             return torch.cat([self.features(part, {}, 1)[0] for part in chunks])

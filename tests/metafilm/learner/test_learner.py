@@ -321,3 +321,40 @@ def test_parts_are_a_setting_that_is_kept(make_learner, tmp_path) -> None:
     assert load_learner(tmp_path / "parts.safetensors").batch == 3
     with pytest.raises(MetafilmError, match="batch 0 must be at least 1"):
         MetaFiLM(learner.backbone, learner.head, image_shape=(1, 16, 16), batch=0)
+
+
+@pytest.mark.parametrize("norm", ["running", "support"])
+def test_embed_of_no_images(make_learner, norm) -> None:
+    learner = make_learner(dtype=torch.float32, backbone={"norm": norm}).eval()
+    assert learner.embed([]).shape == (0, learner.feature_size)
+
+
+def test_statistics_may_be_given_as_integers(make_episode) -> None:
+    backbone, episode = Conv4((1, 16, 16), 4), make_episode(tasks=1)
+    made = [
+        MetaFiLM(backbone, heads.PrototypeHead(1.0), image_shape=(1, 16, 16), mean=mean, std=std).eval()
+        for mean, std in (([0], [1]), (None, None))
+    ]
+    tasks = [one.adapt(episode.support_images[0], episode.support_labels[0]) for one in made]
+    assert made[0].mean.dtype == made[0].std.dtype == torch.float32
+    images = episode.query_images[0]
+    assert torch.equal(tasks[0].logits(images), tasks[1].logits(images))
+
+
+def test_within_inference_mode(make_learner, make_episode, of_functions) -> None:
+    learner = make_learner(dtype=torch.float32, inner={"steps": 2}).eval()
+    episode = make_episode(tasks=1)
+    images, labels = episode.support_images[0], episode.support_labels[0]
+    expected = learner.adapt(images, labels)
+    of_functions.float()
+    with torch.inference_mode():
+        found = learner.adapt(images.clone(), labels.clone())
+        assert torch.equal(found.logits(images), expected.logits(images))
+        x = torch.rand(5, 1)
+        of_functions.adapt(x, x.sin())
+        with pytest.raises(MetafilmError, match=r"which torch\.inference_mode forbids"):
+            learner(episode)
+        made_within = copy.deepcopy(learner)
+    assert all(torch.equal(found.film[name], value) for name, value in expected.film.items())
+    with pytest.raises(MetafilmError, match=r"make the learner outside"):
+        made_within.adapt(images, labels)

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from metafilm import MetafilmError
-from metafilm.learner.support import as_pictures, class_order
+from metafilm.learner.support import as_pictures, class_order, support_episode
 
 GREY, COLOUR = (1, 6, 5), (3, 6, 5)
 BYTES = torch.randint(0, 256, (4, *COLOUR), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
@@ -93,3 +93,34 @@ def test_a_learner_takes_them_and_any_floating_point(make_learner, make_episode)
 def test_class_order() -> None:
     assert class_order(["b", "a", "b"]) == ["a", "b"]
     assert class_order([(1,), "a", None, "a"]) == [(1,), "a", None]
+
+
+LABELS_REFUSED = {
+    "a column": (
+        torch.zeros(4, 1).long(),
+        r"labels have shape \(4, 1\), expected \(4,\), one value for each",
+    ),
+    "an array": (np.zeros((4, 2)), r"labels have shape \(4, 2\), expected \(4,\)"),
+    "lists": ([[0], [0], [1], [1]], r"label 0 is \[0\], a list; give one value for each image"),
+    "arrays": ([0, np.zeros(2), 1, 1], r"label 1 is array\(.*a ndarray"),
+    "tensors": ([0, 1, 0, torch.zeros(2)], r"label 3 is tensor\(.*a Tensor"),
+    "lists in tuples": ([("a", [0])] * 4, "label 0 is .* a tuple"),
+}
+
+
+@pytest.mark.parametrize("kind", LABELS_REFUSED)
+def test_labels_that_are_refused(kind) -> None:
+    labels, message = LABELS_REFUSED[kind]
+    with pytest.raises(MetafilmError, match=message):
+        support_episode(torch.rand(4, 1, 6, 5), labels, False)
+
+
+def test_labels_of_any_hashable_kind() -> None:
+    for labels in (
+        [3, 3, 5, 5],
+        np.array([3, 3, 5, 5]),
+        torch.tensor([3, 3, 5, 5]),
+        [torch.tensor(3)] * 2 + [np.int64(5)] * 2,
+    ):
+        episode, classes = support_episode(torch.rand(4, 1, 6, 5), labels, False)
+        assert classes == [3, 5] and episode.support_labels.tolist() == [[0, 0, 1, 1]]
