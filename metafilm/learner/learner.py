@@ -320,8 +320,8 @@ class MetaFiLM(UsableNetwork):
         assert self.inner is not None
         if torch.is_inference_mode_enabled() or self.mean.is_inference():
             raise MetafilmError(
-                "inner steps take gradients, which torch.inference_mode forbids, also to what was made in it; "
-                "make the learner outside, and run it under torch.no_grad or by its adapt"
+                "inner steps take gradients, which torch.inference_mode forbids, also to what was made in "
+                "it; make the learner outside, and run it under torch.no_grad or by its adapt"
             )
         tasks = episode.tasks
         if self.batch is not None and not self.regression:

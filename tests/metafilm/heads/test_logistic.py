@@ -69,3 +69,19 @@ def test_equal_images_and_bad_scales() -> None:
         torch.testing.assert_close(found[task, 0], shares.double(), rtol=1e-3, atol=1e-3)
     with pytest.raises(MetafilmError, match="head scale 0 must be positive"):
         LogisticHead(0)
+
+
+@pytest.mark.parametrize("c", [1.0, 30.0])
+@pytest.mark.parametrize("images", [25, 120])
+def test_nearly_equal_images_in_single_precision(images, c) -> None:
+    """What sets them apart is less than the rounding of their products."""
+    head = LogisticHead()
+    with torch.no_grad():
+        head.log_c.fill_(np.log(c))
+    labels = torch.arange(images).remainder(2)[None]
+    for seed, size in enumerate((0.0, 1e-3, 1e-3, 1e-2, 1e-2)):
+        generator = torch.Generator().manual_seed(seed)
+        x = 1 + torch.rand(300, generator=generator) + size * torch.randn(1, images, 300, generator=generator)
+        found = head.float().predict(head.fit(x, labels, 2), x)
+        expected = head.double().predict(head.fit(x.double(), labels, 2), x.double())
+        torch.testing.assert_close(found.softmax(-1).double(), expected.softmax(-1), rtol=0, atol=1e-3)
