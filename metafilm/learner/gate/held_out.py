@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import torch
 
 from episodes import Episode
+from metafilm import norms
 from metafilm.film import FilmDict
 from metafilm.learner.gate.folds import counts, folds, positions
 
@@ -25,10 +26,11 @@ def leave_one_out(
 ) -> HeldOut | None:
     """Leave-one-out accuracy of one task's support.
 
-    Each image is named by a head fitted to all the others. After adaptation, features are those under
-    deviations that only the half without the image was adapted to, and the gate chose by that half alone:
-    the image has a say in nothing. Half the images adapt less well than all do, so that the whole support's
-    deviations are better rather than worse.
+    Each image is named by a head fitted to all the others, and normalised by them alone where the norms read
+    the support (in mode ``transductive`` by all together, as queries are). After adaptation, features are
+    those under deviations that only the half without the image was adapted to, and the gate chose by that
+    half alone: the image has a say in nothing. Half the images adapt less well than all do, so that the whole
+    support's deviations are better rather than worse.
 
     Args:
         learner: a :class:`metafilm.MetaFiLM` in evaluation mode, no regression.
@@ -51,12 +53,18 @@ def leave_one_out(
 
 def _right(learner: Any, episode: Episode, rows: list[int], deviations: FilmDict) -> int:
     """How many of these images of the support are named rightly by a head fitted to all but each."""
-    labels = episode.support_labels
-    features = learner.head.seen(learner.features(learner.prepare(episode.support_images), deviations, 1))
+    labels, x = episode.support_labels, learner.prepare(episode.support_images)
+    by_support = norms.mode_of(learner.backbone) == "support"
+    together = None if by_support else learner.head.seen(learner.features(x, deviations, 1))
     right = 0
     for row in rows:
-        others = torch.arange(labels.shape[1], device=labels.device) != row
-        state = learner.head.fit(features[:, others], labels[:, others], episode.ways)
-        found = learner.head.predict(state, features[:, row : row + 1]).argmax(-1)
+        order = [*(other for other in range(labels.shape[1]) if other != row), row]
+        if together is None:  # what normalises is all but the image too
+            features = learner.features(x[order], deviations, 1, support=len(order) - 1)
+            seen = learner.head.seen(features)
+        else:
+            seen = together[:, order]
+        state = learner.head.fit(seen[:, :-1], labels[:, order[:-1]], episode.ways)
+        found = learner.head.predict(state, seen[:, -1:]).argmax(-1)
         right += int(found.item() == labels[0, row].item())
     return right

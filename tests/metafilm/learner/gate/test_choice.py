@@ -276,11 +276,13 @@ def test_steps_that_pay_are_taken(gated, make_episode) -> None:
         torch.testing.assert_close(task.film[name], value)
 
 
-@pytest.mark.parametrize("gate", [True, False])
-def test_leave_one_out_by_hand(gated, make_episode, gate) -> None:
-    """Every image by a head without it, under deviations of the half without it."""
-    learner = gated(Gate(steps=(1, 2), margin=0.0), steps=2, step_size=0.05)
-    episode = shuffled_rows(make_episode(tasks=1, ways=3, shots=3, seed=5))
+@pytest.mark.parametrize(
+    ("gate", "norm"), [(True, "running"), (False, "running"), (False, "support"), (False, "transductive")]
+)
+def test_leave_one_out_by_hand(gated, make_episode, gate, norm) -> None:
+    """Every image by a head and norms without it, under deviations of the half without it."""
+    learner = gated(Gate(steps=(1, 2), margin=0.0), steps=2, step_size=0.05, norm=norm)
+    episode = shuffled_rows(make_episode(tasks=1, ways=3, shots=3, seed=17))
     found = leave_one_out(learner, episode, gate=gate)
     labels = episode.support_labels[0]
     right = {"before": 0, "after": 0}
