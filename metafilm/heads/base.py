@@ -79,6 +79,9 @@ class Head(nn.Module):
         """Its size, of D features."""
         return features
 
+    def require_targets(self, labels: Tensor) -> None:
+        """Raises MetafilmError: real values ``[T, S, ...]`` of another shape than the head predicts."""
+
     def fit(self, features: Tensor, labels: Tensor, ways: int) -> State:
         raise NotImplementedError
 

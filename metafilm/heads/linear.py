@@ -60,6 +60,7 @@ class RegressionHead(Head):
         return cls(in_features)
 
     def fit(self, features: Tensor, labels: Tensor, ways: int) -> State:
+        self.require_targets(labels)
         return {
             "weight": self.linear.weight.expand(features.shape[0], -1, -1),
             "bias": self.linear.bias.expand(features.shape[0], -1),
@@ -73,7 +74,16 @@ class RegressionHead(Head):
         return features @ state["weight"].transpose(1, 2) + state["bias"].unsqueeze(1)
 
     def loss(self, predictions: Tensor, labels: Tensor) -> Tensor:
+        self.require_targets(labels)
         return (predictions - labels).square().mean((1, 2))
+
+    def require_targets(self, labels: Tensor) -> None:
+        width = self.linear.out_features
+        if labels.dim() != 3 or labels.shape[-1] != width:
+            raise MetafilmError(
+                f"targets have shape {tuple(labels.shape)}, expected (tasks, points, {width}); give {width} "
+                f"value{'' if width == 1 else 's'} for each input, or a head of as many outputs"
+            )
 
     def measure(self, predictions: Tensor, labels: Tensor) -> Tensor:
         return self.loss(predictions, labels).double()

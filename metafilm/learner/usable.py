@@ -105,6 +105,7 @@ class UsableNetwork(SharedNetwork):
             if pictures.is_inference():
                 pictures = pictures.clone()
             episode, classes = support_episode(pictures, labels, self.regression)
+            self.head.require_targets(episode.support_labels)
             if not checked and not self.regression and mismatched(self, pictures):
                 warnings.warn(
                     f"{complaint(self, len(pictures))}: invert them, or bring them to the learner's form by "

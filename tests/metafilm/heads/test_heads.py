@@ -99,7 +99,7 @@ def test_linear_is_one_layer_for_all_tasks() -> None:
 
 def test_regression() -> None:
     module = head("regression")
-    found = module.predict(module.fit(SUPPORT[:, :0], LABELS, 0), QUERY)
+    found = module.predict(module.fit(SUPPORT[:, :0], LABELS.unsqueeze(-1).double(), 0), QUERY)
     torch.testing.assert_close(found, module.linear(QUERY))
     targets = torch.randn(2, 4, 1, dtype=torch.float64)
     torch.testing.assert_close(module.loss(found, targets), ((found - targets) ** 2).mean((1, 2)))
@@ -125,6 +125,13 @@ def test_errors() -> None:
             heads.build(name, 5, 3, -1.0)
     with pytest.raises(MetafilmError, match="built for 3 ways and can't tell 5 apart"):
         head("linear").fit(SUPPORT, LABELS, 5)
+    wide = torch.zeros(2, 4, 2).double()
+    expected = r"targets have shape \(2, 4, 2\), expected \(tasks, points, 1\); give 1 value for each input"
+    with pytest.raises(MetafilmError, match=expected):
+        head("regression").fit(SUPPORT, wide, 0)
+    for labels in (wide, wide[..., 0]):
+        with pytest.raises(MetafilmError, match=r"targets have shape \(2, 4"):
+            head("regression").loss(wide[..., :1], labels)
 
 
 def test_what_a_head_measures() -> None:
