@@ -315,14 +315,16 @@ class SharedNetwork(nn.Module):
 
 
 class Evaluating:
-    """How many threads want evaluation mode at present, and which mode to restore after the last of them.
+    """How many threads want evaluation mode at present, and the modes to restore after the last of them, each
+    module's its own.
 
     A learner that serves is used from many threads; each call switching the mode by itself would put the
     learner back into training mode in the middle of another's pass. A copy of a learner starts afresh.
     """
 
     def __init__(self) -> None:
-        self._lock, self._inside, self._training = threading.Lock(), 0, False
+        self._lock, self._inside = threading.Lock(), 0
+        self._training: list[nn.Module] = []
 
     def __deepcopy__(self, memo: object) -> Evaluating:
         return Evaluating()
@@ -332,17 +334,18 @@ class Evaluating:
 
     def enter(self, module: nn.Module) -> None:
         with self._lock:
-            if self._inside == 0:
-                self._training = module.training
-                if self._training:
-                    module.eval()
+            if self._inside == 0 and module.training:
+                self._training = [part for part in module.modules() if part.training]
+                module.eval()
             self._inside += 1
 
     def leave(self, module: nn.Module) -> None:
         with self._lock:
             self._inside -= 1
-            if self._inside == 0 and self._training:
-                module.train()
+            if self._inside == 0:
+                for part in self._training:
+                    part.training = True
+                self._training = []
 
 
 def join(first: Tensor, second: Tensor, tasks: int) -> Tensor:

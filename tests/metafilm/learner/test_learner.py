@@ -105,6 +105,9 @@ def test_regression(of_functions) -> None:
     torch.testing.assert_close(predicted, alone.predictions[-1][0], rtol=1e-4, atol=1e-4)
     with pytest.raises(MetafilmError, match="use predict"):
         task.predict_proba(episode.query_images[1])
+    for steps in (0, 1):
+        with pytest.raises(MetafilmError, match="give 1 value for each input"):
+            learner.adapt(torch.rand(5, 1), torch.rand(5, 2), steps=steps)
 
 
 def test_normalisation_is_inside(make_learner, make_episode) -> None:
@@ -358,3 +361,11 @@ def test_within_inference_mode(make_learner, make_episode, of_functions) -> None
     assert all(torch.equal(found.film[name], value) for name, value in expected.film.items())
     with pytest.raises(MetafilmError, match=r"make the learner outside"):
         made_within.adapt(images, labels)
+
+
+def test_evaluating_leaves_each_module_as_it_was(make_learner, make_episode) -> None:
+    learner = make_learner(dtype=torch.float32).train()
+    learner.head.eval()
+    episode = make_episode(tasks=1)
+    learner.adapt(episode.support_images[0], episode.support_labels[0])
+    assert learner.training and learner.backbone.blocks[0].training and not learner.head.training
