@@ -118,7 +118,7 @@ def _norm(backbone: nn.Module) -> str | None:
     return norms.mode_of(backbone)
 
 
-def _frozen(learner: nn.Module) -> list[str]:
+def _frozen(learner: Any) -> list[str]:
     """The names of the parameters that the outer loop leaves alone, but for the deviations, which it always
     does."""
     own = {f"backbone.{name}" for site in film.sites(learner.backbone) for name in film.names(site)}
