@@ -9,7 +9,6 @@ from dataclasses import field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import AfterValidator
 
 from metafilm.config import contradictions
@@ -29,7 +28,7 @@ from metafilm.config.settings import (
 )
 from metafilm.config.settings.checks import Text, Whole, at_least
 from metafilm.config.strict import free, from_mapping, leaves, section, to_mapping
-from metafilm.config.yamlfile import read_yaml
+from metafilm.config.yamlfile import read_yaml, to_yaml
 from metafilm.errors import ConfigError
 
 __all__ = ["Config", "resume_differences"]
@@ -95,7 +94,7 @@ class Config:
 
     def to_yaml(self) -> str:
         """All settings, defaults included, as YAML text."""
-        return yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True)
+        return to_yaml(self.to_dict())
 
     def validate(self, source: str = "configuration") -> "Config":
         """Returns itself; raises ConfigError listing every contradiction."""

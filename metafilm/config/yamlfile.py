@@ -39,6 +39,11 @@ def read_yaml(path: str | Path) -> object:
         raise ConfigError([f"is not valid YAML: {in_one_line(error)}"], str(path)) from error
 
 
+def to_yaml(settings: dict[str, Any]) -> str:
+    """The text of plain nested settings in their order, which `read_yaml` reads as the same."""
+    return yaml.dump(settings, Dumper=StrictDumper, sort_keys=False, allow_unicode=True)
+
+
 def in_one_line(error: yaml.YAMLError) -> str:
     if not isinstance(error, yaml.MarkedYAMLError) or error.problem is None:
         return first_line(error)
@@ -106,9 +111,16 @@ StrictLoader.yaml_implicit_resolvers = {
     first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(":timestamp")]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
-StrictLoader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
-)
+
+
+class StrictDumper(yaml.SafeDumper):
+    """PyYAML's safe dumper that puts in quotes what StrictLoader would take for a number, such as `3e-4`."""
+
+
+for kind in (StrictLoader, StrictDumper):
+    kind.add_implicit_resolver(
+        "tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
+    )
 StrictLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, unique_mapping)
 for name in ("int", "float"):
     StrictLoader.add_constructor(f"tag:yaml.org,2002:{name}", number)

@@ -53,6 +53,22 @@ def test_every_value_survives_yaml(tmp_path):
     assert Config.from_yaml(written(tmp_path, config.to_yaml())) == config
 
 
+@pytest.mark.parametrize("word", ["3e-4", "1e3", "-1E5", "2.e1", "1_000", "0x10", "1:30", "yes", "null", "~"])
+def test_words_that_look_like_something_else_survive_yaml(tmp_path, word):
+    taken = set()
+    for name, _, _ in leaves(Config()):
+        section, _, setting = name.rpartition(".")
+        for value in (word, [word, word]):
+            try:
+                config = Config.from_dict({section: {setting: value}} if section else {setting: value})
+            except ConfigError:
+                continue
+            assert Config.from_yaml(written(tmp_path, config.to_yaml())) == config
+            taken.add(name)
+    words = {"name", "data.scheme", "data.train_split", "data.validation_split", "tracking.project"}
+    assert words | {"film.sites", "episodes.criteria"} <= taken
+
+
 def test_all_problems_at_once(tmp_path):
     path = written(
         tmp_path,
