@@ -106,10 +106,6 @@ def _chunks(value: Any) -> bool:
     return isinstance(value, list) and len(value) == 2 and all(_count(item) and item for item in value)
 
 
-def _random(value: Any) -> bool:
-    return isinstance(value, Tensor) and value.dtype == torch.uint8
-
-
 CONTENTS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "learner": (_tensors, "a dict of tensors"),
     "optimiser": (_optimiser, "a dict with 'state' and 'param_groups'"),
@@ -119,7 +115,6 @@ CONTENTS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "best_iteration": (_count, "a whole number from 0"),
     "seconds": (_number, "a number"),
     "chunks": (_chunks, "two whole numbers from 1"),
-    "random": (_random, "a tensor of bytes"),
 }
 
 # of the stage before the outer loop, whose steps count up to 0

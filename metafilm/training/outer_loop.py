@@ -24,6 +24,7 @@ from metafilm.training.compiled import CompiledGradient
 from metafilm.training.noise import FilmNoise
 from metafilm.training.outer_gradient import Diverged, accumulate, merge
 from metafilm.training.plain.joint import PlainImages
+from metafilm.training.randomness import OUTER, drawn
 
 
 class OuterLoop:
@@ -82,7 +83,8 @@ class OuterLoop:
         failed: Diverged | None = None
         report: dict[str, Any] = {}
         try:
-            report = self.gradient(episodes) | self._plain_gradient()
+            with drawn(self.config.seed, self.indices(self.iteration)[0], OUTER, learner.mean.device):
+                report = self.gradient(episodes) | self._plain_gradient()
         except Diverged as error:
             failed = error
         parameters = [parameter for group in self.optimiser.param_groups for parameter in group["params"]]
@@ -175,7 +177,8 @@ class OuterLoop:
             self.learner.load_state_dict(own)
 
     def state(self) -> dict[str, Any]:
-        """Everything a resumed run needs. Episodes are pure functions of their number and need nothing."""
+        """Everything a resumed run needs. Episodes and random numbers are pure functions of the iteration and
+        need nothing."""
         plain = {} if self.plain is None else {"plain": self.plain.classifier.state_dict()}
         return {
             **plain,
@@ -189,7 +192,6 @@ class OuterLoop:
             "best_iteration": self.best_iteration,
             "seconds": self.seconds,
             "chunks": list(self.chunks),
-            "random": torch.get_rng_state(),
         }
 
     def load(self, state: dict[str, Any], path: str | Path) -> None:
@@ -210,7 +212,6 @@ class OuterLoop:
                 if state["average"] is None:
                     raise ValueError("the average of the weights is missing")
                 self.average.load(state["average"]["values"], state["average"]["updates"])
-            torch.set_rng_state(state["random"].cpu())
         except (ValueError, RuntimeError) as error:
             raise RunError(
                 f"{path} does not fit this run ({first_line(error)}); delete it to start the run anew"

@@ -29,6 +29,7 @@ from metafilm.training.interrupt import interruptible
 from metafilm.training.outer_gradient import Diverged
 from metafilm.training.outer_loop import OuterLoop
 from metafilm.training.plain.pretraining import Pretraining, belongs, pretrain
+from metafilm.training.randomness import undrawn
 from metafilm.training.validation import plainly, validate
 
 GO_ON = "The same command goes on from there"
@@ -195,9 +196,10 @@ def _chosen(loop: OuterLoop, run: RunDirectory) -> Chunks:
     if kept is not None:
         return Chunks(*kept)
     sampler, first = loop.source.sampler, loop.indices(0)
-    found = chunks.measure(
-        loop.learner, loop.config.outer, lambda size: list(sampler.batches(first, size)), loop.gradient
-    )
+    with undrawn(loop.learner.mean.device):
+        found = chunks.measure(
+            loop.learner, loop.config.outer, lambda size: list(sampler.batches(first, size)), loop.gradient
+        )
     run.write_chunks(found.tasks, found.queries)
     return found
 

@@ -30,6 +30,7 @@ from metafilm.training import optimiser
 from metafilm.training.interrupt import interruptible
 from metafilm.training.outer_gradient import Diverged, finite
 from metafilm.training.plain.classifiers import classified, classifier
+from metafilm.training.randomness import PLAIN, drawn
 
 
 class Pretraining:
@@ -85,7 +86,10 @@ class Pretraining:
         learner = self.learner
         learner.train()
         norms.discard(learner.backbone)
-        with learner.in_precision(self.config.outer.precision):
+        with (
+            learner.in_precision(self.config.outer.precision),
+            drawn(self.config.seed, self.iteration, PLAIN, learner.mean.device),
+        ):
             size = image_size(self.iteration, self.config.pretrain)
             smoothing = self.config.pretrain.label_smoothing
             loss, accuracy = classified(learner, self.classifier, self.source, batch, size, smoothing)

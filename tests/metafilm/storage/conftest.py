@@ -21,7 +21,6 @@ def state() -> Callable[..., dict[str, Any]]:
             "best_iteration": 0,
             "seconds": 1.5,
             "chunks": [2, 1],
-            "random": torch.get_rng_state(),
         } | changes
 
     return make
