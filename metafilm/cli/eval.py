@@ -60,12 +60,13 @@ def records(
     per_task takes, for each data set, each task's score at the last stage.
 
     Returns for each what `metafilm.evaluation.evaluate` does (accuracy in percent, ci95, accuracy_by_step,
-    gain_by_step, protocol, ...) and dataset, split, scheme, style, ways, shots, queries, seed, checkpoint,
-    weights (a fingerprint of them as trained); head, transform, blend, blend_weight, pooling, copies,
-    copy_augment: how tasks were judged. Of pictures also `test_classes`, how many classes there are, and
-    `training_classes_in_test`, how many of them the weights were trained on (None: not known); turned classes
-    count as one. `overlap` says why the backbone's first weights are known to have seen the classes, where
-    they have and `allow_overlap` is given. Raises MetafilmError, EpisodesError.
+    gain_by_step, protocol, ...) and dataset, split, scheme, style, rotated_classes (whether turned copies are
+    classes of their own), ways, shots, queries, seed, checkpoint, weights (a fingerprint of them as trained);
+    head, transform, blend, blend_weight, pooling, copies, copy_augment: how tasks were judged. Of pictures
+    also `test_classes`, how many classes there are, and `training_classes_in_test`, how many of them the
+    weights were trained on (None: not known); turned classes count as one. `overlap` says why the
+    backbone's first weights are known to have seen the classes, where they have and `allow_overlap` is given.
+    Raises MetafilmError, EpisodesError.
     """
     require_counts(
         ways=(ways, 2), shots=(shots, 1), queries=(queries, 1), episodes=(episodes, 2), steps=(steps, 0)
@@ -194,6 +195,7 @@ def description(
         "split": split,
         "style": style or config.episodes.style,
         "within_group": config.episodes.within_group,
+        "rotated_classes": config.data.rotated_classes,
         "ways": one.ways,
         "shots": one.support_labels.shape[1] if learner.regression else one.shots,
         "queries": one.query_labels.shape[1] // max(one.ways, 1),

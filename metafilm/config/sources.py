@@ -21,6 +21,8 @@ from metafilm.config.settings import REGRESSION_DATA
 from metafilm.errors import MetafilmError
 from metafilm.heads import HEADS
 
+FOLDER_SCHEMES = ("split", "all")  # of a folder of pictures, which stands in no registry
+
 
 @dataclass(frozen=True)
 class Source:
@@ -89,10 +91,18 @@ def load_pools(
     config: Config, split: str, root: str | Path | None = None, channels: int | None = None
 ) -> tuple[ClassPool, ...]:
     """The pools of a split, one per data set named (one named twice is loaded once), all of so many channels
-    (None: the most that one of them has); none for functions."""
+    (None: the most that one of them has); none for functions.
+
+    Raises EpisodesError, and MetafilmError: no data set of a mixture has the scheme asked for.
+    """
     if config.data.name in REGRESSION_DATA:
         return ()
-    names = config.data.names
+    names, scheme = config.data.names, config.data.scheme
+    if len(names) > 1 and scheme is not None and not any(_has_scheme(name, scheme) for name in names):
+        raise MetafilmError(
+            f"{flag('data', 'scheme')} is {scheme}, which none of {', '.join(names)} has; name a scheme that "
+            "one of them has (see metafilm data list), or leave it empty"
+        )
     pools = {
         name: episodes.load(
             name,
@@ -100,7 +110,7 @@ def load_pools(
             root=root,
             image_size=config.data.image_size,
             # of a mixture's data sets only some have schemes of that name
-            scheme=config.data.scheme if len(names) == 1 or config.data.scheme in _schemes(name) else None,
+            scheme=scheme if len(names) == 1 or _has_scheme(name, scheme) else None,
             download=config.data.download,
             in_memory=config.data.in_memory,
         )
@@ -129,9 +139,10 @@ def _some_classes(pool: ClassPool, config: Config) -> ClassPool:
     return pool.subset(sorted(counter.first_of_shuffled(keys, wanted).tolist()))
 
 
-def _schemes(name: str) -> tuple[str, ...]:
-    known = episodes.DATASETS.get(name)
-    return known.schemes if known else ()
+def _has_scheme(name: str, scheme: str | None) -> bool:
+    """Whether a data set has a class split of that name, with a seed behind a colon or without."""
+    known = FOLDER_SCHEMES if name.startswith("folder:") else episodes.dataset(name).schemes
+    return scheme is not None and scheme.partition(":")[0] in known
 
 
 def training_source(config: Config, root: str | Path | None = None) -> Source:
@@ -248,21 +259,27 @@ def _styles(names: str | tuple[str, ...], pools: int) -> list[Transform | None]:
 def on_data(config: Config, name: str, image_size: int | None) -> Config:
     """The configuration with one data set in the place of its own. What is set for each data set of a mixture
     goes on as set for that one, where it is one of them (the first, where it is listed twice); else as the
-    default, unless all have the same."""
-    default = Config().episodes
+    default, unless all have the same. The class split, the classes trained on and their turned copies go on
+    where it is one of them alone."""
+    default, own = Config().episodes, name in config.data.names
 
     def of_one(setting: str) -> object:
         value = getattr(config.episodes, setting)
         if not isinstance(value, tuple):
             return value
-        if name in config.data.names:
+        if own:
             return value[config.data.names.index(name)]
         return value[0] if len(set(value)) == 1 else getattr(default, setting)
 
     changed = {setting: of_one(setting) for setting in ("within_group", "augment", "style")}
+    data = replace(config.data, name=name, image_size=image_size, weights=None)
+    if not own:
+        data = replace(data, scheme=None, classes=None, rotated_classes=False)
+    elif len(config.data.names) > 1 and not _has_scheme(name, data.scheme):
+        data = replace(data, scheme=None)  # that of another data set of the mixture
     return replace(
         config,
-        data=replace(config.data, name=name, scheme=None, image_size=image_size, weights=None, classes=None),
+        data=data,
         episodes=replace(config.episodes, **changed),  # type: ignore[arg-type]
     )
 

@@ -15,13 +15,13 @@ REGRESSION_DATA = tuple(name for name, entry in episodes.DATASETS.items() if ent
 
 
 def data_sets(value: str | tuple[str, ...]) -> str | tuple[str, ...]:
-    """One data set or a mixture of image sets."""
+    """One data set, written alone or as a list of one, or a mixture of image sets."""
     names = (value,) if isinstance(value, str) else value
     if not names or "" in names:
         raise ValueError(f"must name at least one data set, is {shown(value)}")
     if len(names) > 1 and any(name in REGRESSION_DATA for name in names):
         raise ValueError(f"can't mix images and functions, is {', '.join(names)}")
-    return value
+    return names[0] if len(names) == 1 else value
 
 
 def some_criteria(value: str | tuple[str, ...]) -> str | tuple[str, ...]:

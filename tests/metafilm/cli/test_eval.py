@@ -79,6 +79,21 @@ def test_one_grey_data_set_of_a_mixture_with_colours(tmp_path, capsys):
     assert (found["dataset"], found["style"], found["within_group"]) == ("strokes", "known-strokes", False)
 
 
+def test_another_data_set_is_not_turned_and_the_record_says_so(place, tmp_path):
+    """The run's convention is of its own data set; turned, each class would count four times."""
+    settings = {
+        "data": {"name": f"folder:{place / 'pictures'}", "image_size": 28, "rotated_classes": True},
+        "episodes": {"ways": 2, "queries": 1},
+        "backbone": {"width": 2},
+    }
+    file, out = tmp_path / "mine.safetensors", tmp_path / "record.json"
+    build_learner(Config.from_dict(settings), (3, 28, 28)).save(file)
+    words = ["eval", str(file), "--episodes", "2", "--data-root", str(place / "root"), "--json", str(out)]
+    for more, turned in (([], True), (["--dataset", "strokes"], False)):
+        assert main([*words, *more]) == 0
+        assert json.loads(out.read_text())["rotated_classes"] is turned
+
+
 def test_record_on_standard_output(place, common, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(["eval", str(place / "run"), *common, "--split", "train", "--json", "-"]) == 0

@@ -355,6 +355,13 @@ def test_a_mixture_on_the_command_line():
     assert parse("train demo --episodes.within-group true".split()).settings.episodes.within_group is True
 
 
+def test_a_list_of_one_data_set_is_that_data_set():
+    assert Config.from_dict({"data": {"name": ["omniglot"]}}) == Config()
+    assert Config().data.name == "omniglot"
+    expected = "--head.name prototype does not fit --data.name sinusoids"
+    assert expected in problems_of({"data": {"name": ["sinusoids"]}})
+
+
 @pytest.mark.parametrize("words", [["last", "8"], ["last 8"]])
 def test_the_last_so_many_sites(words):
     settings = parse(["train", "demo", "--film.sites", *words]).settings

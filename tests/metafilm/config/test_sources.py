@@ -153,6 +153,40 @@ def test_one_data_set_in_the_place_of_a_mixture(config) -> None:
     assert data.on_data(config, "strokes", None).episodes.augment == "shift", "one for all stays"
 
 
+def test_the_runs_own_data_sets_keep_scheme_and_turns_and_no_other_gets_them(config) -> None:
+    settings = {"scheme": "lake-val", "rotated_classes": True, "classes": 3}
+    alone = Config.from_dict({"data": {"name": "omniglot", **settings}}).data
+    mixed = Config.from_dict({"data": {"name": ["omniglot", "strokes"], **settings}}).data
+
+    def found(data_settings, name: str) -> tuple:
+        data_ = data.on_data(replace(config, data=data_settings), name, 16).data
+        return data_.scheme, data_.rotated_classes, data_.classes
+
+    assert found(alone, "omniglot") == found(mixed, "omniglot") == ("lake-val", True, 3)
+    assert found(mixed, "strokes") == (None, True, 3), "it has no schemes"
+    assert found(alone, "strokes") == found(mixed, "folder:pictures") == (None, False, None)
+
+
+def test_a_mixtures_scheme_is_that_of_those_that_have_it(pool, monkeypatch) -> None:
+    asked = {}
+
+    def load(name, *_, scheme, **__) -> ClassPool:
+        asked[name] = scheme
+        return pool
+
+    monkeypatch.setattr(episodes, "load", load)
+
+    def loaded(scheme: str, *names: str) -> dict:
+        asked.clear()
+        data.load_pools(Config.from_dict({"data": {"name": list(names), "scheme": scheme}}), "train")
+        return dict(asked)
+
+    assert loaded("random:3", "omniglot", "strokes") == {"omniglot": "random:3", "strokes": None}
+    assert loaded("split:7", "omniglot", "folder:a") == {"omniglot": None, "folder:a": "split:7"}
+    with pytest.raises(MetafilmError, match=r"--data\.scheme is vinyls, which none of omniglot, strokes has"):
+        loaded("vinyls", "omniglot", "strokes")
+
+
 def test_grey_and_coloured_pictures_of_any_size_in_one_mixture(tmp_path, monkeypatch) -> None:
     """Omniglot's layout, generated strokes and a folder of photographs."""
     generator = np.random.default_rng(0)
