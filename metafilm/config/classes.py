@@ -78,19 +78,22 @@ def classes_again(config: Config, root: str | Path | None) -> tuple[Classes, ...
 
 
 def require_disjoint(config: Config, training: Iterable[ClassPool], validation: Iterable[ClassPool]) -> None:
-    """Raise MetafilmError when a data set's validation classes are trained on, unless the settings allow it:
-    the best weights would be those that know the training classes by heart."""
+    """Raise MetafilmError when validation classes are trained on, in their own data set or in another of the
+    same kind, unless the settings allow it: the best weights would be those that know the training classes by
+    heart."""
     if config.data.allow_overlap:
         return
     seen = classes_of(config, config.data.train_split, training)
     held_out = classes_of(config, config.data.validation_split, validation)
-    for known, chosen in zip(seen, held_out, strict=True):
-        if shared := chosen.known_to([known]):
+    for chosen in held_out:
+        if shared := chosen.known_to(seen):
+            known = next(part for part in seen if chosen.known_to([part]))
+            other = f" of {known.dataset}" if known.dataset != chosen.dataset else ""
             scheme = f" of scheme {chosen.scheme}" if chosen.scheme else ""
             raise MetafilmError(
                 f"{chosen.dataset}: {len(shared)} of the {len(chosen.names)} classes of "
                 f"{flag('data', 'validation_split')} {chosen.split}{scheme} are in "
-                f"{flag('data', 'train_split')} {known.split} too, {shared[0]!r} for one: the best weights "
-                "would be chosen on classes that they were trained on. Name splits that share no class, or "
-                f"say {flag('data', 'allow_overlap')} True"
+                f"{flag('data', 'train_split')} {known.split}{other} too, {shared[0]!r} for one: the best "
+                "weights would be chosen on classes that they were trained on. Name splits that share no "
+                f"class, or say {flag('data', 'allow_overlap')} True"
             )

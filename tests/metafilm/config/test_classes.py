@@ -61,6 +61,13 @@ def test_each_data_set_of_a_mixture_is_compared_with_itself(config):
         require_disjoint(mixed, [pool("a"), pool("b")], [pool("c"), pool("b")])
 
 
+def test_a_class_of_one_folder_may_not_validate_another_that_has_it(config):
+    folders = replace(config, data=replace(config.data, name=("folder:here", "folder:there"), scheme=None))
+    require_disjoint(folders, [pool("cat"), pool("dog")], [pool("cow"), pool("hen")])
+    with pytest.raises(MetafilmError, match=r"folder:there: 1 of the 2 .* train of folder:here too, 'cat'"):
+        require_disjoint(folders, [pool("cat"), pool("dog")], [pool("cow"), pool("cat", "hen")])
+
+
 def test_functions_have_no_classes():
     config = Config.from_dict({"data": {"name": "sinusoids"}, "head": {"name": "regression"}})
     assert classes_of(config, "train", load_pools(config, "train")) == ()
