@@ -117,6 +117,7 @@ class Config:
             *contradictions.of_criteria(self.data, self.episodes, self.outer),
             *contradictions.of_mixture(self.data, self.episodes, self.outer),
             *contradictions.of_outer(self.outer, self.episodes, self.inner),
+            *contradictions.of_freeze(self.outer, self.encoder, self.inner),
             *contradictions.of_gate(self.head, self.encoder, self.inner),
             *contradictions.of_adapt(self.evaluation, self.encoder, self.inner),
             *contradictions.of_backbone(self.backbone, self.outer),

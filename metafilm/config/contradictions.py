@@ -25,6 +25,11 @@ Problem = tuple[str, str]
 
 
 def of_data(data: Data, episodes: Episodes) -> Iterator[Problem]:
+    if data.rotated_classes and episodes.rotation == "per-class":
+        yield (
+            "data.rotated_classes",
+            f"must be False with {flag('episodes.rotation')} per-class, which turns classes into these",
+        )
     if data.classes is None:
         return
     if data.name in REGRESSION_DATA:
@@ -142,6 +147,12 @@ def of_head(
     fixed = not kind.uses_support and not kind.regression
     if fixed and isinstance(episodes.ways, tuple):
         yield "episodes.ways", f"must be one number for the {head.name} head, whose outputs are fixed"
+    elif fixed and evaluation.ways not in (None, episodes.ways):
+        yield (
+            "evaluation.ways",
+            f"must be {flag('episodes.ways')} ({episodes.ways}) or empty for the {head.name} head, whose "
+            f"outputs are fixed, is {evaluation.ways}",
+        )
 
 
 def of_criteria(data: Data, episodes: Episodes, outer: Outer) -> Iterator[Problem]:
@@ -216,6 +227,14 @@ def of_adapt(evaluation: Evaluation, encoder: Encoder, inner: Inner) -> Iterator
             "evaluation.adapt",
             f"must not be encoder without a task encoder; add {flag('encoder.enabled')} True",
         )
+
+
+def of_freeze(outer: Outer, encoder: Encoder, inner: Inner) -> Iterator[Problem]:
+    steps = inner.steps or inner.evaluation_steps
+    there = {"backbone": True, "head": True, "encoder": encoder.enabled, "inner": steps}
+    if all(part in outer.freeze for part, is_there in there.items() if is_there):
+        frozen = " ".join(outer.freeze)
+        yield "outer.freeze", f"must leave the outer loop a part to learn, is {frozen}; take one out"
 
 
 def of_outer(outer: Outer, episodes: Episodes, inner: Inner) -> Iterator[Problem]:

@@ -10,7 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from metafilm.config.messages import flag
 from metafilm.config.settings import Outer
+from metafilm.errors import MetafilmError
 from metafilm.learner.learner import MetaFiLM
 
 
@@ -21,12 +23,17 @@ def build(learner: MetaFiLM, settings: Outer, beside: nn.Module | None = None) -
     Matrices and kernels decay; norms' affines, biases, scales and step sizes don't. The task encoder is a
     group of its own: under the backbone's decay an output that starts at zero can stay there. Parts whose
     ``outer.rates`` differ are groups apart.
+
+    Raises MetafilmError: nothing is left to learn.
     """
     kinds = ("shared", "encoder", "undecayed", "encoder_undecayed")
     groups: dict[str, dict[float, list[nn.Parameter]]] = {kind: {} for kind in kinds}
     learned = learner.outer_parameters()
     if beside is not None:
         learned |= {f"beside.{name}": parameter for name, parameter in beside.named_parameters()}
+    if not learned:
+        frozen = f"{flag('outer', 'freeze')} {' '.join(settings.freeze)}"
+        raise MetafilmError(f"{frozen} leaves the outer loop nothing to learn; take a part out of it")
     for name, parameter in learned.items():
         part = name.partition(".")[0]
         decays = parameter.dim() > 1 and part != "inner"

@@ -202,10 +202,31 @@ def test_impossible_values_name_their_flag(section, name, value, expected):
             {"head": {"name": "linear"}, "episodes": {"ways": [2, 5]}},
             "--episodes.ways must be one number for the linear head",
         ),
+        (
+            {"head": {"name": "linear"}, "episodes": {"ways": 5}, "evaluation": {"ways": 3}},
+            "--evaluation.ways must be --episodes.ways (5) or empty for the linear head, whose outputs are",
+        ),
+        (
+            {"data": {"rotated_classes": True}, "episodes": {"rotation": "per-class"}},
+            "--data.rotated-classes must be False with --episodes.rotation per-class",
+        ),
+        (
+            {"outer": {"freeze": ["head", "backbone", "encoder"]}},
+            "--outer.freeze must leave the outer loop a part to learn, is head backbone encoder",
+        ),
+        (
+            {"outer": {"freeze": ["backbone", "encoder", "head", "inner"]}, "inner": {"steps": 1}},
+            "--outer.freeze must leave the outer loop a part to learn",
+        ),
     ],
 )
 def test_settings_that_contradict_each_other(settings, expected):
     assert expected in problems_of(settings)
+
+
+def test_a_fixed_head_may_name_its_own_ways_for_evaluation():
+    for ways in (None, 4):
+        Config.from_dict({"head": {"name": "linear"}, "episodes": {"ways": 4}, "evaluation": {"ways": ways}})
 
 
 @pytest.mark.parametrize(

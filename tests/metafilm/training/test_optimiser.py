@@ -11,6 +11,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from metafilm import film
 from metafilm.config.settings import Outer, Rates
+from metafilm.errors import MetafilmError
 from metafilm.training import optimiser
 
 SETTINGS = Outer(learning_rate=0.1, encoder_learning_rate=0.02, weight_decay=0.3, encoder_weight_decay=0.05)
@@ -38,6 +39,13 @@ def test_groups(make_learner) -> None:
     assert found["inner.step_sizes.0"] == (0.1, 0.0)
     assert found["encoder.multiplier"] == (0.02, 0.0)
     assert found["encoder.decoder.linear.weight"] == (0.02, 0.05)
+
+
+def test_nothing_left_to_learn_is_named(make_learner) -> None:
+    frozen = {"freeze": ["backbone", "encoder", "head"]}
+    learner = make_learner(inner={"steps": 1, "learn_step_size": False}, outer=frozen)
+    with pytest.raises(MetafilmError, match=r"--outer.freeze backbone encoder head leaves the outer loop"):
+        optimiser.build(learner, learner.config.outer)
 
 
 def test_a_rate_for_each_part(make_learner) -> None:
