@@ -130,7 +130,7 @@ class RunDirectory:
             owner = os.read(handle, 32).decode(errors="replace").strip() or "unknown"
             os.close(handle)
             raise RunError(
-                f"{self.path} is in use by process {owner}; wait for it, or choose another --run-dir"
+                f"{self.path} is in use by process {owner}; wait for it, or choose another run"
             ) from error
         os.ftruncate(handle, 0)
         os.write(handle, f"{os.getpid()}\n".encode())

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from metafilm import MetaFiLM
-from metafilm.cli import main
+from metafilm.cli import calibrate, main
 from metafilm.storage.calibration import read_calibration
+from metafilm.storage.run import RunDirectory
 
 
 def test_calibrated_on_validation_tasks_and_used(place, tmp_path, capsys) -> None:
@@ -61,6 +62,31 @@ def test_calibrated_on_validation_tasks_and_used(place, tmp_path, capsys) -> Non
     assert shown.count("unknown") == shown.count("(else ") == said.count(None)
     assert main([*words, "--reject", "1.5"]) == 2
     assert "reject is 1.5; give the share" in capsys.readouterr().err
+
+
+def test_weights_that_a_training_may_replace_are_left_alone(place, tmp_path, capsys, monkeypatch) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(place / "run", run)
+    words = ["calibrate", str(run), "--shots", "1", "--episodes", "4", "--data-root", str(place / "root")]
+    with RunDirectory(run) as training:
+        training.lock()
+        assert main(words) == 2
+    assert "is in use by process" in capsys.readouterr().err
+    plain = calibrate.calibrated
+
+    def meanwhile(learner, *args):
+        with torch.no_grad():
+            other = MetaFiLM.from_pretrained(run)
+            other.mean.add_(1)
+        other.save(run / "model.safetensors")
+        return plain(learner, *args)
+
+    monkeypatch.setattr(calibrate, "calibrated", meanwhile)
+    assert main(words) == 2
+    assert f"{run} has other weights than when it was measured" in capsys.readouterr().err
+    assert read_calibration(run / "model.safetensors") is None
+    monkeypatch.undo()
+    assert main(words) == 0, "the run is free again"
 
 
 @pytest.mark.parametrize(
