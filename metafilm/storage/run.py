@@ -138,13 +138,15 @@ class RunDirectory:
 
     def close(self) -> None:
         """Close the metrics and let go of the lock. Safe to call twice."""
-        if self._metrics is not None:
-            with naming(self.metrics_file):
-                self._metrics.close()
-            self._metrics = None
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+        metrics, self._metrics = self._metrics, None
+        lock, self._lock = self._lock, None
+        try:
+            if metrics is not None:
+                with naming(self.metrics_file):
+                    metrics.close()
+        finally:
+            if lock is not None:
+                os.close(lock)
 
     def __enter__(self) -> "RunDirectory":
         return self
@@ -254,6 +256,11 @@ class RunDirectory:
             stacklevel=1,
         )
         return state
+
+    def remove_outcome(self) -> None:
+        """Remove weights and results, which a run that begins anew would leave as if they were its own."""
+        for file in (self.model_file, self.results_file):
+            file.unlink(missing_ok=True)
 
     def write_results(self, results: Any) -> None:
         """Replace results.json. NaN and Inf become null."""

@@ -85,6 +85,8 @@ def train(
     learner = build_learner(config, **build)  # type: ignore[arg-type]
     learner = learner.to(device_of(config, group), memory_format=torch.channels_last)  # type: ignore[call-overload]
     state = _shared(run.load_checkpoint() if group.leads else None, group)
+    if state is None and group.leads:
+        run.remove_outcome()
     before, known = 0.0, None
     if config.pretrain.iterations and (state is None or belongs(state)):
         stage = Pretraining(learner, config, plain_source(config, source.pools))

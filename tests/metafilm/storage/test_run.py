@@ -1,5 +1,6 @@
 """A run directory survives kills, keeps strangers out, and resumes only what matches."""
 
+import errno
 import json
 import math
 import os
@@ -145,6 +146,21 @@ def test_metrics_are_plain_json(run):
     assert json.loads(line) == {"iteration": 1, "loss": None, "per_site": {"a": 2.0}, "steps": [1.5, None]}
     with pytest.raises(RunError, match="needs an iteration"):
         run.append_metrics({"loss": 1.0})
+
+
+def test_metrics_that_a_full_disk_refuses_leave_the_run_free(run):
+    class Full:
+        def close(self):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    run.append_metrics({"iteration": 1})
+    run._metrics.close()
+    run._metrics = Full()
+    with pytest.raises(OSError, match="No space left") as caught:
+        run.close()
+    assert caught.value.filename == str(run.metrics_file)
+    run.close()
+    RunDirectory.open(run.path, Config()).close()
 
 
 BAD_LINES = {

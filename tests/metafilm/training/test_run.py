@@ -224,3 +224,22 @@ def test_a_run_with_a_damaged_checkpoint_goes_on_from_the_one_before(
     found = directory.load_checkpoint()["learner"]
     assert all(torch.equal(value, expected[name]) for name, value in found.items())
     assert [record["iteration"] for record in directory.read_metrics()] == [1, 2, 4]
+
+
+def test_a_run_begun_anew_leaves_no_outcome_of_the_one_before(
+    in_memory, tiny_config, tmp_path, monkeypatch
+) -> None:
+    config = tiny_config()
+    _, directory = run(config, tmp_path / "run")
+    run(config, tmp_path / "run")
+    assert directory.model_file.is_file() and directory.read_results() is not None, "resumed, it keeps them"
+    for file in (directory.checkpoint_file, directory.previous_file):
+        file.unlink(missing_ok=True)
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(OuterLoop, "step", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(config, tmp_path / "run")
+    assert not directory.model_file.exists() and directory.read_results() is None
