@@ -22,7 +22,7 @@ from metafilm.config.config import Config
 from metafilm.config.settings import Pretrain
 from metafilm.config.sources import Source
 from metafilm.engine.distributed import Group, WorkerLost
-from metafilm.errors import RunError, first_line
+from metafilm.errors import NotFinite, RunError, first_line
 from metafilm.learner.learner import MetaFiLM
 from metafilm.storage.models import load_state
 from metafilm.storage.run import RunDirectory
@@ -31,6 +31,8 @@ from metafilm.training.interrupt import interruptible
 from metafilm.training.outer_gradient import Diverged, finite
 from metafilm.training.plain.classifiers import classified, classifier
 from metafilm.training.randomness import PLAIN, drawn
+
+TRAIN_ANEW = "lower --pretrain.learning-rate and train anew"
 
 
 class Pretraining:
@@ -190,7 +192,7 @@ def pretrain(
         How many seconds it took.
 
     Raises:
-        Diverged: a loss was not finite; naming the iteration.
+        Diverged: a loss was not finite, naming the iteration; or what the stage ends with is not.
         KeyboardInterrupt: after writing a checkpoint, upon Ctrl-C or SIGTERM.
         WorkerLost: another process has died; the checkpoint is written first.
     """
@@ -216,10 +218,14 @@ def pretrain(
                 report: dict[str, Any] = {**stage.step(batch)}
             except Diverged as error:
                 where = f"{error} at iteration {stage.iteration + 1} of the pre-training"
-                raise Diverged(f"{where}; lower --pretrain.learning-rate and train anew") from error
+                raise Diverged(f"{where}; {TRAIN_ANEW}") from error
             last = stage.iteration == total
             if last:
-                report |= validate()
+                try:
+                    report |= validate()
+                except NotFinite as error:
+                    where = "validation at the end of the pre-training"
+                    raise Diverged(f"{where}: {error}; {TRAIN_ANEW}") from error
             stage.seconds += time.perf_counter() - begin
             begin = time.perf_counter()
             stop = interrupted.is_set()

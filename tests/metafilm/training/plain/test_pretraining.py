@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from metafilm.config.sources import Source, plain_source
-from metafilm.errors import ConfigError
+from metafilm.errors import ConfigError, NotFinite
 from metafilm.learner.build import build_learner
 from metafilm.storage.run import RunDirectory
 from metafilm.training import run as training
@@ -172,6 +172,16 @@ def test_a_finished_stage_is_not_run_again(run, config, tmp_path, monkeypatch) -
 def test_nan_names_the_setting(run, config, tmp_path) -> None:
     config = replace(config, pretrain=replace(config.pretrain, learning_rate=1e30))
     with pytest.raises(Diverged, match=r"at iteration \d+ of the pre-training; lower --pretrain.learning"):
+        run(config, tmp_path / "run")
+
+
+def test_a_stage_that_ends_in_no_numbers_is_divergence(run, config, tmp_path, monkeypatch) -> None:
+    def broken(*_):
+        raise NotFinite("the predictions are not finite")
+
+    monkeypatch.setattr(training, "plainly", broken)
+    message = "validation at the end of the pre-training: the predictions are not finite; lower --pretrain"
+    with pytest.raises(Diverged, match=message):
         run(config, tmp_path / "run")
 
 
