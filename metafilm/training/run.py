@@ -148,9 +148,11 @@ def train(
                     run.save_checkpoint(loop.state())
                     last_saved = time.perf_counter()
             bar.advance(1, _line(config.name, report, loop))
+            # told before a stop, as a resumed run does not validate this iteration again
+            enough = due and validated is not None and validated({"iteration": loop.iteration, **report})
             if stop:
                 raise KeyboardInterrupt
-            if due and validated is not None and validated({"iteration": loop.iteration, **report}):
+            if enough:
                 break
     results = {
         "best_validation": loop.best,

@@ -1,5 +1,6 @@
 """A training run: best weights, divergence, the gap, interruption."""
 
+import signal
 import warnings
 from dataclasses import replace
 
@@ -243,3 +244,31 @@ def test_a_run_begun_anew_leaves_no_outcome_of_the_one_before(
     with pytest.raises(KeyboardInterrupt):
         run(config, tmp_path / "run")
     assert not directory.model_file.exists() and directory.read_results() is None
+
+
+def test_a_validation_is_told_though_ctrl_c_came_within_it(
+    in_memory, tiny_config, tmp_path, monkeypatch
+) -> None:
+    config, told = tiny_config(), []
+
+    def going_on(record) -> bool:
+        told.append(record["iteration"])
+        return False
+
+    def trained() -> None:
+        with RunDirectory.open(tmp_path / "run", config) as directory:
+            tracker = Tracker(directory, config)
+            train(config, directory, tracker, progress=False, validated=going_on)
+
+    plain = training.validate
+
+    def interrupted(*args):
+        signal.raise_signal(signal.SIGINT)
+        return plain(*args)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(training, "validate", interrupted)
+        trained()
+    assert told == [2]
+    trained()
+    assert told == [2, 4]
