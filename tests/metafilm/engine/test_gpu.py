@@ -13,6 +13,7 @@ from metafilm.engine.affine import affine_relu
 from metafilm.engine.device import device_named, readable
 from metafilm.errors import MetafilmError
 from metafilm.evaluation import evaluate
+from metafilm.training.randomness import OUTER, drawn
 
 here = pytest.mark.skipif(not torch.cuda.is_available(), reason="PyTorch sees no GPU here")
 
@@ -59,6 +60,15 @@ def test_the_outer_gradient(make_learner, make_episode, outer_loss, norm, inner)
     assert found[0].keys() == found[1].keys()
     for name, ours in found[0].items():
         torch.testing.assert_close(found[1][name], ours, rtol=1e-6, atol=1e-8)
+
+
+@here
+def test_a_step_draws_the_same_again_and_nothing_of_the_callers() -> None:
+    before, found = torch.cuda.get_rng_state(), []
+    for _ in range(2):
+        with drawn(0, 3, OUTER, torch.device("cuda")):
+            found.append(torch.rand(4, device="cuda"))
+    assert torch.equal(*found) and torch.equal(torch.cuda.get_rng_state(), before)
 
 
 @here
