@@ -76,12 +76,15 @@ def default_space(config: Config) -> Space:
     adapts = config.film.sites != "none"
     encodes = adapts and config.encoder.enabled
     bounded = config.film.modulation in ("gated", "bounded")
+    # AdamW shrinks weights by the learning rates' sum × decay, which is next to nothing at the usual 1e-4;
+    # of SGD, whose decay goes into the gradient and whose rates are larger, 1 would leave no weight
+    decays = Range(1e-4, 1.0, log=True) if config.outer.optimiser == "adamw" else Range(1e-6, 1e-2, log=True)
     if adapts:
         space["outer.penalty"] = Range(1e-4, 10.0, log=True)
     if encodes and "encoder" not in config.outer.freeze:
-        space["outer.encoder_weight_decay"] = Range(1e-6, 1e-2, log=True)
+        space["outer.encoder_weight_decay"] = decays
     if "backbone" not in config.outer.freeze:
-        space["outer.weight_decay"] = Range(1e-6, 1e-2, log=True)
+        space["outer.weight_decay"] = decays
     if encodes and config.encoder.kind == "support":
         space["encoder.decoder"] = Choice(("linear", "mlp2", "mlp", "gru"))
     if adapts and not bounded and config.inner.evaluation_steps is None:

@@ -1,6 +1,7 @@
 """The laboratory: every arm is possible, trained once, scored, resumed, and shown."""
 
 import json
+import math
 from dataclasses import replace
 
 import pytest
@@ -11,6 +12,7 @@ from metafilm.config import load_config
 from metafilm.errors import ConfigError, MetafilmError, RunError
 from metafilm.laboratory import QUESTIONS, Ablation, Arm, Base, Job, ablation, answers, jobs, tables
 from metafilm.storage.run import RunDirectory
+from metafilm.training.optimiser import schedule
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*overfits its training classes:UserWarning")
 
@@ -36,6 +38,21 @@ def test_every_arm_of_the_shipped_laboratory_is_possible(name) -> None:
     sites = [job.config.film.sites for job in found if job.question == "sites" and job.seed == 0]
     assert "all" in sites and ("features",) in sites and ("blocks.2.norm",) in sites
     assert {job.arm.support for job in found if job.question == "deviations"} == {"own", "mean", "shuffled"}
+
+
+@pytest.mark.parametrize("name", ["laboratory_omniglot", "laboratory_miniimagenet"])
+def test_some_decays_of_the_shipped_laboratory_shrink_weights(name) -> None:
+    """AdamW takes learning rate × decay at each step: at 1e-2 all of a training takes 1 % of a weight."""
+    config = load_config(name)
+    outer = config.outer
+    rates = sum(outer.learning_rate * schedule(step, outer) for step in range(outer.iterations))
+    assert outer.optimiser == "adamw" and rates == pytest.approx(
+        1, abs=0.01
+    )  # as docs/regularisation.md says
+    for question in ("encoder-decay", "backbone-decay"):
+        values = [next(iter(arm.settings.values())) for arm in QUESTIONS[question].arms(config)]
+        shrinkage = [1 - math.exp(-rates * value) for value in values]
+        assert shrinkage[0] == 0 and max(shrinkage) > 0.99 and any(0.05 < s < 0.9 for s in shrinkage)
 
 
 def test_questions_and_names_that_are_none(tiny) -> None:
