@@ -8,18 +8,22 @@
 A row is a work (data set, ways, shots), a budget and a system: methods as settings of metafilm's engine,
 learn2learn's algorithms on the same tasks, scikit-learn's classifiers on the features of plain prototypes,
 and metafilm in full. All train on tasks of one shape with the same Conv-4 of 64 maps in bfloat16, AdamW, a
-warm-up and a cosine, and keep the weights that are best on validation tasks. Budgets: so many `images` drawn;
-so many seconds (`time`; validation does not count); `target`: as time, for the systems of that question,
-validated often: minutes to a validation accuracy. --images and --seconds are for rows not begun yet.
+warm-up and a cosine, and keep the weights (their moving average) that are best on validation tasks. Budgets:
+so many `images` drawn; so many seconds (`time`; validation does not count), planned from a short measurement,
+so that a record says by how much a training missed them; `target`: as time, for the systems of that question,
+validated often: minutes to a validation accuracy, of metafilm without its classification stage, within which
+nothing is validated. --images and --seconds are for rows not begun yet.
 
-One row at a time, each resumed exactly where it was cut; nothing is trained or scored twice. A row's test
-tasks are those of every other row of its work, so that the gains of metafilm in full are paired.
+One row at a time, each resumed exactly where it was cut; nothing is trained or scored twice, and a row that
+fails is told at the end. A row's test tasks are those of every other row of its work, so that the gains of
+metafilm in full are paired.
 """
 
 import argparse
 import json
+import shlex
 import sys
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,17 +33,21 @@ ROOT = Path(__file__).resolve().parent.parent
 if __name__ == "__main__":
     sys.path[0] = str(ROOT)  # instead of this folder: `scripts.records` from wherever it is started
 
+from episodes.errors import EpisodesError  # noqa: E402
+from metafilm.errors import MetafilmError  # noqa: E402
 from metafilm.evaluation import interval  # noqa: E402
 from metafilm.storage.atomic import atomic_write, finite  # noqa: E402
-from scripts.comparing import frozen, ours, peers  # noqa: E402
+from metafilm.storage.run import RunDirectory  # noqa: E402
+from scripts.comparing import frozen, ours, peers, plans  # noqa: E402
+from scripts.comparing.table import FULL, markdown, merged, missed  # noqa: E402
 from scripts.comparing.works import WORKS, Work  # noqa: E402
 from scripts.records import commit, hardware  # noqa: E402
 
 OUT = ROOT / "results" / "compare.json"
-FULL = "metafilm"
 SYSTEMS = (*ours.SYSTEMS, *frozen.NOTES, *peers.SYSTEMS)
 TARGET = (FULL, "learn2learn-protonet", "learn2learn-maml")
 VALIDATIONS = {"images": 6, "time": 6, "target": 24}
+FAILURES = (MetafilmError, EpisodesError, RuntimeError)
 
 
 @dataclass(frozen=True)
@@ -53,9 +61,14 @@ class Row:
         base = frozen.BASE if self.system in frozen.NOTES else self.system
         return top / self.work / self.budget / base
 
-    def file(self, top: Path) -> Path:
-        """What was scored."""
-        return top / self.work / self.budget / f"{self.system}.json"
+    def file(self, arguments: argparse.Namespace) -> Path:
+        """What was scored, of so many tasks of a split."""
+        tasks = arguments.tasks or WORKS[self.work].test_tasks
+        name = f"{self.system}-{arguments.split}-{tasks}.json"
+        return arguments.folder / self.work / self.budget / name
+
+    def __str__(self) -> str:
+        return f"{self.work} {self.budget} {self.system}"
 
 
 def rows(arguments: argparse.Namespace) -> list[Row]:
@@ -75,27 +88,33 @@ def rows(arguments: argparse.Namespace) -> list[Row]:
     ]
 
 
-def state(row: Row, top: Path) -> str:
-    if row.file(top).is_file():
+def state(row: Row, arguments: argparse.Namespace) -> str:
+    if row.file(arguments).is_file():
         return "scored"
-    return "begun" if row.folder(top).is_dir() else "-"
+    return "begun" if plans.Plan.read(row.folder(arguments.folder)) else "-"
 
 
 def amount(row: Row, arguments: argparse.Namespace) -> float:
+    """The row's budget. Raises RunError: it was begun with another than is asked for."""
     work = WORKS[row.work]
-    if row.budget == "images":
-        return arguments.images or work.images
-    return arguments.seconds or work.seconds
+    images = row.budget == "images"
+    asked, usual = (arguments.images, work.images) if images else (arguments.seconds, work.seconds)
+    return plans.amount_of(row.folder(arguments.folder), asked, usual)
 
 
 def score(row: Row, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Train, and score on the test tasks; the record without its gains, and the score of each task."""
+    """Train, and score on the test tasks; the record without its gains, and the score of each task.
+
+    Raises:
+        RunError: the row was begun with other settings or another budget.
+    """
     work: Work = WORKS[row.work]
+    budget = amount(row, arguments)
     folder, root = row.folder(arguments.folder), arguments.data_root
     peer = row.system in peers.SYSTEMS
     name = frozen.BASE if row.system in frozen.NOTES else row.system
     report = (peers if peer else ours).trained(
-        work, name, row.budget, amount(row, arguments), folder, root, VALIDATIONS[row.budget]
+        work, name, row.budget, budget, folder, root, VALIDATIONS[row.budget]
     )
     tasks = arguments.tasks or work.test_tasks
     source = work.evaluation(arguments.split, root)
@@ -116,71 +135,37 @@ def score(row: Row, arguments: argparse.Namespace) -> dict[str, Any]:
         "shots": work.shots,
         "queries": 15,
         "episodes": tasks,
-        "seed": 0,
+        "seed": work.seed(arguments.split),
         "accuracy": sum(each) / tasks,
         "ci95": interval(each),
         **report,
+        **({} if row.budget == "images" else missed(budget, report["training_seconds"])),
         "target": work.target,
         "minutes_to_target": minutes_to(work.target, report["curve"]),
-        "command": command(row, arguments),
+        "command": command(row, arguments, budget),
         "hardware": hardware(),
         "commit": commit(),
         "scores": each,
     }
 
 
-def command(row: Row, arguments: argparse.Namespace) -> str:
+def command(row: Row, arguments: argparse.Namespace, budget: float) -> str:
     """What makes this record again."""
-    words = [
-        "python scripts/compare.py score --work",
-        row.work,
-        "--budget",
-        row.budget,
-        "--system",
-        row.system,
-    ]
-    for name in ("images", "seconds", "tasks"):
-        if (value := getattr(arguments, name)) is not None:
-            words += [f"--{name}", str(value)]
-    return " ".join([*words, "--threads", str(arguments.threads), "--split", arguments.split])
+    work = WORKS[row.work]
+    images = row.budget == "images"
+    words = ["python", "scripts/compare.py", "score", "--work", row.work, "--budget", row.budget]
+    words += ["--system", row.system]
+    if budget != (work.images if images else work.seconds):
+        words += ["--images" if images else "--seconds", f"{budget:g}"]
+    if arguments.tasks is not None:
+        words += ["--tasks", str(arguments.tasks)]
+    words += ["--threads", str(arguments.threads), "--split", arguments.split]
+    return shlex.join([*words, "--folder", arguments.folder.as_posix()])
 
 
 def minutes_to(target: float, curve: list[tuple[float, float]]) -> float | None:
     """Of training until a validation reached it; None: none did."""
     return next((seconds / 60 for seconds, value in curve if value >= target), None)
-
-
-def records(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Without the scores of single tasks, and with what metafilm in full has over each row, in points, by the
-    tasks' own differences."""
-    full = {(one["work"], one["budget"]): one["scores"] for one in found if one["system"] == FULL}
-    made = []
-    for one in found:
-        record = {name: value for name, value in one.items() if name != "scores"}
-        ahead = full.get((one["work"], one["budget"]))
-        if ahead is not None and one["system"] != FULL and len(ahead) == len(one["scores"]):
-            gains = [a - b for a, b in zip(ahead, one["scores"], strict=True)]
-            record |= {"metafilm_gain": sum(gains) / len(gains), "metafilm_gain_ci95": interval(gains)}
-        made.append(record)
-    return made
-
-
-def markdown(found: list[dict[str, Any]]) -> str:
-    """The records as a table."""
-    lines = [
-        "| work | budget | system | accuracy | metafilm's gain | minutes | images | minutes to target |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for one in found:
-        gain = "–"
-        if "metafilm_gain" in one:
-            gain = f"{one['metafilm_gain']:+.2f} ± {one['metafilm_gain_ci95']:.2f}"
-        reached = one["minutes_to_target"]
-        cells = [one["work"], one["budget"], one["system"]]
-        cells += [f"{one['accuracy']:.2f} ± {one['ci95']:.2f}", gain, f"{one['training_seconds'] / 60:.1f}"]
-        cells += [f"{one['images']:,}", "–" if reached is None else f"{reached:.1f} ({one['target']:g} %)"]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
 
 
 def parsed(words: list[str] | None = None) -> argparse.Namespace:
@@ -208,30 +193,41 @@ def main(words: list[str] | None = None) -> int:
     asked = rows(arguments)
     if arguments.action == "list":
         for row in asked:
-            print(row.work, row.budget, row.system, state(row, arguments.folder))
+            print(row, state(row, arguments))
         return 0
     if arguments.action == "score":
-        for row in asked:
-            if state(row, arguments.folder) == "scored":
-                continue
-            found = score(row, arguments)
-            atomic_write(row.file(arguments.folder), (json.dumps(finite(found)) + "\n").encode())
-            print(
-                f"{row.work} {row.budget} {row.system}: {found['accuracy']:.2f} ± {found['ci95']:.2f}",
-                flush=True,
-            )
-        return 0
-    files = [row.file(arguments.folder) for row in asked]
-    found = records([json.loads(file.read_text()) for file in files if file.is_file()])
-    # rows scored elsewhere or before stay, unless they are here anew
-    before = json.loads(arguments.out.read_text()) if arguments.out.is_file() else []
-    both = {(one["work"], one["budget"], one["system"]): one for one in [*before, *found]}
-    order = [(row.work, row.budget, row.system) for row in rows(parsed(["list"]))]
-    kept = [both[name] for name in order if name in both]
+        failed = [row for row in asked if not made(row, arguments)]
+        if failed:
+            print(f"{len(failed)} of {len(asked)} rows failed: {', '.join(map(str, failed))}")
+        return int(bool(failed))
+    before = json.loads(arguments.out.read_bytes()) if arguments.out.is_file() else []
+    everything = rows(parsed(["list"]))
+    files = [row.file(arguments) for row in everything]
+    scored = [json.loads(file.read_bytes()) for file in files if file.is_file()]
+    kept = merged(before, scored, [astuple(row) for row in asked], [astuple(row) for row in everything])
     atomic_write(arguments.out, (json.dumps(finite(kept), indent=2) + "\n").encode())
     print(markdown(kept))
     print(f"{len(kept)} records in {arguments.out}")
     return 0
+
+
+def made(row: Row, arguments: argparse.Namespace) -> bool:
+    """Train and score a row that is not scored yet, alone in its folder; whether it is there now."""
+    folder = row.folder(arguments.folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with RunDirectory(folder) as holder:
+            holder.lock()
+            amount(row, arguments)
+            if state(row, arguments) == "scored":
+                return True
+            found = score(row, arguments)
+            atomic_write(row.file(arguments), (json.dumps(finite(found)) + "\n").encode())
+    except FAILURES as error:
+        print(f"{row}: failed: {error}", flush=True)
+        return False
+    print(f"{row}: {found['accuracy']:.2f} ± {found['ci95']:.2f}", flush=True)
+    return True
 
 
 if __name__ == "__main__":

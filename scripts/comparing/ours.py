@@ -1,11 +1,13 @@
-"""Related methods as settings of metafilm's engine (docs/training.md has the table), and metafilm in full."""
+"""Related methods as settings of metafilm's engine (docs/training.md has the table), and metafilm in full.
+
+ANIL is not among them: its inner steps move the linear head alone, and those of the engine never move a head.
+learn2learn's is in scripts/comparing/peers.py.
+"""
 
 from __future__ import annotations
 
-import json
-import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +17,14 @@ from metafilm.config import Config
 from metafilm.config.sources import Source, plain_source
 from metafilm.evaluation import evaluate
 from metafilm.learner import build_learner, load_learner
-from metafilm.storage.atomic import atomic_write
 from metafilm.storage.run import RunDirectory
 from metafilm.training.outer_loop import OuterLoop
 from metafilm.training.plain import Pretraining
 from metafilm.training.run import train
 from metafilm.training.tracking import Tracker
 
-from .works import Work
-
-PROBE = 10  # steps that a rate is measured on
-LINEAR_STEP = 0.1
+from . import plans
+from .works import MAML_STEPS, Work
 
 
 @dataclass(frozen=True)
@@ -35,12 +34,14 @@ class System:
     Attributes:
         settings: over those that all share, section by section.
         pretrained: share of the budget that goes into a classification stage.
+        maml_step: whether its inner steps are as large as MAML's on the work.
         note: what a record says of it.
     """
 
     settings: dict[str, dict[str, Any]]
     note: str
     pretrained: float = 0.0
+    maml_step: bool = False
 
 
 NO_ENCODER = {"encoder": {"enabled": False}}
@@ -52,9 +53,16 @@ SYSTEMS: dict[str, System] = {
     ),
     "cavia": System(
         NO_ENCODER
-        | {"head": {"name": "linear"}, "inner": {"steps": 2, "step_size": LINEAR_STEP, "views": 0}}
-        | {"outer": {"average": 0.999}},
-        "2 steps on the deviations from 0, linear head",
+        | {"head": {"name": "linear"}, "outer": {"average": 0.999}}
+        | {"inner": {"steps": 2, "step_size": 1.0, "learn_step_size": False}},
+        "2 steps of 1 on the deviations from 0, linear head",
+    ),
+    "maml": System(
+        NO_ENCODER
+        | {"head": {"name": "linear"}, "outer": {"average": 0.999}}
+        | {"inner": {"steps": MAML_STEPS, "adapts": "all", "learn_step_size": False}},
+        f"{MAML_STEPS} steps on all weights but the linear head's, second order",
+        maml_step=True,
     ),
     "tadam": System(
         {
@@ -73,15 +81,18 @@ SYSTEMS: dict[str, System] = {
         NO_ENCODER
         | {
             "head": {"name": "cosine"},
+            # a tenth of its 400 steps, which would take some hours of every evaluation
             "inner": {
-                "evaluation_steps": 20,
+                "evaluation_steps": 40,
                 "optimiser": "adam",
-                "step_size": 0.0015,
+                "step_size": 0.0035,
                 "learn_step_size": False,
             },
             "outer": {"freeze": ["backbone"]},
+            "evaluation": {"every": 1_000_000},  # once, at the end: what learns is the head's scale alone
         },
-        "network of a classification stage, frozen; 20 Adam steps on the deviations at test",
+        "network of a classification stage, frozen; 40 Adam steps of 0.0035 on the deviations at test (FiT: "
+        "400)",
         0.98,
     ),
     "metafilm": System(
@@ -104,8 +115,11 @@ def settings(work: Work, system: System) -> dict[str, dict[str, Any]]:
     merged = work.settings()
     for section, values in system.settings.items():
         merged[section] = merged.get(section, {}) | values
-    if merged.get("inner", {}).get("steps"):
-        merged["inner"].setdefault("view_augment", work.augment)
+    inner = merged.setdefault("inner", {})
+    if inner.get("steps") or inner.get("evaluation_steps"):
+        inner.setdefault("view_augment", work.augment)
+    if system.maml_step:
+        inner["step_size"] = work.maml_step
     if "plain" in merged["outer"] or system.pretrained:
         merged["pretrain"] = dict(work.pretrain)
     return merged
@@ -118,7 +132,7 @@ def config(
     merged = settings(work, system)
     merged.setdefault("pretrain", {})["iterations"] = pretraining
     merged["outer"] |= {"iterations": iterations, "warmup": min(100, max(iterations // 10, 1))}
-    merged["evaluation"]["every"] = max(iterations // validations, 1)
+    merged["evaluation"].setdefault("every", max(iterations // validations, 1))
     return Config.from_dict({"name": name, "threads": torch.get_num_threads(), **merged})
 
 
@@ -128,40 +142,38 @@ def images_per_step(work: Work, system: System) -> tuple[int, int]:
     return int(work.pretrain["batch"]), work.images_per_step + plain
 
 
-def seconds_per_step(work: Work, system: System, root: Path | None) -> tuple[float, float]:
-    """Measured here and now, of the same two."""
-    settled = config(work, system, "probe", int(bool(system.pretrained)), 1000, 1)
+def seconds_per_step(work: Work, system: System, share: float, root: Path | None) -> tuple[float, float]:
+    """Measured here and now, of the same two; of the stage only where it has a share of the budget."""
+    settled = config(work, system, "probe", int(share > 0), 1000, 1)
     source = work.training(root)
     learner = build_learner(settled, **source.build)  # type: ignore[arg-type]
     learner = learner.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     before = 0.0
-    if system.pretrained:
+    if share:
         longer = replace(settled, pretrain=replace(settled.pretrain, iterations=1000))
         stage = Pretraining(learner, longer, plain_source(longer, source.pools))
-        before = mean_seconds(lambda i: stage.step(stage.source.sampler.batch([i])))
+        ahead = stage.source.sampler.prefetch([i] for i in count())
+        before = plans.mean_seconds(lambda batches: stage.step(batches[0]), ahead)
         stage.finish()
     loop = OuterLoop(learner, settled, source)
-    sampler = source.sampler
-    after = mean_seconds(lambda i: loop.step(list(sampler.batches(loop.indices(i), 1))))
+    ahead = source.sampler.prefetch((loop.indices(i) for i in count()), loop.chunks.tasks)
+    after = plans.mean_seconds(loop.step, ahead)
     loop.close()
     return before, after
 
 
-def mean_seconds(step: Callable[[int], object]) -> float:
-    """Of a step, which takes its number."""
-    for i in range(2):  # the first are slower
-        step(i)
-    begin = time.perf_counter()
-    for i in range(2, 2 + PROBE):
-        step(i)
-    return (time.perf_counter() - begin) / PROBE
-
-
 def planned(work: Work, system: System, budget: str, amount: float, root: Path | None) -> tuple[int, int]:
     """Steps of the classification stage and of the outer loop that a budget allows: of ``images`` exactly, of
-    time as far as a short measurement tells."""
-    costs = images_per_step(work, system) if budget == "images" else seconds_per_step(work, system, root)
-    share = system.pretrained
+    time as far as a short measurement tells.
+
+    Nothing is validated within the stage, so that no target could be seen to be reached before its end: of
+    ``target`` there is none.
+    """
+    share = 0.0 if budget == "target" else system.pretrained
+    if budget == "images":
+        costs: tuple[float, float] = images_per_step(work, system)
+    else:
+        costs = seconds_per_step(work, system, share, root)
     before = round(share * amount / costs[0]) if share else 0
     return before, max(round((1 - share) * amount / costs[1]), 1)
 
@@ -171,23 +183,21 @@ def trained(
 ) -> dict[str, Any]:
     """Train, or go on; what to report of the training.
 
-    The plan is kept in the folder, since another measurement would give another.
+    Raises:
+        RunError: the folder has a training of other settings.
     """
     system = SYSTEMS[name]
-    plan = folder / "plan.json"
-    folder.mkdir(parents=True, exist_ok=True)
-    if not plan.is_file():
-        steps = planned(work, system, budget, amount, root)
-        atomic_write(plan, json.dumps(steps).encode())
-    before, iterations = json.loads(plan.read_text())
+    plan = plans.kept(folder, amount, lambda: planned(work, system, budget, amount, root))
+    before, iterations = plan.steps
     settled = config(work, system, folder.name, before, iterations, validations)
-    directory = RunDirectory(folder / "run")
-    results = directory.read_results()
-    if results is None:
-        with RunDirectory.open(folder / "run", settled) as run, Tracker(run, settled) as tracker:
-            results = train(settled, run, tracker, root)
-    curve = curve_of(RunDirectory(folder / "run").read_metrics())
+    with RunDirectory.open(folder / "run", settled) as run:
+        results = run.read_results()
+        if results is None:
+            with Tracker(run, settled) as tracker:
+                results = train(settled, run, tracker, root)
+        curve = curve_of(run.read_metrics())
     per_step = images_per_step(work, system)
+    unlike = "; without the classification stage" if budget == "target" and system.pretrained else ""
     return {
         "iterations": [before, iterations],
         "images": before * per_step[0] + iterations * per_step[1],
@@ -195,7 +205,7 @@ def trained(
         "threads": results["threads"],
         "curve": curve,
         "protocol": "inductive",
-        "note": system.note,
+        "note": system.note + unlike,
     }
 
 

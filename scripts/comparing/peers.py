@@ -4,10 +4,11 @@ examples (learnables/learn2learn, examples/vision), with the optimiser that meta
 from __future__ import annotations
 
 import io
-import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,15 +20,17 @@ from episodes import Episode
 from episodes.progress import Progress
 from metafilm.config.sources import Source
 from metafilm.storage.atomic import atomic_write
-from metafilm.training.optimiser import warm_cosine
+from metafilm.training.optimiser import MovingAverage, warm_cosine
+from metafilm.training.outer_gradient import finite
 from scripts.benchmarks import plain
 from scripts.benchmarks.learn2learn_systems import load
 from scripts.benchmarks.tasks import Setting
 
-from .ours import mean_seconds
-from .works import PRECISION, Work
+from . import plans
+from .works import MAML_STEPS, PRECISION, Work
 
 SAVE_EVERY = 60.0  # seconds
+AVERAGE = 0.999  # decay of the weights' moving average, as of the systems in .ours
 
 
 class Peer(Protocol):
@@ -51,7 +54,7 @@ class Adapting:
         self.maml = load().algorithms.MAML(adapted, lr=step_size)
 
     def logits(self, task: Episode, training: bool) -> Tensor:
-        with torch.enable_grad(), plain.autocast(PRECISION):
+        with torch.enable_grad(), plain.autocast(precision(training)):
             learner = self.maml.clone(first_order=not training)
             support, query = self._body(task.support_images[0]), self._body(task.query_images[0])
             for _ in range(self.steps):
@@ -74,11 +77,16 @@ class Prototypes:
         self.network.train(training)
         images = torch.cat((task.support_images[0], task.query_images[0]))
         with torch.set_grad_enabled(training):
-            with plain.autocast(PRECISION):
+            with plain.autocast(precision(training)):
                 features = self.network.features(images).float()
             shots = task.support_labels.shape[1]
             self.classifier.fit_(features[:shots], task.support_labels[0])
             return self.classifier(features[shots:])
+
+
+def precision(training: bool) -> str:
+    """As metafilm's: the works' in training, float32 in evaluation."""
+    return PRECISION if training else "float32"
 
 
 def setting(work: Work) -> Setting:
@@ -94,18 +102,15 @@ class System:
     note: str
 
 
-# Steps and step sizes: MAML's 20-way Omniglot (Finn et al. 2017: 5 of 0.1) and its miniImageNet (5 of 0.01);
-# ANIL's 5 of 0.1 are learn2learn's example.
-STEP_SIZE = {"omniglot-20w1s": 0.1, "miniimagenet-5w5s": 0.01}
 SYSTEMS: dict[str, System] = {
     "learn2learn-protonet": System(Prototypes, "inductive", "squared Euclidean distances"),
     "learn2learn-maml": System(
-        lambda work: Adapting(work, False, 5, STEP_SIZE.get(work.name, 0.1)),
+        lambda work: Adapting(work, False, MAML_STEPS, work.maml_step),
         "transductive",
         "5 steps on all weights, second order; batch statistics",
     ),
     "learn2learn-anil": System(
-        lambda work: Adapting(work, True, 5, 0.1),
+        lambda work: Adapting(work, True, MAML_STEPS, work.maml_step),
         "transductive",
         "5 steps on the linear head, second order; batch statistics",
     ),
@@ -127,9 +132,20 @@ class Training:
         mean, std = (torch.tensor(source.build[key]).view(-1, 1, 1) for key in ("mean", "std"))
         self.mean, self.std = mean.float(), std.float()
         self.optimiser = torch.optim.AdamW(self.peer.network.parameters(), lr=1e-3, weight_decay=5e-4)
+        self.average = MovingAverage(self.peer.network, AVERAGE)
         self.iteration, self.seconds = 0, 0.0
         self.best, self.best_state = -1.0, self._weights()
         self.curve: list[tuple[float, float]] = []
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """The network with its averaged weights for the time of the context."""
+        own = self._weights()
+        self.peer.network.load_state_dict(self.average.state())
+        try:
+            yield
+        finally:
+            self.peer.network.load_state_dict(own)
 
     def _weights(self) -> dict[str, Tensor]:
         return {name: value.detach().clone() for name, value in self.peer.network.state_dict().items()}
@@ -155,19 +171,25 @@ class Training:
             for task in tasks
         ]
 
-    def step(self, number: int) -> None:
-        """One meta-batch and the optimiser's step."""
+    def ahead(self, first: int = 0) -> Iterator[list[Episode]]:
+        """The meta-batches from this one on, task by task, built in a background thread as metafilm's are."""
         size = self.work.meta_batch
-        episode = self.source.sampler.batch(range(number * size, (number + 1) * size))
+        return self.source.sampler.prefetch((range(i * size, (i + 1) * size) for i in count(first)), 1)
+
+    def step(self, episodes: list[Episode]) -> None:
+        """One meta-batch and the optimiser's step. Raises Diverged: a loss is not finite."""
         self.optimiser.zero_grad()
-        for task in self.prepared(episode):
-            logits = self.peer.logits(task, True)
-            (F.cross_entropy(logits, task.query_labels[0]) / size).backward()
+        for episode in episodes:
+            for task in self.prepared(episode):
+                loss = F.cross_entropy(self.peer.logits(task, True), task.query_labels[0])
+                (finite(loss) / self.work.meta_batch).backward()
         nn.utils.clip_grad_norm_(self.peer.network.parameters(), 10.0)
         warmup = min(100, max(self.iterations // 10, 1))
         for group in self.optimiser.param_groups:
-            group["lr"] = 1e-3 * warm_cosine(number, self.iterations, warmup)
+            group["lr"] = 1e-3 * warm_cosine(self.iteration, self.iterations, warmup)
         self.optimiser.step()
+        self.average.update(self.peer.network)
+        self.iteration += 1
 
     def scores(self, source: Source, tasks: int) -> list[float]:
         """Percent of the queries right, of each task."""
@@ -179,27 +201,35 @@ class Training:
         return found
 
     def run(self, folder: Path, validation: Source, validations: int) -> None:
-        """To the end, keeping the weights that are best on validation tasks."""
+        """To the end, keeping the averaged weights that are best on validation tasks."""
         every = max(self.iterations // validations, 1)
         file = folder / "checkpoint.pt"
         saved = time.perf_counter()
-        with Progress(folder.name, total=self.iterations) as bar:
+        with (
+            Progress(folder.name, total=self.iterations) as bar,
+            closing(self.ahead(self.iteration)) as ahead,  # type: ignore[type-var]
+        ):
             bar.advance(self.iteration)
+            begin = time.perf_counter()
             while self.iteration < self.iterations:
-                begin = time.perf_counter()
-                self.step(self.iteration)
+                self.step(next(ahead))
                 self.seconds += time.perf_counter() - begin
-                self.iteration += 1
                 if self.iteration % every == 0 or self.iteration == self.iterations:
-                    each = self.scores(validation, self.work.validation_tasks)
-                    value = sum(each) / len(each)
-                    self.curve.append((self.seconds, value))
-                    if value > self.best:
-                        self.best, self.best_state = value, self._weights()
-                if time.perf_counter() - saved > SAVE_EVERY or self.iteration == self.iterations:
+                    self.validate(validation)
+                begin = time.perf_counter()  # a checkpoint counts, as metafilm's does
+                if begin - saved > SAVE_EVERY or self.iteration == self.iterations:
                     self.save(file)
                     saved = time.perf_counter()
                 bar.advance(1)
+
+    def validate(self, validation: Source) -> None:
+        """Score the averaged weights, and keep them if they are the best so far."""
+        with self.averaged():
+            each = self.scores(validation, self.work.validation_tasks)
+            value = sum(each) / len(each)
+            self.curve.append((self.seconds, value))
+            if value > self.best:
+                self.best, self.best_state = value, self._weights()
 
     def save(self, file: Path) -> None:
         """All that going on needs."""
@@ -208,6 +238,8 @@ class Training:
             {
                 "network": self.peer.network.state_dict(),
                 "optimiser": self.optimiser.state_dict(),
+                "average": self.average.state(),
+                "updates": self.average.updates,
                 "best_state": self.best_state,
                 "best": self.best,
                 "iteration": self.iteration,
@@ -222,27 +254,25 @@ class Training:
         state = torch.load(file, map_location="cpu", weights_only=True)
         self.peer.network.load_state_dict(state["network"])
         self.optimiser.load_state_dict(state["optimiser"])
+        self.average.load(state["average"], state["updates"])
         self.best, self.best_state = state["best"], state["best_state"]
         self.iteration, self.seconds = state["iteration"], state["seconds"]
         self.curve = [(float(a), float(b)) for a, b in state["curve"]]
 
 
-def planned(work: Work, name: str, budget: str, amount: float, root: Path | None) -> int:
-    """Meta-batches that a budget allows."""
+def planned(work: Work, name: str, budget: str, amount: float, root: Path | None) -> tuple[int, int]:
+    """Meta-batches that a budget allows; there is no classification stage."""
     if budget == "images":
-        return max(round(amount / work.images_per_step), 1)
+        return 0, max(round(amount / work.images_per_step), 1)
     training = Training(work, name, work.training(root), 1000)
-    return max(round(amount / mean_seconds(training.step)), 1)
+    return 0, max(round(amount / plans.mean_seconds(training.step, training.ahead())), 1)
 
 
 def trained(
     work: Work, name: str, budget: str, amount: float, folder: Path, root: Path | None, validations: int
 ) -> dict[str, Any]:
-    """Train, or go on; what to report of the training. The plan is kept in the folder."""
-    folder.mkdir(parents=True, exist_ok=True)
-    plan = folder / "plan.json"
-    if not plan.is_file():
-        atomic_write(plan, json.dumps(planned(work, name, budget, amount, root)).encode())
+    """Train, or go on; what to report of the training."""
+    plans.kept(folder, amount, lambda: planned(work, name, budget, amount, root))
     training = restored(work, name, folder, root)
     training.run(folder, work.evaluation("val", root), validations)
     return {
@@ -258,7 +288,9 @@ def trained(
 
 def restored(work: Work, name: str, folder: Path, root: Path | None) -> Training:
     """A training as its folder holds it."""
-    training = Training(work, name, work.training(root), json.loads((folder / "plan.json").read_text()))
+    plan = plans.Plan.read(folder)
+    assert plan is not None, "trained before it is scored"
+    training = Training(work, name, work.training(root), plan.steps[1])
     if (folder / "checkpoint.pt").is_file():
         training.load(folder / "checkpoint.pt")
     return training

@@ -11,6 +11,7 @@ from metafilm.config.sources import Source, evaluation_source, training_source
 
 VALIDATION_SEED = 1_000_000
 PRECISION = "bfloat16"
+MAML_STEPS = 5  # of MAML and ANIL, in training and in evaluation
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class Work:
         seconds: the budget in seconds of training, validation not counted.
         target: validation accuracy in percent whose time is taken.
         pretrain: settings of a classification stage, for systems that have one.
+        maml_step: learning rate of MAML's and ANIL's inner steps, of a mean cross entropy.
     """
 
     name: str
@@ -40,6 +42,7 @@ class Work:
     test_tasks: int
     backbone: dict[str, Any]
     pretrain: dict[str, Any]
+    maml_step: float = 0.1
     validation_tasks: int = 200
     meta_batch: int = 4
 
@@ -78,12 +81,18 @@ class Work:
         """The tasks that every system but for its own augmented views trains on."""
         return training_source(self.config(), root)
 
+    def seed(self, split: str) -> int:
+        """Of the tasks to score on."""
+        return VALIDATION_SEED if split == "val" else 0
+
     def evaluation(self, split: str, root: Path | None) -> Source:
-        """Tasks to score on: of ``test`` those of seed 0."""
-        seed = VALIDATION_SEED if split == "val" else 0
-        return evaluation_source(self.config(), split, root, seed=seed)
+        """Tasks to score on."""
+        return evaluation_source(self.config(), split, root, seed=self.seed(split))
 
 
+# MAML's published steps are 0.1 (20-way Omniglot) and 0.01 (miniImageNet; Finn et al., ICML 2017), ANIL's the
+# same (Raghu et al., ICLR 2020). cbfinn/maml takes them of a sum over the support divided by the shots, which
+# is ways times the mean that a cross entropy is elsewhere: 20 × 0.1 and 5 × 0.01 of the mean.
 WORKS = {
     work.name: work
     for work in (
@@ -102,6 +111,7 @@ WORKS = {
             test_tasks=1000,
             backbone={"name": "conv4", "width": 64},
             pretrain={"batch": 128, "classifier": "cosine", "augment": "affine", "average": 0.999},
+            maml_step=20 * 0.1,
         ),
         Work(
             "miniimagenet-5w5s",
@@ -118,6 +128,7 @@ WORKS = {
             test_tasks=600,
             backbone={"name": "conv4", "width": 64},
             pretrain={"batch": 128, "classifier": "cosine", "augment": "crop-flip", "average": 0.999},
+            maml_step=5 * 0.01,
         ),
     )
 }

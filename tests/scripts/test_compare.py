@@ -1,15 +1,21 @@
 """Related systems side by side: budgets, resuming, and what learn2learn's are next to plain arithmetic."""
 
 import json
+import time
 from dataclasses import replace
+from itertools import count, islice
 
 import pytest
 import torch
 from torch.nn import functional as F
 
+from episodes.errors import EpisodesError
+from episodes.sampling.prefetch import BaseSampler
 from metafilm.evaluation import interval
+from metafilm.storage.run import RunDirectory
+from metafilm.training.outer_gradient import Diverged
 from scripts import compare
-from scripts.comparing import frozen, ours, peers
+from scripts.comparing import frozen, ours, peers, plans, table
 from scripts.comparing.works import WORKS, Work
 
 TINY = Work(
@@ -45,9 +51,13 @@ def learn2learn() -> None:
     pytest.importorskip("learn2learn", exc_type=ImportError)
 
 
-def run(folder, action: str, *words: str) -> None:
+def run(folder, action: str, *words: str, ends: int = 0) -> None:
     common = ["--folder", str(folder), "--work", "tiny", "--threads", "1", "--split", "val"]
-    assert compare.main([action, *common, "--out", str(folder / "out.json"), *words]) == 0
+    assert compare.main([action, *common, "--out", str(folder / "out.json"), *words]) == ends
+
+
+def written(folder) -> dict[str, dict]:
+    return {row["system"]: row for row in json.loads((folder / "out.json").read_text())}
 
 
 @pytest.mark.parametrize("name", ours.SYSTEMS)
@@ -66,6 +76,24 @@ def test_budgets_in_images_are_kept(work, name) -> None:
     assert bool(before) == bool(system.pretrained)
 
 
+def test_inner_steps_are_as_large_as_mamls() -> None:
+    """cbfinn/maml's loss is a sum over the support divided by the shots: ways times a mean."""
+    assert WORKS["omniglot-20w1s"].maml_step == 2.0 and WORKS["miniimagenet-5w5s"].maml_step == 0.05
+    for work in (WORKS["omniglot-20w1s"], WORKS["miniimagenet-5w5s"]):
+        settled = ours.config(work, ours.SYSTEMS["maml"], "maml", 0, 10, 2)
+        assert (settled.inner.step_size, settled.inner.adapts) == (work.maml_step, "all")
+        assert settled.inner.steps == 5 and not (settled.encoder.enabled or settled.inner.first_order)
+        fit = ours.config(work, ours.SYSTEMS["fit"], "fit", 10, 10, 2)
+        assert fit.inner.view_augment == work.augment  # though it takes its steps in evaluation alone
+
+
+@pytest.mark.usefixtures("learn2learn")
+@pytest.mark.parametrize("name", ["learn2learn-maml", "learn2learn-anil"])
+def test_peers_take_the_works_inner_steps(name) -> None:
+    peer = peers.SYSTEMS[name].make(replace(TINY, maml_step=0.7))
+    assert isinstance(peer, peers.Adapting) and (peer.maml.lr, peer.steps) == (0.7, 5)
+
+
 @pytest.mark.slow
 def test_rows_are_made_once_and_compared_in_pairs(tmp_path, monkeypatch, capsys) -> None:
     systems = ["metafilm", "protonet", "logistic-regression", "nearest-centroid"]
@@ -76,10 +104,10 @@ def test_rows_are_made_once_and_compared_in_pairs(tmp_path, monkeypatch, capsys)
     listed = capsys.readouterr().out.splitlines()
     assert "tiny images metafilm scored" in listed and "tiny images cavia -" in listed
     run(tmp_path, "write")
-    rows = {row["system"]: row for row in json.loads((tmp_path / "out.json").read_text())}
+    rows = written(tmp_path)
     assert list(rows) == ["protonet", "metafilm", "logistic-regression", "nearest-centroid"]
     scores = {
-        name: json.loads((tmp_path / "tiny" / "images" / f"{name}.json").read_text())["scores"]
+        name: json.loads((tmp_path / "tiny" / "images" / f"{name}-val-4.json").read_text())["scores"]
         for name in systems
     }
     for name, row in rows.items():
@@ -93,15 +121,158 @@ def test_rows_are_made_once_and_compared_in_pairs(tmp_path, monkeypatch, capsys)
     assert rows["protonet"]["minutes_to_target"] == rows["protonet"]["curve"][0][0] / 60
     words = rows["metafilm"]["command"].split()
     assert words[:2] == ["python", "scripts/compare.py"]
-    (again,) = compare.rows(compare.parsed(words[2:]))
-    assert (again.work, again.budget, again.system) == ("tiny", "images", "metafilm")
+    again = compare.parsed(words[2:])
+    assert list(map(str, compare.rows(again))) == ["tiny images metafilm"]
+    assert (again.folder, again.split, again.images) == (tmp_path, "val", None)
+    # other tasks are another scoring, of the same training: a file of its own, and no gain over four tasks
+    monkeypatch.undo()
+    monkeypatch.setitem(WORKS, "tiny", TINY)
+    monkeypatch.setattr(ours, "planned", None)
+    run(tmp_path, "score", "--budget", "images", "--system", "protonet", "--tasks", "3")
+    run(tmp_path, "list", "--budget", "images", "--system", "protonet", "metafilm", "--tasks", "3")
+    assert capsys.readouterr().out.splitlines()[-2:] == [
+        "tiny images protonet scored",
+        "tiny images metafilm begun",
+    ]
+    run(tmp_path, "write", "--system", "protonet", "--tasks", "3")
+    fewer = written(tmp_path)
+    assert fewer["protonet"]["episodes"] == 3 and "metafilm_gain" not in fewer["protonet"]
+    assert fewer["nearest-centroid"] == rows["nearest-centroid"]
+    run(tmp_path, "write", "--system", "protonet")
+    assert written(tmp_path) == rows
+
+
+def record(system: str, scores: list[float], **others) -> dict:
+    made = {"work": "tiny", "budget": "images", "system": system, "split": "test", "seed": 0, "queries": 15}
+    made |= {"episodes": len(scores), "accuracy": sum(scores) / len(scores), "scores": scores}
+    return made | others
+
+
+def test_gains_stay_and_are_of_equal_tasks_alone() -> None:
+    order = [("tiny", "images", name) for name in ("protonet", "tadam", "metafilm")]
+    whole = [
+        record("metafilm", [90.0, 80.0]),
+        record("protonet", [70.0, 80.0]),
+        record("tadam", [60.0, 60.0]),
+    ]
+
+    def gains(before, scored, *asked: str) -> dict[str, float | None]:
+        found = table.merged(before, scored, [("tiny", "images", name) for name in asked], order)
+        assert all("scores" not in one for one in found)
+        return {one["system"]: one.get("metafilm_gain") for one in found}
+
+    all_three = table.merged([], whole, order, order)
+    assert gains([], whole, *(name for *_, name in order)) == {"protonet": 10, "tadam": 25, "metafilm": None}
+    # one row alone is paired with the scores in the folder, or keeps its gain; so do the others
+    assert gains([], whole, "protonet") == {"protonet": 10}
+    assert gains(all_three, whole[1:2], "protonet") == {"protonet": 10, "tadam": 25, "metafilm": None}
+    assert gains(all_three, [], "protonet") == {"protonet": 10, "tadam": 25, "metafilm": None}
+    # trained anew, it has not the gain of before
+    anew = [record("protonet", [71.0, 80.0])]
+    assert gains(all_three, anew, "protonet") == {"protonet": None, "tadam": 25, "metafilm": None}
+    anew = [record("metafilm", [92.0, 80.0])]
+    assert gains(all_three, anew, "metafilm") == {"protonet": None, "tadam": None, "metafilm": None}
+    # nor a gain over tasks of another split or seed
+    for other in ({"split": "val"}, {"seed": 1}):
+        assert "metafilm_gain" not in table.merged([], [whole[0], whole[1] | other], order, order)[0]
+
+
+def test_a_training_that_missed_its_seconds_says_so() -> None:
+    found = table.missed(100.0, 125.0)
+    assert found == {"planned_seconds": 100.0, "seconds_missed_by": pytest.approx(25)}
+    row = record("metafilm", [90.0, 80.0], ci95=1.0, images=1, training_seconds=125.0, minutes_to_target=None)
+    assert "| 2.1 (+25 % of its budget) |" in table.markdown([row | found])
+    near = row | {"training_seconds": 109.0} | table.missed(100.0, 109.0)
+    assert "| 1.8 |" in table.markdown([near]) and "tiny (val)" in table.markdown([near | {"split": "val"}])
+
+
+def test_a_row_that_fails_or_is_in_use_stops_no_other(tmp_path, monkeypatch, capsys) -> None:
+    def trained(work, name, *_):
+        if name == "cavia":
+            raise Diverged("the outer loss is nan")
+        if name == "tadam":
+            raise EpisodesError("no such data set")
+        return {"curve": [(1.0, 50.0)], "training_seconds": 1.0, "images": 1, "note": name}
+
+    monkeypatch.setattr(ours, "trained", trained)
+    monkeypatch.setattr(ours, "scores", lambda folder, source, tasks: [50.0] * tasks)
+    (tmp_path / "tiny" / "images" / "cnaps").mkdir(parents=True)
+    names = ["protonet", "cavia", "tadam", "cnaps", "metafilm"]
+    with RunDirectory(tmp_path / "tiny" / "images" / "cnaps") as other:
+        other.lock()  # as another process does
+        run(tmp_path, "score", "--budget", "images", "--system", *names, ends=1)
+    shown = capsys.readouterr().out
+    assert "tiny images cavia: failed: the outer loss is nan" in shown and "in use by process" in shown
+    assert "3 of 5 rows failed: tiny images cavia, tiny images tadam, tiny images cnaps" in shown
+    run(tmp_path, "write")
+    assert list(written(tmp_path)) == ["protonet", "metafilm"]
+
+
+def test_a_row_keeps_the_budget_it_was_begun_with(tmp_path, monkeypatch, capsys) -> None:
+    begun = []
+
+    def trained(work, name, budget, amount, folder, *_):
+        begun.append(plans.kept(folder, amount, lambda: (0, 7)))
+        return {"curve": [(1.0, 50.0)], "training_seconds": 1.0, "images": 1, "note": name}
+
+    monkeypatch.setattr(ours, "trained", trained)
+    monkeypatch.setattr(ours, "scores", lambda folder, source, tasks: [50.0] * tasks)
+    words = ["score", "--budget", "images", "--system", "protonet", "--tasks"]
+    run(tmp_path, *words, "2", "--images", "90")
+    run(tmp_path, *words, "3")
+    assert begun == [plans.Plan(90, (0, 7))] * 2
+    row = json.loads((tmp_path / "tiny" / "images" / "protonet-val-3.json").read_text())
+    again = compare.parsed(row["command"].split()[2:])
+    assert (again.images, again.tasks, again.folder) == (90, 3, tmp_path)
+    run(tmp_path, *words, "3", "--images", "100", ends=1)
+    assert "was begun with a budget of 90, not 100; leave --images" in capsys.readouterr().out
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["cavia", "tadam", "cnaps", "fit"])
+def test_a_training_of_other_settings_is_no_result(tmp_path, monkeypatch, capsys) -> None:
+    run(tmp_path, "score", "--budget", "images", "--system", "protonet")
+    other = replace(ours.SYSTEMS["protonet"], settings=ours.SYSTEMS["tadam"].settings)
+    monkeypatch.setitem(ours.SYSTEMS, "protonet", other)
+    run(tmp_path, "score", "--budget", "images", "--system", "protonet", "--tasks", "3", ends=1)
+    assert "holds a run with other settings" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_minutes_to_a_target_begin_with_the_first_step(tmp_path) -> None:
+    """Within a classification stage nothing is validated, so that there is none."""
+    run(tmp_path, "score", "--budget", "target", "--system", "metafilm", "--seconds", "1")
+    row = json.loads((tmp_path / "tiny" / "target" / "metafilm-val-4.json").read_text())
+    assert row["iterations"][0] == 0 and row["note"].endswith("without the classification stage")
+    assert row["planned_seconds"] == 1.0
+    assert row["seconds_missed_by"] == pytest.approx(100 * (row["training_seconds"] - 1))
+    assert row["curve"][0][0] < 0.5 * row["training_seconds"]
+
+
+def test_seconds_of_a_step_are_those_with_episodes_built_ahead() -> None:
+    """What is slower, building or learning, decides; in line it would be their sum."""
+    learned = []
+
+    class Slow(BaseSampler):
+        def shapes(self, indices):
+            return [0] * len(indices)
+
+        def batch(self, indices):
+            time.sleep(0.02)
+            return indices[0]
+
+    def step(batch) -> None:
+        learned.append(batch)
+        time.sleep(0.02)
+
+    seconds = plans.mean_seconds(step, Slow().prefetch([i] for i in count()))
+    assert learned == [[i] for i in range(plans.FIRST + plans.PROBE)] and 0.019 < seconds < 0.035
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["cavia", "maml", "tadam", "cnaps", "fit"])
 def test_each_method_trains_and_is_scored_in_a_budget_of_time(tmp_path, name) -> None:
     run(tmp_path, "score", "--budget", "time", "--system", name, "--seconds", "0.2")
-    row = json.loads((tmp_path / "tiny" / "time" / f"{name}.json").read_text())
+    row = json.loads((tmp_path / "tiny" / "time" / f"{name}-val-4.json").read_text())
     before, after = row["iterations"]
     assert after >= 1 and (before > 0) == bool(ours.SYSTEMS[name].pretrained)
     assert len(row["scores"]) == 4 and row["note"] == ours.SYSTEMS[name].note
@@ -126,11 +297,9 @@ def test_a_peer_cut_and_resumed_is_the_same(tmp_path, name) -> None:
     whole = peers.Training(TINY, name, source, 4)
     whole.run(tmp_path, validation, 2)
     cut = peers.Training(TINY, name, source, 4)
-    for number in range(2):
-        cut.step(number)
-    each = cut.scores(validation, TINY.validation_tasks)
-    cut.iteration, cut.best, cut.best_state = 2, sum(each) / 2, cut._weights()
-    cut.curve.append((1.0, cut.best))
+    for episodes in islice(cut.ahead(), 2):
+        cut.step(episodes)
+    cut.validate(validation)
     cut.save(tmp_path / "cut.pt")
     again = peers.Training(TINY, name, source, 4)
     again.load(tmp_path / "cut.pt")
@@ -139,6 +308,27 @@ def test_a_peer_cut_and_resumed_is_the_same(tmp_path, name) -> None:
         assert torch.equal(again.peer.network.state_dict()[key], value), key
     assert [value for _, value in again.curve] == [value for _, value in whole.curve]
     assert again.best == whole.best
+    for name, value in whole.average.state().items():
+        assert torch.equal(again.average.state()[name], value), name
+
+
+@pytest.mark.usefixtures("learn2learn")
+@pytest.mark.parametrize("name", ["learn2learn-protonet", "learn2learn-maml"])
+def test_peers_are_judged_as_metafilm_is(name, tmp_path) -> None:
+    """The moving average of their weights, in float32."""
+    training = peers.Training(TINY, name, TINY.training(None), 8)
+    training.run(tmp_path, TINY.evaluation("val", None), 1)
+    averaged = training.average.state()
+    assert training.average.decay == 0.999
+    for key, value in training.peer.network.state_dict().items():
+        assert torch.equal(training.best_state[key], averaged[key]), key
+        assert key.endswith("tracked") or not torch.equal(averaged[key], value), key
+    (task,) = training.prepared(TINY.training(None).sampler.batch([0]))
+    found = training.peer.logits(task, False)
+    training.peer.network.double()
+    task = replace(task, support_images=task.support_images.double(), query_images=task.query_images.double())
+    exact = training.peer.logits(task, False).double()
+    torch.testing.assert_close(found.double(), exact, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.usefixtures("learn2learn")
@@ -147,7 +337,7 @@ def test_its_prototypes_are_squared_distances() -> None:
     (task,) = training.prepared(TINY.training(None).sampler.batch([3]))
     found = training.peer.logits(task, False)
     network = training.peer.network.eval()
-    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+    with torch.no_grad():
         features = network.features(torch.cat((task.support_images[0], task.query_images[0]))).float()
     for query in range(6):
         for way in range(3):
@@ -163,21 +353,20 @@ def test_its_anil_is_gradient_steps_on_the_head() -> None:
     (task,) = training.prepared(TINY.training(None).sampler.batch([0]))
     found = peer.logits(task, False)
     network = peer.network
-    with torch.autocast("cpu", torch.bfloat16):
-        support, query = (network.features(x[0]).detach() for x in (task.support_images, task.query_images))
-        weight, bias = (value.detach().clone().requires_grad_() for value in network.head.parameters())
-        for _ in range(2):
-            loss = F.cross_entropy(F.linear(support, weight, bias), task.support_labels[0])
-            steps = torch.autograd.grad(loss, (weight, bias))
-            weight, bias = (v - 0.1 * step for v, step in zip((weight, bias), steps, strict=True))
-        expected = F.linear(query, weight, bias).float()
-    torch.testing.assert_close(found, expected, rtol=1e-2, atol=1e-2)
+    support, query = (network.features(x[0]).detach() for x in (task.support_images, task.query_images))
+    weight, bias = (value.detach().clone().requires_grad_() for value in network.head.parameters())
+    for _ in range(2):
+        loss = F.cross_entropy(F.linear(support, weight, bias), task.support_labels[0])
+        steps = torch.autograd.grad(loss, (weight, bias))
+        weight, bias = (v - 0.1 * step for v, step in zip((weight, bias), steps, strict=True))
+    expected = F.linear(query, weight, bias)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.usefixtures("learn2learn")
 @pytest.mark.slow
 def test_peers_are_rows_too(tmp_path) -> None:
     run(tmp_path, "score", "--budget", "images", "--system", "learn2learn-maml", "learn2learn-protonet")
-    row = json.loads((tmp_path / "tiny" / "images" / "learn2learn-maml.json").read_text())
+    row = json.loads((tmp_path / "tiny" / "images" / "learn2learn-maml-val-4.json").read_text())
     assert row["protocol"] == "transductive" and row["images"] == 33 * TINY.images_per_step
     assert replace(TINY, images=600).images_per_step == 18
