@@ -45,17 +45,22 @@ EPISODES = {"functions": 10_000, "styles": 2000}
 
 
 def trained(name: str, changes: str, run: Path) -> tuple[str, dict[str, Any]]:
-    """Train, unless the run is finished; the command that does the same, and what the run reported."""
+    """Train, unless the run is finished; the command that does the same, and what the run reported.
+
+    Raises:
+        RunError: the run has other settings.
+    """
     command = f"metafilm train configs/{name}.yaml {changes}".strip() + f" --run-dir {run.as_posix()}"
     words = shlex.split(command)[1:]
     words[1] = str(ROOT / words[1])
     asked = parse(words)
     assert isinstance(asked, Train)
     config = filled_in(asked.settings)
-    results = RunDirectory(run).read_results()
-    if results is None:
-        with RunDirectory.open(run, config) as directory, Tracker(directory, config) as tracker:
-            results = train(config, directory, tracker)
+    with RunDirectory.open(run, config) as directory:
+        results = directory.read_results()
+        if results is None:
+            with Tracker(directory, config) as tracker:
+                results = train(config, directory, tracker)
     return command, results
 
 

@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from metafilm.config import load_config
+from metafilm.errors import RunError
 from metafilm.evaluation import interval
 from scripts import mixtures
 
@@ -54,7 +55,11 @@ def test_functions(small, monkeypatch) -> None:
     monkeypatch.setattr(mixtures, "train", never)
     again = run(small, "functions", "--kinds", "2", "--episodes", "8")
     assert again == rows, "kept"
-    monkeypatch.undo()
+    other = yaml.safe_load((small / "configs" / "functions.yaml").read_text())
+    other["outer"]["learning_rate"] = 0.5
+    (small / "configs" / "functions.yaml").write_text(yaml.safe_dump(other))
+    with pytest.raises(RunError, match=r"--outer\.learning-rate is 0\.5"):
+        run(small, "functions", "--kinds", "2", "--episodes", "8")
 
 
 @pytest.mark.slow
