@@ -181,22 +181,28 @@ class StudyFolder:
             for left in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
                 if set(left.params) != set(self.plan.space):  # killed while its settings were drawn
                     self.study.tell(left.number, state=TrialState.FAIL)
-                elif not in_use(self.trial_path(left.number)):
-                    return self._opened(left)
+                elif not in_use(self.trial_path(left.number)) and (claimed := self._opened(left)):
+                    return claimed
             while (begun := len(self.trials())) < trials:
                 self.study.sampler = self._sampler(begun)
                 number = self.study.ask(distributions(self.plan.space)).number
                 asked = next(t for t in self.study.get_trials(deepcopy=False) if t.number == number)
-                try:
-                    return self._opened(asked)
-                except ConfigError as error:  # each setting is possible, but not all together
-                    self.finish(asked._trial_id, number, "FAIL", reason=str(error))
+                if claimed := self._opened(asked):
+                    return claimed
             return None
 
-    def _opened(self, trial: FrozenTrial) -> Claimed:
+    def _opened(self, trial: FrozenTrial) -> Claimed | None:
+        """The trial with its run directory open; None, and the trial has failed: its settings are possible
+        each, but not all together, or its directory holds something else."""
         name = f"{self.plan.config.name}-trial-{trial.number:04}"
-        config = with_values(self.plan.config, trial.params, name=name)
-        run = RunDirectory.open(self.trial_path(trial.number), config)
+        try:
+            config = with_values(self.plan.config, trial.params, name=name)
+            run = RunDirectory.open(self.trial_path(trial.number), config)
+        except (ConfigError, RunError) as error:
+            if isinstance(error.__cause__, OSError):  # of the disk, not of the trial
+                raise
+            self.finish(trial._trial_id, trial.number, "FAIL", reason=str(error))
+            return None
         return Claimed(trial.number, trial._trial_id, config, run)
 
     def trials(self, *states: Any) -> list[FrozenTrial]:

@@ -10,13 +10,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from episodes.errors import EpisodesError
 from episodes.progress import Progress
 from metafilm.errors import MetafilmError
 from metafilm.laboratory.study import Claimed, Plan, StudyFolder
 from metafilm.storage.run import RunDirectory
 from metafilm.training.data import open_data
 from metafilm.training.interrupt import interruptible
-from metafilm.training.outer_gradient import Diverged
 from metafilm.training.run import train
 from metafilm.training.tracking import Tracker
 
@@ -29,6 +29,7 @@ def sweep(
     progress: bool | None = None,
 ) -> None:
     """Train until the study has so many trials, with so many processes; those that others left go on first.
+    A trial that can't be trained is one that failed, for a reason that is kept; the others go on.
 
     Args:
         folder: an open folder.
@@ -79,7 +80,7 @@ def _worker(path: Path, plan: Plan, trials: int, data_root: Path | None) -> None
         work(StudyFolder.open(path, plan), trials, data_root, progress=False)
     except KeyboardInterrupt:
         sys.exit(130)
-    except MetafilmError as error:
+    except (MetafilmError, EpisodesError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
 
@@ -120,9 +121,11 @@ def _train(
                 claimed.config, claimed.run, tracker, data_root, progress=progress, validated=validated
             )
             tracker.finish(results)
-    except Diverged as error:
-        folder.finish(claimed.id, claimed.number, "FAIL", reason=str(error))
-        print(f"trial {claimed.number}: failed: {error}", flush=True)
+    except (MetafilmError, EpisodesError, RuntimeError) as error:
+        # it diverged, asks for more classes or memory than there are, or has run into a fault of ours
+        reason = str(error) or type(error).__name__
+        folder.finish(claimed.id, claimed.number, "FAIL", reason=reason)
+        print(f"trial {claimed.number}: failed: {reason}", flush=True)
         return
     facts = _facts(claimed.run, results, measure) | {"wall_seconds": time.perf_counter() - begin}
     if given_up:

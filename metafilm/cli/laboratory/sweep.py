@@ -23,8 +23,9 @@ def search(
     data_root: Path | None,
     command: str,
 ) -> int:
-    """Sweep, or go on with a sweep, and print its table; 130 after Ctrl-C, once every training has written
-    its checkpoint. Raises ConfigError, MetafilmError and EpisodesError, see `metafilm.laboratory`."""
+    """Sweep, or go on with a sweep, and print its table, whatever ends it; 130 after Ctrl-C, once every
+    training has written its checkpoint. Raises ConfigError, MetafilmError and EpisodesError, see
+    `metafilm.laboratory`."""
     plan = Plan(config, parse_space(searched, config), sampler, pruner, startup)
     path = run_dir or Path("runs") / f"{config.name}-sweep{'' if sampler == 'tpe' else f'-{sampler}'}"
     folder = StudyFolder.open(path, plan)
@@ -37,7 +38,9 @@ def search(
         sweep(folder, trials, workers, data_root)
     except KeyboardInterrupt:
         interrupted = True
-    print("\n".join(conclude(folder, command)))
+    finally:
+        if folder.trials():
+            print("\n".join(conclude(folder, command)))
     if interrupted:
         print(f"interrupted; the same command goes on in {path}", file=sys.stderr)
         return 130

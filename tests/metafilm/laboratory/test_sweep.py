@@ -1,5 +1,6 @@
 """Sweeps: trials that several processes share, that survive kill -9, and that are given up early."""
 
+import importlib
 import json
 import os
 import signal
@@ -23,6 +24,9 @@ from metafilm.training.run import train
 optuna = pytest.importorskip("optuna", reason="optuna is not installed (the extra `sweep`)")
 
 ROOT = Path(__file__).parents[3]
+sweep_module = importlib.import_module(
+    "metafilm.laboratory.sweep"
+)  # the package has its function by that name
 pytestmark = pytest.mark.filterwarnings("ignore:.*overfits its training classes:UserWarning")
 SPACE = {"outer.penalty": Range(1e-3, 1.0, log=True), "encoder.decoder": Choice(("linear", "gru"))}
 
@@ -137,6 +141,51 @@ def test_a_trial_that_fails_is_one_of_many(tiny, tmp_path, capsys) -> None:
     assert set(ended) == {"COMPLETE", "FAIL"}
     assert "the outer" in ended["FAIL"].user_attrs["reason"]
     assert "failed:" in capsys.readouterr().out
+
+
+def test_a_trial_that_cannot_be_trained_stops_no_other(tiny, tmp_path, monkeypatch) -> None:
+    """More ways than there are classes, no memory, a trial that a dead process left in a directory that now
+    holds something else: each has failed for its reason."""
+    config = replace(tiny, evaluation=replace(tiny.evaluation, ways=3))
+    plan = Plan(config, {"episodes.ways": Choice((3, 40)), "outer.penalty": Choice((0.0, 0.5))}, "random")
+    folder = StudyFolder.open(tmp_path / "sweep", plan)
+    folder.study.enqueue_trial({"episodes.ways": 40, "outer.penalty": 0.0})
+    folder.study.enqueue_trial({"episodes.ways": 3, "outer.penalty": 0.5})
+    left = folder.claim(4)
+    assert left is not None and left.number == 0
+    left.run.close()
+    left.run.config_file.write_text(replace(left.config, seed=7).to_yaml())
+
+    def memory(config, *arguments, **named):
+        if config.outer.penalty:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+        return train(config, *arguments, **named)
+
+    monkeypatch.setattr(sweep_module, "train", memory)
+    folder.study.enqueue_trial({"episodes.ways": 3, "outer.penalty": 0.0})
+    sweep(folder, 4, progress=False)
+    reasons = [trial.user_attrs.get("reason", "") for trial in folder.trials()]
+    assert [trial.state.name for trial in folder.trials()] == ["FAIL", "FAIL", "FAIL", "COMPLETE"]
+    for reason, said in zip(reasons, ["--seed is", "40", "can't allocate", ""], strict=True):
+        assert said in reason
+
+
+def test_the_table_is_written_whatever_ends_a_sweep(tiny, tmp_path, monkeypatch, capsys) -> None:
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(tiny.to_dict()))
+    folder = tmp_path / "sweep"
+
+    def full(config, run, *arguments, **named):
+        if run.path.name == "0001":
+            raise OSError(28, "No space left on device")
+        return train(config, run, *arguments, **named)
+
+    monkeypatch.setattr(sweep_module, "train", full)
+    words = "--search outer.penalty=1e-3..1:log --trials 3 --sampler random".split()
+    assert main(["sweep", str(tmp_path / "tiny.yaml"), *words, "--run-dir", str(folder)]) == 2
+    shown = capsys.readouterr()
+    assert "1 done, 1 under way" in shown.out and "No space left" in shown.err
+    states = [trial["state"] for trial in json.loads((folder / "trials.json").read_text())["trials"]]
+    assert states == ["done", "under way"]
 
 
 def test_other_folders_and_missing_packages_are_refused(tiny, tmp_path, monkeypatch) -> None:
