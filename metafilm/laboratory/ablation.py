@@ -1,30 +1,23 @@
 """An ablation: every arm of the questions trained and scored, one after the other, whatever interrupts it.
 
-records.json                      a record for each arm that is done, written after each
+records.json                      a record for each arm that is done, a line each, written after each
 NAME/classes-008/ARM-seed0/       the run directory of a training
 NAME.svg, table.md                figure of a configuration, and tables of all
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-import re
-import shlex
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from metafilm.config import Config
-from metafilm.config.messages import close_match, flag
 from metafilm.config.sources import Source, evaluation_source
-from metafilm.config.strict import leaves
-from metafilm.errors import MetafilmError, RunError
+from metafilm.errors import NotFinite, RunError
 from metafilm.evaluation import evaluate
-from metafilm.laboratory.arms import QUESTIONS, Arm
-from metafilm.laboratory.space import values_of, with_values
+from metafilm.laboratory.gains import bases, group, over_base
+from metafilm.laboratory.job import Job
 from metafilm.learner.build import load_learner
 from metafilm.storage.atomic import atomic_write, finite
 from metafilm.storage.environment import environment
@@ -34,83 +27,7 @@ from metafilm.training.run import train
 from metafilm.training.tracking import Tracker
 
 SEED = 2_000_000  # of the episodes that are scored: others than those that chose the weights
-
-
-@dataclass(frozen=True)
-class Base:
-    """A configuration that arms change: as it was named, and what it says, with the words of the command
-    line that changed that (``--iterations 500``)."""
-
-    source: str
-    config: Config
-    words: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Job:
-    """One arm on so many training classes (None: all), with one seed."""
-
-    base: Base
-    question: str
-    arm: Arm
-    classes: int | None
-    seed: int
-
-    @property
-    def config(self) -> Config:
-        """Of its training, all stages of which are scored, whatever they are worth. Raises ConfigError."""
-        shared = {"data.classes": self.classes, "evaluation.adapt": "always"}
-        return with_values(
-            self.base.config, {**self.arm.settings, **shared}, name=self.base.config.name, seed=self.seed
-        )
-
-    @property
-    def changes(self) -> dict[str, Any]:
-        """Settings in which the arm differs from its base."""
-        own = {name: value for name, value, _ in leaves(self.base.config)}
-        found = values_of(self.config, self.arm.settings)
-        return {name: value for name, value in found.items() if value != own[name]}
-
-    @property
-    def training(self) -> str:
-        """The run directory's place in the ablation's folder: the same for arms of one training."""
-        said = ",".join(f"{name}={_word(value)}" for name, value in self.changes.items()) or "base"
-        name = re.sub(r"[^\w.,=-]", "-", said)
-        if name != said or len(name) > 80:  # still one folder for each
-            name = f"{name[:70]}-{hashlib.sha256(said.encode()).hexdigest()[:8]}"
-        classes = "all" if self.classes is None else f"{self.classes:03}"
-        return f"{self.base.config.name}/classes-{classes}/{name}-seed{self.seed}"
-
-    @property
-    def key(self) -> str:
-        """What the arm's record is known by."""
-        return f"{self.training} {self.arm.support}"
-
-
-def jobs(
-    bases: Sequence[Base], questions: Sequence[str], classes: Sequence[int | None], seeds: Sequence[int]
-) -> list[Job]:
-    """Every arm, seed by seed and question by question.
-
-    Raises:
-        MetafilmError: an unknown question, or two configurations of one name.
-        ConfigError: an arm that a configuration does not allow.
-    """
-    for question in questions:
-        if question not in QUESTIONS:
-            raise MetafilmError(f"no question {question!r}{close_match(question, QUESTIONS)}")
-    names = [base.config.name for base in bases]
-    if len(set(names)) < len(names):
-        raise MetafilmError(f"two configurations have one name: {', '.join(names)}; give each its own")
-    return [
-        Job(base, question, arm, count, seed)
-        for seed in seeds
-        for question in questions
-        for base in bases
-        for count in classes
-        for arm in QUESTIONS[question].arms(base.config)
-        if arm.support == "own" or base.config.encoder.enabled
-    ]
+OF_ENCODER = ("encoder_difference", "encoder_difference_ci95", "encoder_shared_classes")
 
 
 class Ablation:
@@ -144,7 +61,11 @@ class Ablation:
             raise RunError(
                 f"{self.path}: can't write there ({error.strerror}); choose another --run-dir"
             ) from error
-        self._read()
+        try:
+            self._read()
+        except BaseException:
+            self._holder.close()
+            raise
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -158,12 +79,15 @@ class Ablation:
             self.records = {record["key"]: record for record in json.loads(self.records_file.read_bytes())}
         except (ValueError, KeyError, TypeError) as error:
             raise RunError(
-                f"{self.records_file} is damaged; delete it to have the finished trainings scored anew"
+                f"{self.records_file} is damaged; write [] into it to have the finished trainings scored anew"
             ) from error
 
     def _write(self) -> None:
-        text = json.dumps(finite(list(self.records.values())), indent=1) + "\n"
-        atomic_write(self.records_file, text.encode())
+        found = bases(self.records.values())
+        for record in self.records.values():
+            record |= over_base(record, found.get(group(record)))
+        lines = ",\n".join(json.dumps(finite(record)) for record in self.records.values())
+        atomic_write(self.records_file, f"[\n{lines}\n]\n".encode())
 
     def done(self, job: Job) -> dict[str, Any] | None:
         """The record of an arm, if it is of these settings and as many episodes."""
@@ -182,12 +106,14 @@ class Ablation:
             KeyboardInterrupt: after a checkpoint; the same call goes on from there.
         """
         for job in wanted:
-            record = self.done(job)
-            if record is None:
-                record = self._record(job, data_root, progress)
-                self.records[job.key] = record
+            record = self.done(job) or self._record(job, data_root, progress)
+            # one training may answer several questions
+            known = self.records.get(job.key, {}).get("answers", {})
+            answers = known | {job.question: {"arm": job.arm.name, "place": job.place}}
+            if record.get("answers") != answers:
+                self.records[job.key] = record | {"answers": answers}
                 self._write()
-            yield job, record
+            yield job, self.records[job.key]
 
     def _record(self, job: Job, data_root: str | Path | None, progress: bool | None) -> dict[str, Any]:
         begin = time.perf_counter()
@@ -203,7 +129,12 @@ class Ablation:
                 except Diverged as error:
                     failed = str(error)
             last = next((r for r in reversed(run.read_metrics()) if "gap" in r), {})
-        measured = {} if failed else self._scores(job, place, data_root, progress)
+        measured: dict[str, Any] = {}
+        if failed is None:
+            try:
+                measured = self._scores(job, place, data_root, progress)
+            except NotFinite as error:
+                failed = str(error)
         made = environment()
         return {
             "key": job.key,
@@ -222,8 +153,8 @@ class Ablation:
             "training_seconds": (trained or {}).get("training_seconds"),
             "wall_seconds": time.perf_counter() - begin,
             "failed": failed,
-            "command": self._command(job),
-            "train_command": _train_command(job, place),
+            "command": job.command(self.path, self.episodes),
+            "train_command": job.train_command(self.path),
             "hardware": made["hardware"],
             "commit": made.get("commit"),
             "settings": config.to_dict(),
@@ -235,13 +166,20 @@ class Ablation:
         """The kept weights on validation classes and on training classes, and the gap between the two."""
         config, learner = job.config, load_learner(place)
         found: dict[str, dict[str, Any]] = {}
+        each: dict[str, list[float]] = {}
         for split in (config.data.validation_split, config.data.train_split):
             source: Source = evaluation_source(config, split, data_root, seed=SEED)
             found[split] = evaluate(
-                learner, source.sampler, self.episodes, encoder_support=job.arm.support, progress=progress
+                learner,
+                source.sampler,
+                self.episodes,
+                encoder_support=job.arm.support,
+                progress=progress,
+                per_task=each.setdefault(split, []),
             )
             one = source.sampler.batch([0])
         new, known = found.values()
+        scores, known_scores = ([float(f"{value:.6g}") for value in values] for values in each.values())
         measure = learner.head.metric
         return {
             "ways": one.ways,
@@ -253,26 +191,10 @@ class Ablation:
             "stages": new["stages"],
             f"training_classes_{measure}": known[measure],
             "training_classes_ci95": known["ci95"],
+            **{name: new[name] for name in OF_ENCODER if name in new},
             "gap": known[measure] - new[measure],
             "gap_ci95": (known["ci95"] ** 2 + new["ci95"] ** 2) ** 0.5,
             "protocol": new["protocol"],
+            "scores": scores,
+            "training_classes_scores": known_scores,
         }
-
-    def _command(self, job: Job) -> str:
-        words = ["metafilm", "ablate", job.base.source, "--questions", job.question]
-        words += [*job.base.words, "--classes", str(job.classes or 0), "--seeds", str(job.seed)]
-        return shlex.join([*words, "--episodes", str(self.episodes), "--run-dir", self.path.as_posix()])
-
-
-def _train_command(job: Job, place: Path) -> str:
-    words = ["metafilm", "train", job.base.source]
-    words += [word.replace("--iterations", flag("outer.iterations")) for word in job.base.words]
-    before = {name: value for name, value, _ in leaves(job.base.config)}
-    for name, value in values_of(job.config, before).items():
-        if value != before[name]:
-            words += [flag(name), *(map(str, value) if isinstance(value, tuple) else [str(value)])]
-    return shlex.join([*words, "--run-dir", place.as_posix()])
-
-
-def _word(value: Any) -> str:
-    return "+".join(map(str, value)) if isinstance(value, tuple) else str(value)

@@ -2,52 +2,66 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from metafilm.laboratory.ablation import Job
 from metafilm.laboratory.arms import QUESTIONS
+from metafilm.laboratory.gains import Record, across, bases, differences, group
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-Answers = dict[str, dict[str, dict[str, dict[int | None, dict[str, float]]]]]
+Cell = dict[str, float]
+Answers = dict[str, dict[str, dict[str, dict[int | None, Cell]]]]
 """Configuration -> question -> arm -> training classes (None: all) -> means over seeds: ``new`` and ``known``
-(validation and training classes), ``gap``, the half widths ``new_ci95``, ``gap_ci95``, and ``seeds``."""
+(validation and training classes), ``gap``, ``gain`` (over the configuration itself, where it is another), the
+half widths of their intervals, ``new_ci95`` and so on, ``seeds``, and ``failed``: seeds without a score."""
 
 
-def answers(found: Iterable[tuple[Job, Mapping[str, Any]]]) -> Answers:
-    """The records by question; of several seeds the mean. Arms that diverged are left out."""
-    collected: dict[tuple[str, str, str, int | None], list[Mapping[str, Any]]] = {}
-    for job, record in found:
-        place = (job.base.config.name, job.question, job.arm.name, job.classes)
-        rows = collected.setdefault(place, [])
-        if not record["failed"]:
-            rows.append(record)
+def answers(records: Iterable[Record]) -> Answers:
+    """The records by question, arms in the question's order; of several seeds the mean."""
+    records = list(records)
+    base = bases(records)
+    collected: dict[tuple[str, str, int, str, int | None], list[Record]] = {}
+    for record in records:
+        for question, answer in record["answers"].items():
+            name, classes, _ = group(record)
+            at = (name, question, answer["place"], answer["arm"], classes)
+            if question in QUESTIONS:
+                collected.setdefault(at, []).append(record)
+    order = list(QUESTIONS)
     said: Answers = {}
-    for (name, question, arm, classes), rows in collected.items():
-        if not rows:
-            continue
-        measure = rows[0]["measure"]
+    for at in sorted(collected, key=lambda at: (order.index(at[1]), at[2])):
+        name, question, _, arm, classes = at
         here = said.setdefault(name, {}).setdefault(question, {}).setdefault(arm, {})
-        # of seeds the mean of independent intervals; what trainings differ by is not in it
-        half = {
-            end: sum(row[key] ** 2 for row in rows) ** 0.5 / len(rows)
-            for end, key in (("new_ci95", "ci95"), ("gap_ci95", "gap_ci95"))
-        }
-        here[classes] = half | {
-            "new": _mean(row[measure] for row in rows),
-            "known": _mean(row[f"training_classes_{measure}"] for row in rows),
-            "gap": _mean(row["gap"] for row in rows),
-            "seeds": len(rows),
-        }
+        here[classes] = _cell(collected[at], base)
     return said
+
+
+def _cell(records: Sequence[Record], base: Mapping[tuple[Any, ...], Record]) -> Cell:
+    """One arm on so many classes: its records are of several seeds."""
+    rows = [record for record in records if not record["failed"]]
+    cell: Cell = {"seeds": len(rows), "failed": len(records) - len(rows)}
+    if not rows:
+        return cell
+    cell["new"], cell["new_ci95"] = across([row["scores"] for row in rows])
+    cell["known"], cell["known_ci95"] = across([row["training_classes_scores"] for row in rows])
+    cell["gap"] = cell["known"] - cell["new"]
+    cell["gap_ci95"] = math.hypot(cell["known_ci95"], cell["new_ci95"])  # other tasks, of other classes
+    pairs = [differences(row, base.get(group(row))) for row in rows]
+    if found := [pair for pair in pairs if pair is not None]:
+        cell["gain"], cell["gain_ci95"] = across(found)
+    return cell
 
 
 def tables(said: Answers, missing: int = 0) -> str:
     """Markdown: for each configuration and question a row per arm, a column per number of training classes,
-    each ``validation classes ± 95 % (training classes, gap)``."""
-    lines = ["validation classes ± 95 % (training classes, gap); means over seeds"]
+    each ``validation classes ± 95 %; gain over the configuration itself ± 95 % (training classes, gap)``."""
+    lines = [
+        "validation classes ± 95 %; gain over the configuration itself on the same tasks ± 95 % (training "
+        "classes, gap); means over seeds"
+    ]
     if missing:
         lines += [f"{missing} arms are not there yet"]
     for name, questions in said.items():
@@ -57,12 +71,12 @@ def tables(said: Answers, missing: int = 0) -> str:
             lines += ["| arm | " + " | ".join(_classes(count) for count in columns) + " |"]
             lines += ["|---|" + "---|" * len(columns)]
             for arm, row in arms.items():
-                cells = [_cell(row[count]) if count in row else "–" for count in columns]
+                cells = [_shown(row[count]) if count in row else "–" for count in columns]
                 lines.append(f"| {arm} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
 
-def figure(questions: Mapping[str, Mapping[str, Mapping[int | None, Mapping[str, float]]]]) -> Figure:
+def figure(questions: Mapping[str, Mapping[str, Mapping[int | None, Cell]]]) -> Figure:
     """Of one configuration: a row of two panels for each question, validation classes and the gap, over the
     number of training classes."""
     from matplotlib.figure import Figure
@@ -72,13 +86,15 @@ def figure(questions: Mapping[str, Mapping[str, Mapping[int | None, Mapping[str,
     for (question, arms), (left, right) in zip(questions.items(), panels, strict=True):
         columns = sorted({classes for row in arms.values() for classes in row}, key=_order)
         for number, (arm, row) in enumerate(arms.items()):
-            places = [place for place, count in enumerate(columns) if count in row]
-            rows = [row[columns[place]] for place in places]
+            at = [i for i, count in enumerate(columns) if count in row and row[count]["seeds"]]
+            rows = [row[columns[i]] for i in at]
+            if not rows:  # all failed
+                continue
             # side by side, so that intervals don't hide each other
-            across = [place + 0.5 * (number / max(len(arms) - 1, 1) - 0.5) for place in places]
+            beside = [i + 0.5 * (number / max(len(arms) - 1, 1) - 0.5) for i in at]
             for axes, value in ((left, "new"), (right, "gap")):
                 axes.errorbar(
-                    across,
+                    beside,
                     [cell[value] for cell in rows],
                     [cell[f"{value}_ci95"] for cell in rows],
                     marker="o",
@@ -99,8 +115,15 @@ def figure(questions: Mapping[str, Mapping[str, Mapping[int | None, Mapping[str,
     return drawn
 
 
-def _cell(cell: Mapping[str, float]) -> str:
-    return f"{cell['new']:.2f} ± {cell['new_ci95']:.2f} ({cell['known']:.2f}, {cell['gap']:+.2f})"
+def _shown(cell: Cell) -> str:
+    seeds = f"{cell['seeds']:g}/{cell['seeds'] + cell['failed']:g} seeds"
+    if not cell["seeds"]:
+        return f"failed ({seeds})"
+    text = f"{cell['new']:.2f} ± {cell['new_ci95']:.2f}"
+    if "gain" in cell:
+        text += f"; {cell['gain']:+.2f} ± {cell['gain_ci95']:.2f}"
+    text += f" ({cell['known']:.2f}, {cell['gap']:+.2f})"
+    return f"{text}, {seeds}" if cell["failed"] else text
 
 
 def _classes(count: int | None) -> str:
@@ -109,8 +132,3 @@ def _classes(count: int | None) -> str:
 
 def _order(count: int | None) -> float:
     return float("inf") if count is None else count
-
-
-def _mean(values: Iterable[float]) -> float:
-    found: Sequence[float] = list(values)
-    return sum(found) / len(found)

@@ -27,8 +27,9 @@ def ablate(
     only_list: bool,
     data_root: Path | None,
 ) -> int:
-    """Train and score every arm that is not done, then print the tables and write them with the figures; 130
-    after Ctrl-C, once the training under way has written its checkpoint.
+    """Train and score every arm that is not done, then print the tables of all that the folder has, of other
+    calls too, and write them with the figures; 130 after Ctrl-C, once the training under way has written its
+    checkpoint.
 
     Raises MetafilmError, ConfigError and EpisodesError, see `metafilm.laboratory`.
     """
@@ -47,19 +48,17 @@ def ablate(
         return 0
     if find_spec("matplotlib") is None:
         raise MetafilmError('metafilm ablate draws figures by matplotlib; pip install "metafilm[plots]"')
-    found: list[tuple[Job, dict[str, Any]]] = []
-    interrupted = False
+    number, interrupted = 0, False
     with Ablation(run_dir, episodes) as folder:
         left = len({job.training for job in wanted if folder.done(job) is None})
         print(f"{len(wanted)} arms, {trainings} trainings, of which {left} are to do, in {run_dir}")
         try:
             for number, (job, record) in enumerate(folder.run(wanted, data_root), 1):
-                found.append((job, record))
                 print(f"{number}/{len(wanted)}  {line(job, record)}", flush=True)
         except KeyboardInterrupt:
             interrupted = True
-        said = answers(found)
-        text = tables(said, len(wanted) - len(found))
+        said = answers(folder.records.values())
+        text = tables(said, len(wanted) - number)
         atomic_write(run_dir / "table.md", text.encode())
         for name, of_config in said.items():
             write_svg(figure(of_config), run_dir / f"{name}.svg")

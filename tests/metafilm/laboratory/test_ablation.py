@@ -9,8 +9,9 @@ import yaml
 
 from metafilm.cli import main
 from metafilm.config import load_config
-from metafilm.errors import ConfigError, MetafilmError, RunError
-from metafilm.laboratory import QUESTIONS, Ablation, Arm, Base, Job, ablation, answers, jobs, tables
+from metafilm.errors import ConfigError, MetafilmError, NotFinite, RunError
+from metafilm.evaluation import interval
+from metafilm.laboratory import QUESTIONS, Ablation, Arm, Base, Job, ablation, answers, figure, jobs, tables
 from metafilm.storage.run import RunDirectory
 from metafilm.training.optimiser import schedule
 
@@ -75,7 +76,7 @@ def test_the_command_trains_scores_and_draws(base, tmp_path, monkeypatch, capsys
     monkeypatch.setitem(QUESTIONS, "penalty", one)
     words = "ablate tiny.yaml --questions penalty deviations --classes 4 0 --episodes 4 --iterations 2"
     assert main([*words.split(), "--list"]) == 0
-    assert "8 arms, 4 trainings" in capsys.readouterr().out and not (tmp_path / "runs").exists()
+    assert "10 arms, 4 trainings" in capsys.readouterr().out and not (tmp_path / "runs").exists()
     assert main(words.split()) == 0
     shown = capsys.readouterr().out
     folder = tmp_path / "runs" / "ablation"
@@ -85,7 +86,20 @@ def test_the_command_trains_scores_and_draws(base, tmp_path, monkeypatch, capsys
     assert (folder / "tiny.svg").read_text().startswith("<?xml")
     records = json.loads((folder / "records.json").read_text())
     assert len(records) == 8
+    by_arm = {(r["classes"], json.dumps(r["changes"]), r["encoder_support"]): r for r in records}
     for record in records:
+        own = by_arm[record["classes"], "{}", "own"]
+        if record is own:
+            assert record["gain"] is None and set(record["answers"]) == {"penalty", "deviations"}
+        else:
+            paired = [a - b for a, b in zip(record["scores"], own["scores"], strict=True)]
+            assert record["gain"] == sum(paired) / 4 and record["gain_ci95"] == interval(paired)
+        assert sum(record["scores"]) / 4 == pytest.approx(record["accuracy"], rel=1e-5)
+        other = record["encoder_support"] != "own"
+        assert other == ("encoder_difference" in record) == ("encoder_shared_classes" in record)
+        if other:
+            assert record["encoder_difference"] == pytest.approx(-record["gain"], abs=1e-3)
+            assert record["encoder_difference_ci95"] == pytest.approx(record["gain_ci95"], abs=1e-3)
         assert record["gap"] == pytest.approx(record["training_classes_accuracy"] - record["accuracy"])
         assert record["split"] == "val" and record["episodes"] == 4 and record["protocol"] == "inductive"
         assert record["hardware"] and record["wall_seconds"] > 0 and "validation_accuracy" in record["last"]
@@ -98,6 +112,13 @@ def test_the_command_trains_scores_and_draws(base, tmp_path, monkeypatch, capsys
     # the commands of a record are the ones that made it
     assert main(first["train_command"].split()[1:]) == 0
     assert main(first["command"].split()[1:]) == 0
+    assert json.loads((folder / "records.json").read_text()) == records
+    # of fewer arms, and of some asked for twice: the tables are of all that there is
+    few = "ablate tiny.yaml --questions deviations deviations --classes 4 4 --seeds 0 0 --episodes 4"
+    capsys.readouterr()
+    assert main([*few.split(), "--iterations", "2"]) == 0
+    assert "3 arms, 1 trainings" in capsys.readouterr().out
+    assert (folder / "table.md").read_text() == table
     assert json.loads((folder / "records.json").read_text()) == records
     assert main([*words.split(), "--classes", "1"]) == 2
     assert main([*words.split(), "--classes", "400"]) == 2
@@ -142,17 +163,93 @@ def test_an_ablation_goes_on_where_it_was_stopped(base, tmp_path, monkeypatch) -
         pass
 
 
-def test_answers_are_means_over_seeds(base) -> None:
-    def one(seed: int, value: float, failed=None) -> tuple[Job, dict]:
-        job = Job(base, "penalty", Arm("none", {"outer.penalty": 0.0}), 8, seed)
-        half = {"ci95": 3.0, "gap_ci95": 4.0}
-        scores = {"measure": "accuracy", "accuracy": value, "training_classes_accuracy": 90.0, **half}
-        return job, scores | {"gap": 90.0 - value, "failed": failed}
+def test_a_damaged_file_of_records_is_mended_as_it_says(base, tmp_path) -> None:
+    job = Job(base, "penalty", Arm("base"), 5, 0)
+    with Ablation(tmp_path / "lab", 4) as folder:
+        list(folder.run([job], progress=False))
+    before = folder.records[job.key]
+    folder.records_file.write_text('[{"key": ')
+    with pytest.raises(RunError, match=r"is damaged; write \[\] into it"), Ablation(tmp_path / "lab", 4):
+        pass
+    folder.records_file.write_text("[]")
+    with Ablation(tmp_path / "lab", 4) as folder:
+        assert folder.done(job) is None
+        ((_, again),) = folder.run([job], progress=False)
+    assert (again["scores"], again["training_seconds"]) == (before["scores"], before["training_seconds"])
 
-    said = answers([one(0, 60.0), one(1, 70.0), one(2, 0.0, "diverged")])
-    assert said["tiny"]["penalty"]["none"][8] == pytest.approx(
-        {"new": 65, "known": 90, "gap": 25, "seeds": 2, "new_ci95": 4.5**0.5, "gap_ci95": 8**0.5}
-    )
-    assert "| none | 65.00 ± 2.12 (90.00, +25.00) |" in tables(said, 3) and "3 arms are not" in tables(
-        said, 3
-    )
+
+def test_an_arm_without_finite_scores_is_one_of_many(base, tmp_path, monkeypatch) -> None:
+    wanted = [Job(base, "penalty", Arm(f"{value}", {"outer.penalty": value}), 5, 0) for value in (0.0, 0.5)]
+    plain = ablation.evaluate
+
+    def evaluate(learner, *arguments, **named):
+        if learner.config.outer.penalty == 0:
+            raise NotFinite("the predictions of episode 3 are not finite")
+        return plain(learner, *arguments, **named)
+
+    monkeypatch.setattr(ablation, "evaluate", evaluate)
+    with Ablation(tmp_path / "lab", 4) as folder:
+        found = [record["failed"] for _, record in folder.run(wanted, progress=False)]
+        assert found == ["the predictions of episode 3 are not finite", None]
+        monkeypatch.setattr(ablation, "evaluate", None)
+        assert [record["failed"] for _, record in folder.run(wanted, progress=False)] == found
+    text = tables(answers(folder.records.values()))
+    assert "| 0.0 | failed (0/1 seeds) |" in text and "| 0.5 | " in text
+    assert figure(answers(folder.records.values())["tiny"])
+
+
+def one(seed: int, scores: list[float], changes: dict | None = None, **others) -> dict:
+    """A record, as far as answers need it."""
+    arm, at = ("none", 1) if changes else ("base", 0)
+    return {
+        "settings": {"name": "tiny"},
+        "classes": 8,
+        "seed": seed,
+        "changes": changes or {},
+        "encoder_support": "own",
+        "answers": {"penalty": {"arm": arm, "place": at}},
+        "measure": "accuracy",
+        "scores": scores,
+        "training_classes_scores": [90.0, 80.0, 100.0],
+        "failed": None,
+        **others,
+    }
+
+
+def test_answers_are_means_over_seeds_on_the_same_tasks() -> None:
+    """A task's scores are averaged first: two seeds that agree on each task are no more certain than one."""
+    none, scores = {"outer.penalty": 0.0}, [50.0, 60.0, 70.0]
+    records = [one(0, scores, none), one(1, [52.0, 60.0, 68.0], none), one(2, [0.0], none, failed="diverged")]
+    cell = answers(records)["tiny"]["penalty"]["none"][8]
+    assert (cell["new"], cell["known"], cell["gap"], cell["seeds"], cell["failed"]) == (60, 90, 30, 2, 1)
+    assert cell["new_ci95"] == pytest.approx(interval([51.0, 60.0, 69.0])) and "gain" not in cell
+    assert cell["gap_ci95"] == pytest.approx(math.hypot(cell["new_ci95"], interval([90.0, 80.0, 100.0])))
+    text = tables(answers(records), 3)
+    assert f"| none | 60.00 ± {cell['new_ci95']:.2f} (90.00, +30.00), 2/3 seeds |" in text
+    assert "3 arms are not there yet" in text
+    twice = answers([one(0, scores), one(1, scores)])["tiny"]["penalty"]["base"][8]
+    assert twice["new_ci95"] == answers([one(0, scores)])["tiny"]["penalty"]["base"][8]["new_ci95"]
+
+
+def test_arms_are_compared_in_pairs_with_the_configuration() -> None:
+    """Of each seed with its own; of errors a smaller one is better."""
+    none = {"outer.penalty": 0.0}
+    records = [one(0, [51.0, 62.0, 70.0], none), one(1, [50.0, 60.0, 73.0], none)]
+    records += [one(seed, [50.0, 60.0, 70.0]) for seed in (0, 1)]
+    said = answers(records)["tiny"]["penalty"]
+    assert list(said) == ["base", "none"] and "gain" not in said["base"][8]
+    assert said["none"][8]["gain"] == 1 and said["none"][8]["gain_ci95"] == interval([0.5, 1.0, 1.5])
+    assert f"; +1.00 ± {interval([0.5, 1.0, 1.5]):.2f} (90" in tables(answers(records))
+    errors = answers([record | {"measure": "mse"} for record in records])["tiny"]["penalty"]
+    assert errors["none"][8]["gain"] == -1
+    diverged = [record | ({} if record["changes"] else {"failed": "diverged"}) for record in records]
+    assert "gain" not in answers(diverged)["tiny"]["penalty"]["none"][8]
+
+
+def test_the_configuration_itself_is_an_arm_of_every_question(tiny) -> None:
+    arms = [job.arm.name for job in jobs([Base("a", tiny)], ["penalty"], [8, 8], [0, 0])]
+    assert arms == [f"penalty {value}" for value in ("0", "0.0001", "0.001", "0.01", "0.1", "1")]
+    other = replace(tiny, outer=replace(tiny.outer, penalty=0.3))
+    found = jobs([Base("a", other)], ["penalty"], [8], [0])
+    assert [job.arm.name for job in found] == ["the configuration", *arms]
+    assert not found[0].changes and [job.place for job in found] == list(range(7))
