@@ -89,7 +89,8 @@ SYSTEMS: dict[str, System] = {
                 "learn_step_size": False,
             },
             "outer": {"freeze": ["backbone"]},
-            "evaluation": {"every": 1_000_000},  # once, at the end: what learns is the head's scale alone
+            # once, at the end, and briefly: what learns is the head's scale alone, so that nothing is chosen
+            "evaluation": {"every": 1_000_000, "episodes": 40},
         },
         "network of a classification stage, frozen; 40 Adam steps of 0.0035 on the deviations at test (FiT: "
         "400)",
