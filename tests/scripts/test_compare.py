@@ -76,7 +76,7 @@ def test_budgets_in_images_are_kept(work, name) -> None:
     assert bool(before) == bool(system.pretrained)
 
 
-def test_inner_steps_are_as_large_as_mamls() -> None:
+def test_inner_steps_are_as_large_as_published() -> None:
     """cbfinn/maml's loss is a sum over the support divided by the shots: ways times a mean."""
     assert WORKS["omniglot-20w1s"].maml_step == 2.0 and WORKS["miniimagenet-5w5s"].maml_step == 0.05
     for work in (WORKS["omniglot-20w1s"], WORKS["miniimagenet-5w5s"]):
@@ -85,6 +85,9 @@ def test_inner_steps_are_as_large_as_mamls() -> None:
         assert settled.inner.steps == 5 and not (settled.encoder.enabled or settled.inner.first_order)
         fit = ours.config(work, ours.SYSTEMS["fit"], "fit", 10, 10, 2)
         assert fit.inner.view_augment == work.augment  # though it takes its steps in evaluation alone
+        assert (fit.inner.optimiser, fit.inner.step_size) == ("adam", 0.0035)
+        cavia = ours.config(work, ours.SYSTEMS["cavia"], "cavia", 0, 10, 2)
+        assert (cavia.inner.steps, cavia.inner.step_size, cavia.inner.learn_step_size) == (2, 1.0, False)
 
 
 @pytest.mark.usefixtures("learn2learn")
@@ -329,6 +332,15 @@ def test_peers_are_judged_as_metafilm_is(name, tmp_path) -> None:
     task = replace(task, support_images=task.support_images.double(), query_images=task.query_images.double())
     exact = training.peer.logits(task, False).double()
     torch.testing.assert_close(found.double(), exact, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.usefixtures("learn2learn")
+def test_a_peer_whose_loss_is_not_finite_has_diverged() -> None:
+    training = peers.Training(TINY, "learn2learn-protonet", TINY.training(None), 4)
+    with torch.no_grad():
+        next(training.peer.network.parameters()).fill_(torch.nan)
+    with pytest.raises(Diverged, match="the outer loss is nan"):
+        training.step(next(training.ahead()))
 
 
 @pytest.mark.usefixtures("learn2learn")
