@@ -72,11 +72,11 @@ def five_ways(shots: int, episodes: int) -> dict[str, Any]:
 SHIPPED_ROWS: dict[str, list[tuple[str, dict[str, Any]]]] = {
     "gate": [("omniglot-conv4", five_ways(shots, 600) | {"gate": True}) for shots in (1, 5)],
     "drawings": [
-        (weights, {"dataset": dataset, "style": style} | five_ways(shots, 600))
-        for dataset, style in (
-            ("omniglot", "none"),
-            ("omniglot", "unseen-filters"),
-            ("strokes", "unseen-strokes"),
+        (weights, {"dataset": dataset, "style": style} | more | five_ways(shots, 600))
+        for dataset, style, more in (
+            ("omniglot", "none", {}),
+            ("omniglot", "unseen-filters", {}),
+            ("strokes", "unseen-strokes", {"rotated_classes": "no"}),  # one of the two learned turned ones
         )
         for shots in (1, 5)
         for weights in ("drawings-conv4", "omniglot-conv4")

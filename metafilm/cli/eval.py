@@ -46,6 +46,7 @@ def records(
     scheme: str | None = None,
     style: str | None = None,
     within_group: bool = False,
+    rotated_classes: str | None = None,
     precision: str = "float32",
     gate: bool | None = None,
     device: DeviceName = "auto",
@@ -83,7 +84,10 @@ def records(
         config = learner.config or settings_for(run_or_name, learner, dataset)
         if dataset is not None and learner.regression != (dataset in REGRESSION_DATA):
             raise MetafilmError(f"--dataset {dataset} does not fit a learner with head {config.head.name}")
-        configs.append(test_config(config, learner, dataset, scheme, within_group))
+        config = test_config(config, learner, dataset, scheme, within_group)
+        if rotated_classes is not None:
+            config = replace(config, data=replace(config.data, rotated_classes=rotated_classes == "yes"))
+        configs.append(config)
         seen.append(overlap(learner, named(configs[-1])))
         if seen[-1] and not allow_overlap:
             raise MetafilmError(

@@ -97,6 +97,9 @@ class Eval:
     """Another per-task style than the run's."""
     within_group: Switch = False
     """Draw each task's classes from one group, e.g. one alphabet."""
+    rotated_classes: Literal["yes", "no"] | None = None
+    """Whether pictures turned by 90, 180 and 270 degrees are classes of their own; default: as the run has it
+    on its own data, and no on other."""
     head: str | None = None
     """Another head than the run's, fitted to each task's support (head.name)."""
     head_scale: float | None = None
@@ -148,6 +151,7 @@ class Eval:
             scheme=self.scheme,
             style=self.style,
             within_group=self.within_group,
+            rotated_classes=self.rotated_classes,
             precision=self.precision,
             gate=self.gate or None,
             device=self.device,

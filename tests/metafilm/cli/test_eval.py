@@ -89,7 +89,12 @@ def test_another_data_set_is_not_turned_and_the_record_says_so(place, tmp_path):
     file, out = tmp_path / "mine.safetensors", tmp_path / "record.json"
     build_learner(Config.from_dict(settings), (3, 28, 28)).save(file)
     words = ["eval", str(file), "--episodes", "2", "--data-root", str(place / "root"), "--json", str(out)]
-    for more, turned in (([], True), (["--dataset", "strokes"], False)):
+    for more, turned in (
+        ([], True),
+        (["--rotated-classes", "no"], False),
+        (["--dataset", "strokes"], False),
+        (["--dataset", "strokes", "--rotated-classes", "yes"], True),
+    ):
         assert main([*words, *more]) == 0
         assert json.loads(out.read_text())["rotated_classes"] is turned
 
