@@ -233,7 +233,7 @@ def _norm(module: nn.Module, follower: nn.Module | None) -> _Norm | None:
         bounds = _bounds(activation) if bounds == (-math.inf, math.inf) else None
         if bounds is None:
             return None
-    statistics = (norm.running_mean, norm.running_var, norm.weight, norm.bias)
+    statistics = (norm.running_mean, norm.running_var, norm.num_batches_tracked, norm.weight, norm.bias)
     if norm.training or any(value is None or value.requires_grad for value in statistics):
         return None
     layer = getattr(norm, "film", None)
@@ -306,13 +306,17 @@ def _plain_norm(x: Tensor, norm: _Norm, deviation: tuple[Tensor, Tensor]) -> Ten
 
 
 # What is made of frozen weights once and kept for as long as they are: by module, with the versions it is of.
+# A write through `.data` moves no version, and to compare values would cost more than is saved: it is not seen.
 _fixed_norms: WeakKeyDictionary[nn.Module, tuple[Any, Fixed]] = WeakKeyDictionary()
 _packed: WeakKeyDictionary[nn.Module, tuple[Any, Weights]] = WeakKeyDictionary()
 
 
 def _fixed(norm: nn.BatchNorm2d) -> Fixed:
     assert norm.running_mean is not None and norm.running_var is not None
-    found = _versions(norm.running_mean, norm.running_var, norm.weight, norm.bias)
+    assert norm.num_batches_tracked is not None
+    # a pass in training mode moves the averages in native code, which leaves their versions: the count tells
+    averages = norm.running_mean, norm.running_var, norm.num_batches_tracked
+    found = _versions(*averages, norm.weight, norm.bias)
     kept = _fixed_norms.get(norm)
     if kept is None or kept[0] != found:
         with torch.no_grad():

@@ -241,6 +241,19 @@ def test_a_change_of_weights_is_seen():
 
 
 @needs_kernels
+def test_averages_that_a_pass_in_training_mode_moved_are_seen():
+    network = frozen(BLOCKS["by two"]())
+    x, moved = images(network, 2), deviations(network, 1)
+    film.call(network, moved, x)
+    network.train()(5 * x)
+    network.eval()
+    out = film.call(network, moved, x)
+    exact = film.call(copy.deepcopy(network).double(), {n: v.double() for n, v in moved.items()}, x.double())
+    assert is_quick(out)
+    close([out], [exact])
+
+
+@needs_kernels
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda network: pickle.loads(pickle.dumps(network))])
 def test_copies_are_their_own(copied):
     network = frozen(BLOCKS["skips"]())
