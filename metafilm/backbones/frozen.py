@@ -242,7 +242,7 @@ def _norm(module: nn.Module, follower: nn.Module | None) -> _Norm | None:
         return None
     if mine is not None and (mine.varies_over_the_map or mine.delta_gamma.shape != mine.delta_beta.shape):
         return None  # the kernels read one gain and one bias per task and channel
-    return _Norm(norm, None if mine is None else (mine.delta_gamma, mine.delta_beta), bounds)
+    return _Norm(norm, None if mine is None else mine.deviations(), bounds)
 
 
 def _bounds(activation: nn.Module) -> tuple[float, float] | None:
@@ -306,7 +306,7 @@ def _plain_norm(x: Tensor, norm: _Norm, deviation: tuple[Tensor, Tensor]) -> Ten
 
 
 # What is made of frozen weights once and kept for as long as they are: by module, with the versions it is of.
-# A write through `.data` moves no version, and to compare values would cost more than is saved: it is not seen.
+# A write through `.data` moves no version, and to compare values would cost more than is saved: none sees it.
 _fixed_norms: WeakKeyDictionary[nn.Module, tuple[Any, Fixed]] = WeakKeyDictionary()
 _packed: WeakKeyDictionary[nn.Module, tuple[Any, Weights]] = WeakKeyDictionary()
 

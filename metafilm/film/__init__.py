@@ -14,6 +14,7 @@ from metafilm.film.calling import call, exclusive, only
 from metafilm.film.folding import fold, remove
 from metafilm.film.insertion import LAST, SITES, insert, names, parameters, sites, undisturbed, zeros
 from metafilm.film.layer import BIAS, GAIN, FiLM, FilmDict, modulate
+from metafilm.film.recomputing import refuse_recomputation
 
 __all__ = [
     "BIAS",
@@ -30,6 +31,7 @@ __all__ = [
     "names",
     "only",
     "parameters",
+    "refuse_recomputation",
     "remove",
     "sites",
     "undisturbed",

@@ -14,6 +14,7 @@ from metafilm.engine.device import readable
 from metafilm.errors import MetafilmError
 from metafilm.film.insertion import sites
 from metafilm.film.layer import BIAS, GAIN, FiLM, FilmDict
+from metafilm.film.recomputing import remember, under_way
 
 DEVIATIONS = (f"film.{GAIN}", f"film.{BIAS}")  # how the name of every deviation ends
 
@@ -43,7 +44,8 @@ def call(
         weights: parameter name -> values in the place of the network's own, for all rows alike.
 
     Raises:
-        MetafilmError: a name is not one of the network's deviations or norms; rows that don't fit.
+        MetafilmError: a name is not one of the network's deviations or norms; rows that don't fit; in the
+            backward pass, a part of the network that gradient checkpointing runs once more.
     """
     if unknown := [name for name in film if not _is_deviation(network, name)]:
         known = ", ".join(sites(network)) or "none"
@@ -62,8 +64,16 @@ def call(
     # no two names mean one deviation, and looking for that takes longer than a small network
     if torch.compiler.is_compiling():  # it knows no locks, and traces in one thread
         return functional_call(network, {**single, **given, **others}, (x,), tie_weights=False)
+    replaced = {**single, **given, **others}
     with exclusive(network):
-        return functional_call(network, {**single, **given, **others}, (x,), tie_weights=False)
+        under_way.count += 1
+        try:
+            output = functional_call(network, replaced, (x,), tie_weights=False)
+        finally:
+            under_way.count -= 1
+    if replaced and torch.is_grad_enabled():
+        remember(network, output)
+    return output
 
 
 def _is_deviation(network: nn.Module, name: str) -> bool:

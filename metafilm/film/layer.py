@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from metafilm.errors import MetafilmError
+from metafilm.film.recomputing import refuse_recomputation
 
 FilmDict = dict[str, Tensor]
 """Parameter name -> deviations: ``[C]`` or ``[T, C]``, or ``[T, C, H, W]`` and ``[T, C, L]`` where they vary
@@ -34,7 +35,17 @@ class FiLM(nn.Module):
         """``x``: ``[T·n, ...]`` with T the tasks of the deviations (1 when they are ``[C]``); the shape is
         kept.
         """
-        return modulate(x, 1 + self.delta_gamma, self.delta_beta, self.channel_dim)
+        gain, shift = self.deviations()
+        return modulate(x, 1 + gain, shift, self.channel_dim)
+
+    def deviations(self) -> tuple[Tensor, Tensor]:
+        """δγ and δβ to run with.
+
+        Raises:
+            MetafilmError: it may be that others should be here (:mod:`metafilm.film.recomputing`).
+        """
+        refuse_recomputation(self)
+        return self.delta_gamma, self.delta_beta
 
     def affine(self, weight: Tensor | None, bias: Tensor | None) -> tuple[Tensor, Tensor]:
         """The norm's own affine followed by this layer, as one affine: ``[C]`` or ``[T, C]`` each.
@@ -45,7 +56,8 @@ class FiLM(nn.Module):
         if self.varies_over_the_map:
             shapes = f"{tuple(self.delta_gamma.shape)} and {tuple(self.delta_beta.shape)}"
             raise MetafilmError(f"deviations {shapes} vary over the map: apply them to the maps, by modulate")
-        gain, shift = 1 + self.delta_gamma, self.delta_beta
+        gain, shift = self.deviations()
+        gain = 1 + gain
         if weight is not None and bias is not None:
             # `bias * gain + 0` and `weight * 1` are exact, so δ = 0 is the plain network bit for bit
             gain, shift = weight * gain, bias * gain + shift

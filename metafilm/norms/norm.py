@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from metafilm.engine import kernels
 from metafilm.engine.plain import transformed
 from metafilm.errors import MetafilmError
-from metafilm.film import FiLM, modulate
+from metafilm.film import FiLM, modulate, refuse_recomputation
 from metafilm.norms.rows import Layout
 from metafilm.norms.rows import now as present_layout
 
@@ -169,7 +169,10 @@ class Norm(nn.Module):
     def _affine(self) -> tuple[Tensor, Tensor]:
         """This layer's own affine followed by its FiLM, if it has one: ``[C]`` or ``[T, C]`` each."""
         film = getattr(self, "film", None)
-        return (self.weight, self.bias) if film is None else cast(FiLM, film).affine(self.weight, self.bias)
+        if film is not None:
+            return cast(FiLM, film).affine(self.weight, self.bias)
+        refuse_recomputation(self)  # statistics that were given would be gone, and so would the layout
+        return self.weight, self.bias
 
     def _apart(self, now: Layout) -> FiLM | None:
         """The FiLM layer where it can't be taken into the affine: its deviations vary over the map, or belong

@@ -1,0 +1,66 @@
+"""Gradient checkpointing under given deviations, which is found out and refused.
+
+It runs part of a network once more in the backward pass. By then :func:`metafilm.film.call` is over and the
+network's own deviations are back in their place: the gradients would be those of another network.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+from weakref import WeakSet, ref
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from metafilm.errors import MetafilmError
+
+
+class Pass:
+    """A pass through a network with something in place of its own; it lives as long as its graph."""
+
+    def __init__(self, network: nn.Module) -> None:
+        self.network = ref(network)
+
+
+class _UnderWay(threading.local):
+    """How many passes this thread is in the middle of."""
+
+    count = 0
+
+
+under_way = _UnderWay()
+_passes: WeakSet[Pass] = WeakSet()
+_adding = threading.Lock()
+
+
+def remember(network: nn.Module, output: Any) -> None:
+    """Note the graph that a pass with given deviations has made of its output, if it has made one."""
+    tensors = (output,) if isinstance(output, Tensor) else tree_leaves(output)
+    nodes = [tensor.grad_fn for tensor in tensors if isinstance(tensor, Tensor)]
+    if any(node is not None for node in nodes):
+        made = Pass(network)
+        for node in nodes:
+            if node is not None:
+                node.metadata[Pass] = made
+        with _adding:
+            _passes.add(made)
+
+
+def refuse_recomputation(layer: nn.Module) -> None:
+    """Raise MetafilmError where a layer runs for a gradient, outside of :func:`metafilm.film.call`, while a
+    graph is there that a call has made of its network: it may be that graph's."""
+    # only a recomputation tracks gradients in a backward pass; the compiler recomputes by itself, and rightly
+    if torch.compiler.is_compiling() or torch._C._current_graph_task_id() == -1:
+        return
+    if under_way.count or not torch.is_grad_enabled():
+        return
+    with _adding:
+        networks = [made.network() for made in _passes]
+    if any(network is not None and layer in set(network.modules()) for network in networks):
+        raise MetafilmError(
+            f"gradient checkpointing runs a {type(layer).__name__} of this network once more in the backward "
+            "pass, when the deviations given to film.call are no longer in their place; turn it off, or "
+            "checkpoint the whole film.call"
+        )
