@@ -11,6 +11,7 @@ from metafilm.backbones import pooling as pooling_by
 from metafilm.backbones.pooling import Features
 from metafilm.engine.convolution import Conv2d
 from metafilm.errors import MetafilmError
+from metafilm.film import undisturbed
 from metafilm.norms import Measured, Norm
 
 WORDS = {3: "three", 4: "four"}
@@ -44,8 +45,13 @@ class Block(nn.Module):
         return self.norm.finish(x if isinstance(x, Measured) else self.measure(x))
 
 
+def _is_fixed(block: Block) -> bool:
+    """Whether a block has no FiLM layer anywhere, nor a hook."""
+    return not any(hasattr(module, "film") or not undisturbed(module) for module in block.modules())
+
+
 class Stem(NamedTuple):
-    """The blocks before ``block`` done, and that one up to its FiLM site."""
+    """The blocks before ``block`` done, and that one up to its FiLM site where this is its norm alone."""
 
     block: int
     maps: Tensor | Measured
@@ -103,12 +109,16 @@ class Conv4(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def stem(self, x: Tensor) -> Stem:
-        """All that no deviation changes, for any number of passes over the same images."""
+        """All that no deviation changes nor hook sees, for any number of passes over the same images."""
         first = 0
-        while first < len(self.blocks) and not hasattr(self.block(first).norm, "film"):
+        while first < len(self.blocks) and _is_fixed(self.block(first)):
             x = self.block(first)(x)
             first += 1
-        return Stem(first, self.block(first).measure(x) if first < len(self.blocks) else x)
+        if first == len(self.blocks):
+            return Stem(first, x)
+        block = self.block(first)
+        fixed = undisturbed(block) and undisturbed(block.conv)
+        return Stem(first, block.measure(x) if fixed else x)
 
     def forward(self, x: Tensor | Stem) -> Tensor:
         start, maps = (x.block, x.maps) if isinstance(x, Stem) else (0, x)

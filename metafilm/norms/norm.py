@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from metafilm.engine import kernels
 from metafilm.engine.plain import transformed
 from metafilm.errors import MetafilmError
-from metafilm.film import FiLM, modulate, refuse_recomputation
+from metafilm.film import FiLM, modulate, refuse_recomputation, undisturbed
 from metafilm.norms.rows import Layout
 from metafilm.norms.rows import now as present_layout
 
@@ -109,7 +109,8 @@ class Norm(nn.Module):
         if whole and not given:
             _check_rows(x, now.tasks, self.weight)
         tasks, rows = (1, None) if given else (now.tasks, now.support if self.mode == "support" else None)
-        if whole and window > 1 and kernels.stem_fits(convolution, x):
+        # the kernel takes the bare weight: a FiLM layer of the convolution's own, or any hook, would not run
+        if whole and window > 1 and kernels.stem_fits(convolution, x) and undisturbed(convolution):
             weight = cast(nn.Conv2d, convolution).weight
             pooled, mean, var = kernels.stem_pool_and_moments(x, weight, tasks, rows)
             found = Measured(lambda: convolution(x), pooled, mean, var)

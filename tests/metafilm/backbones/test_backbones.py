@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from metafilm import MetafilmError
+from metafilm import MetafilmError, film
 from metafilm.backbones import MLP, Conv4, ResNet12
 
 
@@ -24,6 +24,34 @@ def test_conv4_block_is_convolution_norm_relu_pool() -> None:
     for block in net.blocks:
         expected = torch.max_pool2d(torch.relu(block.norm(block.conv(expected))), 2)
     torch.testing.assert_close(net(x), expected.flatten(1))  # pooling before the norm, kernels of our own
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(
+    "sites", [["blocks.0.conv", "blocks.1.norm"], ["blocks.1.conv"], ["blocks.0.norm", "blocks.0.conv"]]
+)
+def test_conv4_with_sites_on_its_convolutions(channels: int, sites, random_film, disturb) -> None:
+    network = Conv4((channels, 16, 16), 8)
+    disturb(network)
+    film.insert(network, sites).eval()
+    x, deviations = torch.rand(2, channels, 16, 16), random_film(network)
+    with torch.no_grad():
+        expected = film.fold(network, deviations)(x)
+        assert not torch.allclose(expected, network(x), atol=1e-2)
+        torch.testing.assert_close(film.call(network, deviations, x), expected, rtol=1e-4, atol=1e-4)
+        stem = network.stem(x)
+        torch.testing.assert_close(film.call(network, deviations, stem), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("module", ["blocks.0", "blocks.0.conv", "blocks.1.conv"])
+def test_conv4_runs_hooks_in_every_pass(module: str) -> None:
+    network = film.insert(Conv4((1, 16, 16), 8), "blocks.2.norm").eval()
+    x, calls = torch.rand(2, 1, 16, 16), []
+    network.get_submodule(module).register_forward_hook(lambda _, inputs, output: calls.append(output.shape))
+    stem = network.stem(x)
+    before = len(calls)
+    assert torch.equal(network(stem), network(x))
+    assert len(calls) == before + 2
 
 
 def test_resnet12() -> None:
