@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import cast
 
+import torch
 from torch import Tensor, nn
 
 from metafilm.errors import MetafilmError
@@ -159,4 +160,10 @@ def parameters(network: nn.Module) -> dict[str, nn.Parameter]:
 
 def zeros(network: nn.Module, tasks: int) -> FilmDict:
     """δ = 0 for T tasks: ``[T, C]`` each, on the network's device and in its dtype."""
-    return {name: value.new_zeros(tasks, value.shape[0]) for name, value in parameters(network).items()}
+    found = {}
+    for site, features in sites(network).items():
+        layer = cast(FiLM, network.get_submodule(site).film)
+        for name, own in zip(names(site), (layer.delta_gamma, layer.delta_beta), strict=True):
+            # another thread may be within film.call: then these are its tasks', of another shape
+            found[name] = torch.zeros(tasks, features, device=own.device, dtype=own.dtype)
+    return found

@@ -121,3 +121,19 @@ def test_threads_do_not_get_each_others_deviations(random_film) -> None:
         thread.join()
     assert not wrong
     assert all((value == 0).all() for value in film.parameters(network).values())
+
+
+def test_zeros_are_whole_while_another_thread_runs_the_network(random_film) -> None:
+    network = film.insert(nn.Sequential(nn.Conv2d(1, 2, 1), nn.BatchNorm2d(2))).eval()
+    expected = film.zeros(network, 1)
+    seen: list[film.FilmDict] = []
+
+    def meanwhile(*_: object) -> None:
+        thread = threading.Thread(target=lambda: seen.append(film.zeros(network, 1)))
+        thread.start()
+        thread.join()
+
+    network[1].register_forward_hook(meanwhile)
+    shared = random_film(network)["1.film.delta_gamma"].expand(3, 2)
+    film.call(network, dict.fromkeys(expected, shared), torch.rand(3, 1, 2, 2))
+    torch.testing.assert_close(seen, [expected])
