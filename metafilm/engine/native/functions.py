@@ -31,6 +31,7 @@ def fits(x: Tensor) -> bool:
     return (
         x.dtype in DTYPES
         and x.device.type == "cpu"
+        and len(x) > 0
         and 0 < x.shape[1] <= MOST_CHANNELS
         and not torch.compiler.is_compiling()
         and not transformed()
@@ -51,15 +52,20 @@ def pool(y: Tensor, tasks: int, counted: int) -> tuple[Tensor, Tensor, Tensor, T
     """
     batch, channels, height, width = y.shape
     pooled, places, sums = _pooled(y, y.dtype, channels)
-    shift = y[0, :, 0, 0].contiguous()
+    rows = batch // tasks
+    shift = y[::rows, :, 0, 0].contiguous()  # [T, C], each task's from a picture of its own
     run = function("pool", y.dtype)
     size, small = height * width * channels, (height // 2) * (width // 2) * channels
 
     def part(first: int, last: int) -> None:
-        run(
-            at(y, first * size), last - first, height, width, channels, at(shift),
-            at(pooled, first * small), at(places, first * small), at(sums, first * 2 * channels),
-        )  # fmt: skip
+        while first < last:
+            task = first // rows
+            end = min(last, (task + 1) * rows)
+            run(
+                at(y, first * size), end - first, height, width, channels, at(shift, task * channels),
+                at(pooled, first * small), at(places, first * small), at(sums, first * 2 * channels),
+            )  # fmt: skip
+            first = end
 
     split(part, batch, y.numel())
     mean, var = _moments(sums, tasks, counted, height * width)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from metafilm.backbones import Conv4
 from metafilm.engine import kernels
 from metafilm.engine.convolution import Conv2d, conv2d
 from metafilm.engine.native import functions as native
@@ -51,6 +52,24 @@ def test_pool_and_moments(dtype, tasks, rows, side) -> None:
         for vs, m in ((found, y), (expected, exact))
     )
     close(ours, theirs, PRECISION[dtype])
+
+
+@needs_compiler
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 3e4])
+def test_one_task_s_pictures_reach_no_other_s_moments(value) -> None:
+    torch.manual_seed(0)
+    maps = torch.randn(6, 8, 6, 6).contiguous(memory_format=torch.channels_last)
+    alone = kernels.pool_and_moments(maps[3:])
+    maps[0, :, 0, 0] = value
+    together = kernels.pool_and_moments(maps, 2)
+    assert torch.equal(together[0][3:], alone[0])
+    assert torch.equal(together[1][1], alone[1][0]) and torch.equal(together[2][1], alone[2][0])
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_no_pictures_give_no_features(channels) -> None:
+    network = Conv4((channels, 16, 16), 8).eval()
+    assert network(torch.zeros(0, channels, 16, 16)).shape == (0, 8)
 
 
 @needs_compiler
