@@ -6,17 +6,28 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from metafilm.errors import MetafilmError
+from metafilm.film import modulate
 
 POOLINGS = ("flatten", "flatten2x2", "mean", "max")
 
 
 class Features(nn.Identity):
     """The features as they leave a network: a place for a FiLM site with nothing after it but the head. None
-    of the usual sites."""
+    of the usual sites. It has no weights until deviations are folded into it."""
+
+    weight: Tensor | None
+    bias: Tensor | None
 
     def __init__(self, num_features: int) -> None:
         super().__init__()
         self.num_features = num_features
+        self.register_parameter("weight", None)
+        self.register_parameter("bias", None)
+
+    def forward(self, input: Tensor) -> Tensor:
+        if self.weight is None or self.bias is None:
+            return input
+        return modulate(input, self.weight, self.bias)
 
 
 def require(pooling: str) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from metafilm.errors import MetafilmError
 from metafilm.film.calling import exclusive
 from metafilm.film.insertion import parameters, sites, unhook
-from metafilm.film.kinds import AFFINES, after_norm, is_norm
+from metafilm.film.kinds import AFFINES, after_norm, is_affine
 from metafilm.film.layer import FiLM, modulate
 
 
@@ -79,7 +79,7 @@ def _fold_into(site: str, module: nn.Module, layer: FiLM) -> None:
         _set(module, name, weight * gain.view(-1, *[1] * (weight.dim() - 1)))
         bias = _own(site, module, "bias")
         _set(module, "bias", shift.clone() if bias is None else bias * gain + shift)
-    elif is_norm(module):
+    elif is_affine(module):
         name, other = next(pair for pair in AFFINES if hasattr(module, pair[0]))
         weight, has_bias = _own(site, module, name), hasattr(module, other)
         _set(module, name, gain.clone() if weight is None else weight * gain)

@@ -32,6 +32,12 @@ def is_norm(module: nn.Module) -> bool:
     return _named(module) or _is_affine(module)
 
 
+def is_affine(module: nn.Module) -> bool:
+    """Whether the module's own weight and bias scale and shift what it puts out: a norm's, or those of an
+    identity with a place for them (:class:`metafilm.backbones.pooling.Features`)."""
+    return is_norm(module) or (isinstance(module, nn.Identity) and hasattr(module, "weight"))
+
+
 def _named(module: nn.Module) -> bool:
     weight = getattr(module, "weight", None)
     vector = isinstance(weight, Tensor) and weight.dim() == 1

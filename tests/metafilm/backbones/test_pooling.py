@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.func import functional_call, grad
 
-from metafilm import MetaFiLM, MetafilmError, film, norms
+from metafilm import InnerLoop, MetaFiLM, MetafilmError, film, norms
 from metafilm.backbones import Conv4, ResNet12
 from metafilm.errors import ConfigError
 from metafilm.heads import PrototypeHead
@@ -224,3 +224,22 @@ def test_a_site_on_the_features_has_nothing_after_it(pooling) -> None:
         with norms.layout(tasks=2):
             torch.testing.assert_close(film.call(network, given, x), expected)
             torch.testing.assert_close(film.call(network, given, network.stem(x)), expected)
+
+
+def test_a_site_on_the_features_is_folded() -> None:
+    torch.manual_seed(0)
+    backbone = film.insert(Conv4((1, 16, 16), 4), ["features", "blocks.3.norm"])
+    inner = InnerLoop(film.sites(backbone), 2, 0.1)
+    learner = MetaFiLM(
+        backbone, PrototypeHead(0.5), inner=inner, image_shape=(1, 16, 16), evaluation_steps=2
+    ).eval()
+    images = torch.rand(6, 1, 16, 16)
+    task = learner.adapt(images, [0, 1, 2] * 2)
+    assert any(value.any() for name, value in task.film.items() if name.startswith("features"))
+    logits = task.logits(images)
+    torch.testing.assert_close(task.to_module()(images), logits, rtol=1e-4, atol=1e-4)
+    folded = film.fold(backbone, {name: value.squeeze(0) for name, value in task.film.items()})
+    assert folded.features.weight.shape == (backbone.out_features,)
+    assert not any("film" in name for name in folded.state_dict())
+    x = learner.prepare(images.unsqueeze(0))
+    torch.testing.assert_close(folded(x), film.call(backbone, task.film, x), rtol=1e-4, atol=1e-4)
