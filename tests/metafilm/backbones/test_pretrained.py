@@ -6,10 +6,12 @@ import warnings
 import pytest
 import safetensors.torch
 import torch
+import torchvision
 
 from metafilm import MetaFiLM, MetafilmError, film
 from metafilm.backbones import Pretrained
 from metafilm.errors import CheckpointError
+from metafilm.learner import load_learner
 
 timm = pytest.importorskip("timm")
 TINY = "timm:test_resnet"
@@ -41,6 +43,28 @@ def test_torchvisions_networks_lose_their_classifier(name) -> None:
     with torch.no_grad():
         assert network(torch.rand(1, 3, size, size)).shape == (1, network.out_features)
     assert network.out_features in (512, 768)
+
+
+@pytest.mark.parametrize(("name", "size"), [("googlenet", 48), ("inception_v3", 75)])
+def test_classifiers_half_way_are_left_out(name: str, size: int, tmp_path) -> None:
+    shape = (3, size, size)
+    source = f"torchvision:{name}"
+    learner = MetaFiLM.from_backbone(source, shape, weights=None, steps=1, gate=False)
+    assert not [site for site in film.sites(learner.backbone) if "aux" in site.lower()]
+    assert learner.backbone.network.transform_input
+    images = torch.rand(4, *shape)
+    task = learner.adapt(images, [0, 0, 1, 1])
+    assert any(value.any() for value in task.film.values())
+    learner.save(tmp_path / "model.safetensors")
+    again = load_learner(tmp_path / "model.safetensors")
+    assert again.fingerprint() == learner.fingerprint()
+    # a file of torchvision's has the auxiliary classifiers, and is read
+    plain = torchvision.models.get_model(name, weights=None, init_weights=False)
+    torch.save(plain.state_dict(), tmp_path / "plain.pt")
+    read = Pretrained(source, shape, tmp_path / "plain.pt")
+    weight = next(plain.parameters())
+    assert torch.equal(next(read.network.parameters()), weight)
+    assert read.train()(images).shape == (4, read.out_features)
 
 
 def test_grey_images_are_three_equal_channels_each_normalised_as_the_network_wants() -> None:
