@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from itertools import chain
 from typing import cast
 
 import torch
@@ -38,25 +39,34 @@ def insert(network: nn.Module, sites: str | Iterable[str] = "all") -> nn.Module:
 
     Raises:
         MetafilmError: a name is not a module of the network, has a FiLM layer already, or has no known number
-            of features; or the network has none of the usual sites, or fewer than the last so many.
+            of features; or the network has none of the usual sites, or fewer than the last so many. The
+            network is then as it was.
     """
     modules = dict(network.named_modules())
-    for name in _site_names(network, modules, sites):
+    layers: dict[str, FiLM] = {}
+    for name in _site_names(network, modules, sites):  # all are looked at before the first is changed
         if name not in modules:
-            known = ", ".join(_site_names(network, modules, "all"))
+            usual = ", ".join(_usual(network, modules)) or "none"
             raise MetafilmError(
-                f"no module {name!r} to put a FiLM layer on; this network's usual sites are: {known}"
+                f"no module {name!r} to put a FiLM layer on; this network's usual sites are: {usual}"
             )
-        module = modules[name]
-        if isinstance(getattr(module, "film", None), FiLM):
+        if name in layers or isinstance(getattr(modules[name], "film", None), FiLM):
             raise MetafilmError(f"module {name!r} has a FiLM layer already; list each site once")
-        features, channel_dim = features_of(name, module)
-        reference = next(module.parameters(), None)
-        layer = FiLM(features, channel_dim)
-        module.add_module("film", layer if reference is None else layer.to(reference.device, reference.dtype))
+        layers[name] = FiLM(*features_of(name, modules[name]))
+    for name, layer in layers.items():
+        module = modules[name]
+        like = _floating(module)
+        like = _floating(network) if like is None else like  # a norm with neither an affine nor averages
+        module.add_module("film", layer if like is None else layer.to(like.device, like.dtype))
         if not getattr(module, "applies_film", False):
             _hook_into(module)
     return network
+
+
+def _floating(module: nn.Module) -> Tensor | None:
+    """The first floating-point parameter or buffer of a module's."""
+    values = chain(module.parameters(), module.buffers())
+    return next((value for value in values if value.is_floating_point()), None)
 
 
 def _output_hook(module: nn.Module, _inputs: object, output: Tensor) -> Tensor:
@@ -117,11 +127,7 @@ def _site_names(
         return []
     last = LAST.fullmatch(sites) if isinstance(sites, str) else None
     if last or (isinstance(sites, str) and sites in ("all", "last")):
-        usual: list[str] = list(getattr(network, "film_sites", ()))
-        usual = usual or [name for name, module in modules.items() if is_norm(module)]
-        usual = usual or [
-            name for name, module in modules.items() if isinstance(module, nn.modules.conv._ConvNd)
-        ]
+        usual = _usual(network, modules)
         if not usual:
             raise MetafilmError(
                 f"{type(network).__name__} has neither norms nor convolutions to put FiLM layers on; name "
@@ -134,6 +140,14 @@ def _site_names(
             )
         return usual[-int(last[1]) :] if last else usual[-1:] if sites == "last" else usual
     return [sites] if isinstance(sites, str) else list(sites)
+
+
+def _usual(network: nn.Module, modules: Mapping[str, nn.Module]) -> list[str]:
+    return (
+        list(getattr(network, "film_sites", ()))
+        or [name for name, module in modules.items() if is_norm(module)]
+        or [name for name, module in modules.items() if isinstance(module, nn.modules.conv._ConvNd)]
+    )
 
 
 def sites(network: nn.Module) -> dict[str, int]:

@@ -75,9 +75,14 @@ def features_of(name: str, module: nn.Module) -> tuple[int, int]:
         )
     if isinstance(module, nn.Linear):
         return module.out_features, -1
-    if isinstance(getattr(module, "normalized_shape", None), tuple):
+    if isinstance(shape := getattr(module, "normalized_shape", None), tuple):
+        if len(shape) != 1:
+            raise MetafilmError(
+                f"module {name!r} ({type(module).__name__}) normalises over {tuple(shape)}, from which "
+                "its features can't be told; name other sites, or give it a norm over the features alone"
+            )
         # torchvision's and timm's LayerNorm2d, RmsNorm2d ... normalise the channels of [B, C, H, W]
-        return module.normalized_shape[-1], 1 if "2d" in _class_names(module) else -1  # type: ignore[index]
+        return shape[0], 1 if "2d" in _class_names(module) else -1
     if _is_affine(module):
         return cast(Tensor, module.alpha).numel(), -1
     for attribute in ("num_features", "num_channels", "out_channels"):

@@ -133,6 +133,34 @@ def test_sites_by_name() -> None:
     assert len(film.sites(film.insert(ResNet12((1, 16, 16), 2)))) == 12
 
 
+def test_insertion_is_whole_or_not_at_all() -> None:
+    net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU())
+    for wrong in (["1", "typo"], ["1", "2"], ["1", "1"]):
+        with pytest.raises(MetafilmError):
+            film.insert(net, wrong)
+        assert not film.sites(net) and not net[1]._forward_hooks
+    assert film.sites(film.insert(net, ["1"])) == {"1": 4}
+
+
+@pytest.mark.parametrize("norm", [nn.LayerNorm, nn.RMSNorm])
+def test_a_norm_over_several_dimensions_is_refused(norm) -> None:
+    network = nn.Sequential(nn.Conv2d(1, 4, 3), norm([4, 5, 6], elementwise_affine=False))
+    with pytest.raises(MetafilmError, match=r"module '1' .* normalises over \(4, 5, 6\)"):
+        film.insert(network)
+    assert film.sites(film.insert(network, ["0"])) == {"0": 4}
+
+
+def test_a_norm_without_weights_has_film_like_its_averages_or_its_network() -> None:
+    averaged = film.insert(nn.Sequential(nn.BatchNorm2d(4, affine=False)).to("meta"))
+    assert all(value.is_meta for value in film.parameters(averaged).values())
+    bare = nn.Sequential(nn.Conv2d(1, 4, 3), nn.GroupNorm(2, 4, affine=False)).double()
+    own = film.parameters(film.insert(bare))
+    for value in own.values():
+        value.data.fill_(0.5)
+    x = torch.randn(2, 1, 5, 5).double()
+    torch.testing.assert_close(film.fold(bare)(x), bare(x))
+
+
 def test_the_last_so_many_sites() -> None:
     every = list(film.sites(film.insert(torchvision.models.resnet18())))
     for count in (1, 8, 20):
@@ -160,6 +188,8 @@ def test_errors() -> None:
     x = torch.rand(5, 1, 16, 16)
     with pytest.raises(MetafilmError, match=r"no module 'blocks\.9\.norm'.*blocks\.0\.norm, blocks\.1\.norm"):
         film.insert(net, ["blocks.9.norm"])
+    with pytest.raises(MetafilmError, match=r"no module 'typo' .* usual sites are: none"):
+        film.insert(nn.Sequential(nn.Linear(3, 4)), "typo")
     with pytest.raises(MetafilmError, match="has a FiLM layer already"):
         film.insert(net, "blocks.0.norm")
     with pytest.raises(MetafilmError, match=r"how many features module 'blocks\.0\.pool' \(MaxPool2d\)"):
