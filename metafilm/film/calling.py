@@ -44,18 +44,20 @@ def call(
         weights: parameter name -> values in the place of the network's own, for all rows alike.
 
     Raises:
-        MetafilmError: a name is not one of the network's deviations or norms; rows that don't fit; in the
+        MetafilmError: a name is not one of the network's deviations or norms; shapes that don't fit; in the
             backward pass, a part of the network that gradient checkpointing runs once more.
     """
-    if unknown := [name for name in film if not _is_deviation(network, name)]:
-        known = ", ".join(sites(network)) or "none"
-        raise MetafilmError(f"this network has no deviations {min(unknown)!r}; its FiLM sites: {known}")
-    given = _given(network, statistics or {})
-    others = dict(weights or {})
+    for name, value in film.items():
+        _check_deviations(network, name, value)
+    statistics = statistics or {}
     if rows is not None:
         # from here on each row is a task of its own
-        _check_index(rows, len(x), {**film, **given})
-        film, given = ({name: value[rows] for name, value in part.items()} for part in (film, given))
+        tables = {name: value for name, value in statistics.items() if value.dim() == 3}
+        _check_index(rows, len(x), {**film, **tables})
+        rows = rows if len(rows) else rows.new_zeros(1)  # of no rows anybody's deviations make nothing
+        film = {name: value[rows] for name, value in film.items()}
+        statistics = {**statistics, **{name: value[rows] for name, value in tables.items()}}
+    given, others = _given(network, statistics), dict(weights or {})
     # a single task needs no task axis: the plain kernels run, and norms take δ into their own affine
     single = {
         name: value.squeeze(0) if value.dim() == 2 and value.shape[0] == 1 else value
@@ -76,14 +78,32 @@ def call(
     return output
 
 
-def _is_deviation(network: nn.Module, name: str) -> bool:
-    """Whether a network has a deviation of this name; :func:`parameters` lists them all, more slowly."""
+def _check_deviations(network: nn.Module, name: str, value: Tensor) -> None:
+    layer = _layer(network, name)
+    if layer is None:
+        known = ", ".join(sites(network)) or "none"
+        raise MetafilmError(f"this network has no deviations {name!r}; its FiLM sites: {known}")
+    width = value.shape[:2][-1:]
+    if width != (layer.features,) and (value.dim() < 3 or width != (1,)):
+        raise MetafilmError(
+            f"deviation {name!r} has shape {tuple(value.shape)}, expected ({layer.features},), or (tasks, "
+            f"{layer.features}) and the sizes of a map behind that"
+        )
+
+
+def _layer(network: nn.Module, name: str) -> FiLM | None:
+    """The layer that has a deviation of this name; :func:`parameters` lists them all, more slowly."""
     if not name.endswith(DEVIATIONS):
-        return False
-    try:
-        return isinstance(network.get_submodule(name.rpartition(".")[0]), FiLM)
-    except AttributeError:
-        return False
+        return None
+    found: nn.Module | None = network
+    for part in name.split(".")[:-1]:  # by far quicker than get_submodule
+        found = found._modules.get(part) if found is not None else None
+    if found is None:  # a module that passes names on, as a compiled one does
+        try:
+            found = network.get_submodule(name.rpartition(".")[0])
+        except AttributeError:
+            return None
+    return found if isinstance(found, FiLM) else None
 
 
 def only(values: Mapping[str, Tensor]) -> FilmDict:
@@ -128,7 +148,7 @@ def _check_index(rows: Tensor, batch: int, tables: Mapping[str, Tensor]) -> None
             f"rows have shape {tuple(rows.shape)} and type {rows.dtype}, expected ({batch},) torch.int64; "
             "give every row of the input the number of its task"
         )
-    low, high = (int(rows.min()), int(rows.max())) if batch and readable(rows) else (0, -1)
+    low, high = (int(rows.min()), int(rows.max())) if batch and readable(rows) else (0, 0)
     for name, value in tables.items():
         if value.dim() < 2 or low < 0 or high >= len(value):
             raise MetafilmError(

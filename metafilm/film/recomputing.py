@@ -7,7 +7,7 @@ network's own deviations are back in their place: the gradients would be those o
 from __future__ import annotations
 
 import threading
-from typing import Any
+from typing import Any, cast
 from weakref import WeakSet, ref
 
 import torch
@@ -19,6 +19,8 @@ from metafilm.errors import MetafilmError
 
 class Pass:
     """A pass through a network with something in place of its own; it lives as long as its graph."""
+
+    __slots__ = ("__weakref__", "network")
 
     def __init__(self, network: nn.Module) -> None:
         self.network = ref(network)
@@ -37,15 +39,13 @@ _adding = threading.Lock()
 
 def remember(network: nn.Module, output: Any) -> None:
     """Note the graph that a pass with given deviations has made of its output, if it has made one."""
-    tensors = (output,) if isinstance(output, Tensor) else tree_leaves(output)
-    nodes = [tensor.grad_fn for tensor in tensors if isinstance(tensor, Tensor)]
-    if any(node is not None for node in nodes):
-        made = Pass(network)
-        for node in nodes:
-            if node is not None:
-                node.metadata[Pass] = made
-        with _adding:
-            _passes.add(made)
+    made = Pass(network)
+    for tensor in (output,) if isinstance(output, Tensor) else tree_leaves(output):
+        node = tensor.grad_fn if isinstance(tensor, Tensor) else None
+        if node is not None:
+            cast(dict, node.metadata)[Pass] = made  # a property, whatever its annotation says
+            with _adding:
+                _passes.add(made)
 
 
 def refuse_recomputation(layer: nn.Module) -> None:

@@ -183,6 +183,32 @@ def test_left_out_names_keep_the_network_s_own(random_film) -> None:
     assert torch.equal(film.call(net, {name: value}, x), own(x))
 
 
+@pytest.mark.parametrize("mode", norms.MODES)
+def test_rows_with_statistics_for_all_and_no_rows(mode, random_film, disturb) -> None:
+    network = nn.Sequential(nn.Conv2d(1, 4, 3), norms.Norm(4, mode))
+    disturb(network)
+    film.insert(network).eval()
+    deviations, x = random_film(network, tasks=3), torch.rand(4, 1, 6, 6)
+    shared = torch.rand(2, 4) + 0.5
+    rows = torch.tensor([2, 0, 0, 1])
+    found = film.call(network, deviations, x, rows, {"1": shared})
+    each = film.call(network, deviations, x, rows, {"1": shared.expand(3, 2, 4)})
+    torch.testing.assert_close(found, each)
+    for statistics in (shared, shared.expand(3, 2, 4)):
+        none = film.call(network, deviations, x[:0], rows[:0], {"1": statistics})
+        assert none.shape == (0, 4, 4, 4)
+
+
+@pytest.mark.parametrize("shape", [(), (7,), (1,), (3, 7), (3, 1), (3, 7, 1, 1)])
+def test_deviations_of_another_width_are_refused(shape) -> None:
+    for features in (1, 4):
+        network = film.insert(nn.Sequential(nn.Conv2d(1, features, 3), nn.BatchNorm2d(features))).eval()
+        if shape[:2][-1:] != (features,):
+            for name in film.names("1"):
+                with pytest.raises(MetafilmError, match=rf"expected \({features},\), or \(tasks, {features}"):
+                    film.call(network, {name: torch.zeros(shape)}, torch.rand(3, 1, 6, 6))
+
+
 def test_errors() -> None:
     net = film.insert(Conv4((1, 16, 16), 4), ["blocks.0.norm"])
     x = torch.rand(5, 1, 16, 16)
