@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-import torch
+from collections.abc import Mapping
+from itertools import chain
+from typing import cast
+
 from torch import nn
 
 from metafilm.engine.convolution import Conv2d
@@ -35,12 +38,19 @@ def plain(network: nn.Module) -> nn.Module:
     ``support`` and ``transductive`` layers become ``nn.BatchNorm2d`` with the statistics in their buffers, so
     capture a task's first (:class:`Layout`).
     """
+    for module in network.modules():
+        if type(module) is Conv2d:
+            module.__class__ = nn.Conv2d  # type: ignore[assignment]
+    found = [module for module in network.modules() if isinstance(module, Norm)]
+    return _exchanged(network, {module: _plain_layer(module) for module in found})
+
+
+def _exchanged(network: nn.Module, layers: Mapping[nn.Module, nn.Module]) -> nn.Module:
+    """The network with other layers wherever it has these, under every name."""
     for parent in list(network.modules()):
-        if type(parent) is Conv2d:
-            parent.__class__ = nn.Conv2d  # type: ignore[assignment]
-        for name, child in list(parent.named_children()):
-            if isinstance(child, Norm):
-                setattr(parent, name, _plain_layer(child))
+        for name, child in parent._modules.items():
+            if child is not None and child in layers:
+                parent._modules[name] = layers[child]
     return network
 
 
@@ -50,10 +60,9 @@ def _plain_layer(norm: Norm) -> nn.Module:
         layer: nn.GroupNorm | nn.BatchNorm2d = nn.GroupNorm(norm.groups, norm.num_features, norm.eps, **like)
     else:
         layer = nn.BatchNorm2d(norm.num_features, norm.eps, norm.momentum, **like)
-        layer.running_mean, layer.running_var = norm.running_mean.clone(), norm.running_var.clone()
-    with torch.no_grad():
-        layer.weight.copy_(norm.weight)
-        layer.bias.copy_(norm.bias)
+        layer.running_mean, layer.running_var = norm.running_mean, norm.running_var
+        layer.num_batches_tracked = norm.num_batches_tracked
+    layer.weight, layer.bias = norm.weight, norm.bias
     return layer.train(norm.training)
 
 
@@ -67,28 +76,27 @@ def convert(network: nn.Module, mode: str = "running") -> nn.Module:
         mode: of the new layers.
 
     Raises:
-        MetafilmError: a layer without averages or affine, or one that has a FiLM layer already.
+        MetafilmError: a layer without averages, affine or momentum, or one that has a FiLM layer already; the
+            network is then as it was.
     """
-    for parent_name, parent in list(network.named_modules()):
-        for name, child in list(parent.named_children()):
-            if type(child) is nn.BatchNorm2d:
-                site = f"{parent_name}.{name}" if parent_name else name
-                setattr(parent, name, _converted(site, child, mode))
-    return network
+    found = [(name, module) for name, module in network.named_modules() if type(module) is nn.BatchNorm2d]
+    return _exchanged(network, {module: _converted(name, module, mode) for name, module in found})
 
 
 def _converted(site: str, layer: nn.BatchNorm2d, mode: str) -> Norm:
     problem = None
     if hasattr(layer, "film"):
         problem = "has a FiLM layer already; convert a network before film.insert"
-    elif not layer.affine or layer.running_mean is None:
+    elif not layer.affine or layer.running_mean is None or layer.running_var is None:
         problem = "has no affine or no running averages; give it affine=True and track_running_stats=True"
+    elif layer.momentum is None or layer.num_batches_tracked is None:
+        problem = "averages over all batches alike; give it a momentum, such as 0.1"
     if problem:
         raise MetafilmError(f"norm {site!r} can't be converted: it {problem}")
-    momentum = 0.1 if layer.momentum is None else layer.momentum
-    norm = Norm(layer.num_features, mode, eps=layer.eps, momentum=momentum)
+    norm = Norm(layer.num_features, mode, eps=layer.eps, momentum=cast(float, layer.momentum))
     norm.to(layer.weight.device, layer.weight.dtype)
-    norm.load_state_dict(layer.state_dict())
+    for name, value in chain(layer.named_parameters(), layer.named_buffers()):
+        setattr(norm, name, value)  # the very same: frozen ones stay so, and an optimiser keeps what it has
     return norm.train(layer.training)
 
 

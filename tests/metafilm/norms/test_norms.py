@@ -190,3 +190,25 @@ def test_a_converted_network_computes_the_same_and_keeps_tasks_apart() -> None:
         norms.convert(film.insert(plain))
     with pytest.raises(MetafilmError, match="'0' can't be converted: it has no affine"):
         norms.convert(nn.Sequential(nn.BatchNorm2d(2, affine=False)))
+
+
+def test_a_shared_layer_stays_shared_there_and_back() -> None:
+    network, shared = nn.Module(), nn.BatchNorm2d(4)
+    network.one, network.other, network.within = shared, shared, nn.Sequential(shared)
+    shared.requires_grad_(False)
+    tensors = dict(shared.named_parameters()) | dict(shared.named_buffers())
+    for kind in (norms.Norm, nn.BatchNorm2d):
+        (norms.convert if kind is norms.Norm else norms.plain)(network)
+        assert network.one is network.other is network.within[0] and type(network.one) is kind
+        assert all(getattr(network.one, name) is value for name, value in tensors.items())
+
+
+def test_conversion_is_whole_or_not_at_all() -> None:
+    for refused, why in (
+        (nn.BatchNorm2d(2, affine=False), "has no affine"),
+        (nn.BatchNorm2d(2, momentum=None), "averages over all batches alike; give it a momentum"),
+    ):
+        network = nn.Sequential(nn.BatchNorm2d(2), refused)
+        with pytest.raises(MetafilmError, match=f"'1' can't be converted: it {why}"):
+            norms.convert(network)
+        assert type(network[0]) is nn.BatchNorm2d
