@@ -6,6 +6,7 @@ from typing import Any, NoReturn, cast
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from metafilm import film, norms
 from metafilm.errors import MetafilmError
@@ -44,16 +45,24 @@ class Conditioned(nn.Module):
             rows: ``[B]`` int64, which condition each row of ``x`` has: a question that is asked of many
                 pictures is read once.
         """
+        try:
+            found = self._run(x, condition, rows)
+        except BaseException:
+            if self.training:  # half a pass is none that the averages should move by
+                norms.discard(self.network)
+            raise
+        if self.training:
+            norms.commit(self.network)
+        return found
+
+    def _run(self, x: Tensor, condition: tuple[Any, ...], rows: Tensor | None) -> Any:
         site = getattr(self.condition, "site", None)
         with norms.layout(shared=True, record=self.training):
             if site is not None:
                 if rows is not None:  # each row has features of its own, so it reads its condition itself
                     condition, rows = tuple(part[rows] for part in condition), None
                 condition = (*condition, site_output(self.network, site, x))
-            found = film.call(self.network, self.condition(*condition), x, rows)
-        if self.training:
-            norms.commit(self.network)
-        return found
+            return film.call(self.network, self.condition(*condition), x, rows)
 
 
 class _Reached(Exception):
@@ -62,7 +71,8 @@ class _Reached(Exception):
 
 
 def site_output(network: nn.Module, site: str, x: Tensor) -> Tensor:
-    """What a site puts out for ``x`` under the network's own deviations; what comes behind it is not run.
+    """What a site puts out for ``x`` under the network's own deviations; what comes behind it is not run, and
+    averages do not move by it.
 
     Raises:
         MetafilmError: no such site, or the network does not come to it.
@@ -76,8 +86,11 @@ def site_output(network: nn.Module, site: str, x: Tensor) -> Tensor:
 
     with film.exclusive(network):
         handle = network.get_submodule(site).register_forward_hook(stop)
+        training = any(module.training for module in network.modules())
+        # in training mode norms write into their averages: into these, and not the network's
+        spare = {name: buffer.clone() for name, buffer in network.named_buffers()} if training else {}
         try:
-            network(x)
+            functional_call(network, spare, (x,))
         except _Reached as reached:
             return reached.output
         finally:

@@ -150,6 +150,35 @@ def test_dual_attention_reads_its_site() -> None:
         model.condition(WORDS, torch.rand(4, 6, 2, 2))
 
 
+@pytest.mark.parametrize("ours", [False, True])
+def test_averages_move_once_though_a_site_is_read_first(ours) -> None:
+    torch.manual_seed(0)
+    plain = nn.Sequential(nn.Conv2d(3, 5, 3), nn.BatchNorm2d(5), nn.Conv2d(5, 5, 3), nn.AdaptiveAvgPool2d(1))
+    once = copy.deepcopy(plain).train()
+    once(PICTURES)
+    network = film.insert(norms.convert(plain) if ours else plain, ["2"])
+    model = Conditioned(network, DualAttention(5, film.sites(network))).train()
+    model(PICTURES, WORDS).sum().backward()
+    torch.testing.assert_close(network[1].state_dict(), once[1].state_dict())
+    assert network[0].weight.grad.any()
+
+
+def test_a_pass_that_failed_leaves_nothing_behind() -> None:
+    network = film.insert(Conv4((3, 24, 24), 4))
+    model = Conditioned(network, SequenceEncoder(5, film.sites(network))).train()
+    before = copy.deepcopy(network.state_dict())
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("on its way")
+
+    handle = network.features.register_forward_hook(fail)
+    with pytest.raises(RuntimeError, match="on its way"):
+        model(100 * PICTURES, WORDS)
+    handle.remove()
+    assert not any(module.recorded_tasks for module in network.modules() if isinstance(module, norms.Norm))
+    torch.testing.assert_close(network.state_dict(), before)
+
+
 def test_map_sizes() -> None:
     network = film.insert(small(), ["0", "1", "5"]).train()
     assert map_sizes(network, PICTURES) == {"0": (22, 22), "1": (22, 22), "5": ()}
