@@ -63,6 +63,8 @@ class SequenceEncoder(ConditionNetwork):
                 f"words have shape {tuple(words.shape)} and type {words.dtype}, expected [examples, words] "
                 "torch.int64"
             )
+        if not words.shape[1]:
+            words = words.new_zeros(len(words), 1)  # one place, and no word in it
         vocabulary = self.embedding.num_embeddings
         if readable(words) and words.numel() and (int(words.min()) < 0 or int(words.max()) >= vocabulary):
             raise MetafilmError(

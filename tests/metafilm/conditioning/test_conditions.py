@@ -176,6 +176,12 @@ def test_an_early_word_is_heard_at_the_end() -> None:
     assert first.std(0).mean() > 0.1 * last.std(0).mean()
 
 
+def test_no_places_are_no_words() -> None:
+    network = SequenceEncoder(5, SITES)
+    none = network.encode(torch.zeros(3, 0, dtype=torch.int64))
+    assert torch.equal(none, network.encode(torch.zeros(3, 4, dtype=torch.int64))) and not none.any()
+
+
 @pytest.mark.parametrize(("modulation", "usual"), [("film", 0), ("raw", 1)])
 def test_where_multipliers_start(modulation, usual) -> None:
     """Unless somebody says so at the identity; √6 has deviations of size about 1."""
