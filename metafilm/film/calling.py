@@ -47,8 +47,7 @@ def call(
         MetafilmError: a name is not one of the network's deviations or norms; shapes that don't fit; in the
             backward pass, a part of the network that gradient checkpointing runs once more.
     """
-    for name, value in film.items():
-        _check_deviations(network, name, value)
+    layers = [_checked(network, name, value) for name, value in film.items()]
     statistics = statistics or {}
     if rows is not None:
         # from here on each row is a task of its own
@@ -74,11 +73,12 @@ def call(
         finally:
             under_way.count -= 1
     if replaced and torch.is_grad_enabled():
-        remember(network, output)
+        remember(network, layers, output)
     return output
 
 
-def _check_deviations(network: nn.Module, name: str, value: Tensor) -> None:
+def _checked(network: nn.Module, name: str, value: Tensor) -> FiLM:
+    """The layer whose deviation this is."""
     layer = _layer(network, name)
     if layer is None:
         known = ", ".join(sites(network)) or "none"
@@ -89,6 +89,7 @@ def _check_deviations(network: nn.Module, name: str, value: Tensor) -> None:
             f"deviation {name!r} has shape {tuple(value.shape)}, expected ({layer.features},), or (tasks, "
             f"{layer.features}) and the sizes of a map behind that"
         )
+    return layer
 
 
 def _layer(network: nn.Module, name: str) -> FiLM | None:

@@ -7,6 +7,7 @@ network's own deviations are back in their place: the gradients would be those o
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterable
 from typing import Any, cast
 from weakref import WeakSet, ref
 
@@ -18,12 +19,24 @@ from metafilm.errors import MetafilmError
 
 
 class Pass:
-    """A pass through a network with something in place of its own; it lives as long as its graph."""
+    """A pass through a network with something in place of its own; it lives as long as its graph.
 
-    __slots__ = ("__weakref__", "network")
+    It knows the layers whose deviations were given beside the network, which may be a wrapper that is gone by
+    the time of the backward pass.
+    """
 
-    def __init__(self, network: nn.Module) -> None:
+    __slots__ = ("__weakref__", "layers", "network")
+
+    def __init__(self, network: nn.Module, layers: Iterable[nn.Module]) -> None:
         self.network = ref(network)
+        self.layers = [ref(layer) for layer in layers]
+
+    def went_through(self, layer: nn.Module) -> bool:
+        """Whether the layer is one of those, or somewhere in the network."""
+        network = self.network()
+        return any(own() is layer for own in self.layers) or (
+            network is not None and any(module is layer for module in network.modules())
+        )
 
 
 class _UnderWay(threading.local):
@@ -37,9 +50,9 @@ _passes: WeakSet[Pass] = WeakSet()
 _adding = threading.Lock()
 
 
-def remember(network: nn.Module, output: Any) -> None:
+def remember(network: nn.Module, layers: Iterable[nn.Module], output: Any) -> None:
     """Note the graph that a pass with given deviations has made of its output, if it has made one."""
-    made = Pass(network)
+    made = Pass(network, layers)
     for tensor in (output,) if isinstance(output, Tensor) else tree_leaves(output):
         node = tensor.grad_fn if isinstance(tensor, Tensor) else None
         if node is not None:
@@ -57,8 +70,8 @@ def refuse_recomputation(layer: nn.Module) -> None:
     if under_way.count or not torch.is_grad_enabled():
         return
     with _adding:
-        networks = [made.network() for made in _passes]
-    if any(network is not None and layer in set(network.modules()) for network in networks):
+        passes = list(_passes)
+    if any(made.went_through(layer) for made in passes):
         raise MetafilmError(
             f"gradient checkpointing runs a {type(layer).__name__} of this network once more in the backward "
             "pass, when the deviations given to film.call are no longer in their place; turn it off, or "

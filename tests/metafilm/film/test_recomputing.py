@@ -55,6 +55,16 @@ def test_given_deviations_are_refused(name, reentrant: bool) -> None:
         out.sum().backward()
 
 
+@pytest.mark.parametrize("tasks", [1, 2])
+def test_a_wrapper_that_is_gone_hides_nothing(tasks: int) -> None:
+    network = NETWORKS["hooked"]()
+    moved = film.zeros(Checkpointed(network), tasks)
+    out = film.call(Checkpointed(network), moved, torch.rand(4, 1, 16, 16))
+    gc.collect()
+    with pytest.raises(MetafilmError, match="checkpointing runs a FiLM"):
+        out.sum().backward()
+
+
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_checkpoint_of_the_whole_call_is_right(name) -> None:
     network = NETWORKS[name]()
