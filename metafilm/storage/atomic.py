@@ -12,11 +12,12 @@ from typing import Any, BinaryIO
 def atomic_write(path: str | Path, content: bytes | Callable[[BinaryIO], Any]) -> None:
     """Write a file so that a reader or a crash sees the old one or the whole new one.
 
-    `content` is the bytes, or a function that writes them to the open file it gets. An OSError names `path`.
+    `content` is the bytes, or a function that writes them to the open file it gets. An OSError names `path`;
+    where that is a link, what it leads to is written and the link stays.
     """
-    path = Path(path)
+    path, named = Path(os.path.realpath(path)), path
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with naming(path):
+    with naming(named):
         try:
             with beside.open("wb") as file:
                 if isinstance(content, bytes):

@@ -23,3 +23,17 @@ def test_atomic_write_replaces_or_leaves(tmp_path):
     with pytest.raises(RuntimeError, match="out of paper"):
         atomic_write(path, half)
     assert path.read_bytes() == b"new" and os.listdir(tmp_path) == ["file"]
+
+
+def test_a_link_stays_and_what_it_leads_to_is_written(tmp_path):
+    (tmp_path / "there").mkdir()
+    target, link = tmp_path / "there" / "file", tmp_path / "link"
+    target.write_bytes(b"old")
+    link.symlink_to(target)
+    atomic_write(link, b"new")
+    assert link.is_symlink() and target.read_bytes() == b"new"
+    link.unlink()
+    link.symlink_to(tmp_path / "nowhere" / "file")
+    with pytest.raises(OSError, match="No such file") as error:
+        atomic_write(link, b"new")
+    assert error.value.filename == str(link)
