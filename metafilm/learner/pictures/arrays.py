@@ -131,9 +131,17 @@ def ends(parts: list[Tensor]) -> tuple[float, float]:
 
     [0, 1] where the values lie there, 255 where they come near it from 0; else 0, or the least of values
     below it, and the largest.
+
+    Raises:
+        MetafilmError: masks of 0 and 1 as uint8, which would all be black.
     """
     found = [part.aminmax() for part in parts if part.dtype != torch.uint8]
     if not found:
+        if max((int(part.max()) for part in parts if part.numel()), default=0) == 1:
+            raise MetafilmError(
+                "these pictures are uint8, which goes to 255, and their largest value is 1; give masks "
+                "as bool, or multiply by 255"
+            )
         return 0.0, 1.0
     low, high = min(float(ends.min) for ends in found), max(float(ends.max) for ends in found)
     if low >= LOWEST and high <= HIGHEST:

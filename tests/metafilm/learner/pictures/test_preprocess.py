@@ -188,3 +188,12 @@ def test_queries_are_prepared_one_by_one_as_together(ink, drawings) -> None:
     together, _ = ink.preprocess(rows, recipe=recipe)
     apart = torch.cat([ink.preprocess(row[None], recipe=recipe)[0] for row in rows])
     assert torch.equal(together, apart)
+
+
+def test_masks_are_bool_and_not_bytes(ink, drawings) -> None:
+    mask = drawings > 127
+    expected = ink.preprocess(mask.byte() * 255)[0].float() / 255
+    torch.testing.assert_close(ink.preprocess(mask)[0].float(), expected)
+    with pytest.raises(MetafilmError, match="their largest value is 1; give masks as bool"):
+        ink.preprocess(mask.byte())
+    ink.preprocess(torch.zeros_like(mask.byte()))  # black is black
