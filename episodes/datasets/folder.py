@@ -133,7 +133,7 @@ def split_folders(base: Path) -> tuple[str, ...]:
 
 
 def _list(base: Path) -> list[tuple[str, list[Path]]]:
-    """(class, its picture files), sorted; folders without pictures are left out.
+    """(class, its picture files), sorted; folders without pictures that can be read are left out.
 
     What has a picture's name is listed whatever it is, and named as unreadable later. A class that would be
     missed in silence, because its link leads nowhere, is an EpisodesError; so is a name that is no UTF-8,
@@ -166,13 +166,15 @@ def _left_out(base: Path) -> list[tuple[Path, str]]:
             if is_named_as_picture(path):
                 found.append((path, "it lies in no class's folder"))
         elif not _pictures(path):
-            found.append((path, "no pictures lie in it"))
+            found.append((path, f"no pictures lie in it ({', '.join(SUFFIXES)})"))
     return found
 
 
 def _pictures(folder: Path) -> list[Path]:
-    """What has a picture's name, sorted."""
-    return [path for path in _visible(folder) if is_named_as_picture(path)]
+    """What has a picture's name, sorted; none where all are of kinds that are not read, as the sources beside
+    a data set's pictures are."""
+    found = [path for path in _visible(folder) if is_named_as_picture(path)]
+    return found if any(path.suffix.lower() in SUFFIXES for path in found) else []
 
 
 def _visible(folder: Path) -> list[Path]:

@@ -177,7 +177,7 @@ def read_pictures(
     if not folder.is_dir():
         raise MetafilmError(f"no folder {folder}: give one that holds the pictures to classify")
     files, images, skipped = [], [], []
-    for file in sorted(below(folder)):
+    for file in sorted(below(folder, set(), skipped)):
         try:
             images.append(read_image(file, channels, size))
         except Exception as error:  # decoders raise whatever they like on a damaged file
@@ -192,17 +192,24 @@ def read_pictures(
     return files, torch.from_numpy(np.stack(images)), skipped
 
 
-def below(folder: Path, above: frozenset[Path] = frozenset()) -> Iterator[Path]:
+def below(folder: Path, seen: set[Path], skipped: list[tuple[Path, str]]) -> Iterator[Path]:
     """What has a picture's name below `folder`, through links to other folders too, as a class's folder may
-    be one; a link back to one of the folders `above` is not followed."""
+    be one. No folder is read twice, by whatever names: `seen` are those that were; `skipped` takes those that
+    can't be."""
     place = folder.resolve()
-    if place in above:
+    if place in seen:
         return
-    for path in folder.iterdir():
+    seen.add(place)
+    try:
+        found = sorted(folder.iterdir(), key=lambda path: (path.is_symlink(), path))  # its own name first
+    except OSError as error:
+        skipped.append((folder, f"{type(error).__name__}: {error.strerror}"))
+        return
+    for path in found:
         if path.name.startswith("."):
             continue
         if path.is_dir():
-            yield from below(path, above | {place})
+            yield from below(path, seen, skipped)
         # Pipes, devices and links that lead nowhere too: reading them says what they are, so none is missed.
         elif is_named_as_picture(path):
             yield path

@@ -24,12 +24,16 @@ Problem = tuple[str, str]
 """A setting's name and what is wrong with it, e.g. ("film.sites", "none leaves ...")."""
 
 
-def of_data(data: Data, episodes: Episodes) -> Iterator[Problem]:
+def of_beginning(data: Data, episodes: Episodes) -> Iterator[Problem]:
+    """What no run is begun with, though older ones have it, and weights that came of them."""
     if data.rotated_classes and episodes.rotation == "per-class":
         yield (
             "data.rotated_classes",
             f"must be False with {flag('episodes.rotation')} per-class, which turns classes into these",
         )
+
+
+def of_data(data: Data, episodes: Episodes) -> Iterator[Problem]:
     if data.classes is None:
         return
     if data.name in REGRESSION_DATA:

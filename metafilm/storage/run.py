@@ -107,8 +107,10 @@ class RunDirectory:
         self.resumed = self._require_same(config)
 
     def _require_same(self, config: Config) -> bool:
-        """Whether the folder holds a run. Raises RunError when its settings are other ones."""
+        """Whether the folder holds a run. Raises RunError when its settings are other ones, ConfigError when
+        there is none and none is begun with these."""
         if not self.config_file.is_file():
+            config.require_beginnable()
             return False
         differences = resume_differences(Config.from_yaml(self.config_file), config)
         if differences:
@@ -130,7 +132,7 @@ class RunDirectory:
             owner = os.read(handle, 32).decode(errors="replace").strip() or "unknown"
             os.close(handle)
             raise RunError(
-                f"{self.path} is in use by process {owner}; wait for it, or choose another run"
+                f"{self.path} is in use by process {owner}; wait for it, or choose another folder"
             ) from error
         os.ftruncate(handle, 0)
         os.write(handle, f"{os.getpid()}\n".encode())

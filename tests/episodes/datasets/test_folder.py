@@ -127,6 +127,18 @@ def test_pictures_that_are_not_read_are_named(tmp_path):
     assert [path.name for path, _ in skipped] == ["phone.HEIC", "z.dng", "loose.avif"]
 
 
+def test_a_folder_of_sources_is_no_class(tmp_path):
+    """Classes of a seeded division would change by it, and reading end."""
+    fill(tmp_path / "in", ["b", "c", "d"], images=1)
+    before = load_folder(tmp_path / "in", root=tmp_path, image_size=8).class_names
+    (tmp_path / "in" / "a").mkdir()
+    (tmp_path / "in" / "a" / "b.svg").write_text("<svg/>")
+    with pytest.warns(UserWarning, match=r"in/a: no pictures lie in it \(\.png, "):
+        _, _, names, _, _ = read_class_folders(tmp_path / "in", 3, 8)
+    assert names == ("b", "c", "d")
+    assert load_folder(tmp_path / "in", root=tmp_path, image_size=8).class_names == before
+
+
 def test_refusals(tmp_path):
     with pytest.raises(EpisodesError, match=r"no folder .*nowhere"):
         load_folder(tmp_path / "nowhere")

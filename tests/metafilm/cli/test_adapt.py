@@ -1,6 +1,7 @@
 """`metafilm adapt`: from folders of pictures to a task file, without a network of its own making."""
 
 import json
+from pathlib import Path
 
 import pytest
 import safetensors.torch
@@ -114,12 +115,33 @@ def test_linked_folders_are_read_as_the_support_s_are_and_no_circle_is_run_in(tm
         Image.new("RGB", (8, 8)).save(tmp_path / name)
     query = tmp_path / "query"
     (query / "kind0").symlink_to(tmp_path / "elsewhere")
-    (query / "kind1").symlink_to("kind0")  # another class of the same pictures
+    (query / "kind1").symlink_to("kind0")  # a second name of the same pictures
     (query / "kind0" / "round").symlink_to(query)
     files, _, skipped = read_pictures(query, 3, 8)
     found = [str(file.relative_to(query)) for file in files]
-    assert found == ["c.png", "kind0/a.png", "kind0/deep/b.png", "kind1/a.png", "kind1/deep/b.png"]
+    assert found == ["c.png", "kind0/a.png", "kind0/deep/b.png"]
     assert skipped == []
+    (query / "a link").symlink_to("z")
+    (query / "z").mkdir()
+    Image.new("RGB", (8, 8)).save(query / "z" / "d.png")
+    files, _, _ = read_pictures(query, 3, 8)
+    assert str(files[-1].relative_to(query)) == "z/d.png"  # by its own name
+
+
+def test_a_folder_that_can_not_be_read_is_named(tmp_path, monkeypatch) -> None:
+    (tmp_path / "shut").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    real = Path.iterdir
+
+    def refused(path):
+        if path.name == "shut":
+            raise PermissionError(13, "Permission denied")
+        return real(path)
+
+    monkeypatch.setattr(Path, "iterdir", refused)
+    files, _, skipped = read_pictures(tmp_path, 3, 8)
+    assert [file.name for file in files] == ["a.png"]
+    assert skipped == [(tmp_path / "shut", "PermissionError: Permission denied")]
 
 
 def test_what_can_not_be(common, pictures, tmp_path, capsys) -> None:

@@ -16,6 +16,7 @@ from metafilm.config import Config, config_names, load_config, resume_difference
 from metafilm.config.settings import Outer, Rates
 from metafilm.config.strict import leaves
 from metafilm.errors import ConfigError, MetafilmError
+from metafilm.storage.run import RunDirectory
 
 
 def problems_of(settings: object) -> str:
@@ -207,10 +208,6 @@ def test_impossible_values_name_their_flag(section, name, value, expected):
             "--evaluation.ways must be --episodes.ways (5) or empty for the linear head, whose outputs are",
         ),
         (
-            {"data": {"rotated_classes": True}, "episodes": {"rotation": "per-class"}},
-            "--data.rotated-classes must be False with --episodes.rotation per-class",
-        ),
-        (
             {"outer": {"freeze": ["head", "backbone", "encoder"]}},
             "--outer.freeze must leave the outer loop a part to learn, is head backbone encoder",
         ),
@@ -222,6 +219,18 @@ def test_impossible_values_name_their_flag(section, name, value, expected):
 )
 def test_settings_that_contradict_each_other(settings, expected):
     assert expected in problems_of(settings)
+
+
+def test_what_older_runs_have_can_be_read_but_not_begun_with(tmp_path):
+    """Weights say their settings, and a run that is under way goes on."""
+    config = Config.from_dict({"data": {"rotated_classes": True}, "episodes": {"rotation": "per-class"}})
+    for begin in (RunDirectory.open, lambda path, settings: RunDirectory(path).require_usable(settings)):
+        with pytest.raises(ConfigError, match=r"--data\.rotated-classes must be False with"):
+            begin(tmp_path / "new", config)
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "config.yaml").write_text(config.to_yaml())
+    with RunDirectory.open(tmp_path / "old", config) as run:
+        assert run.resumed
 
 
 def test_a_fixed_head_may_name_its_own_ways_for_evaluation():
