@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -23,6 +25,11 @@ class Features(nn.Identity):
         self.num_features = num_features
         self.register_parameter("weight", None)
         self.register_parameter("bias", None)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        for name in ("weight", "bias"):  # which a pickle of an older version has not
+            self._parameters.setdefault(name, None)
 
     def forward(self, input: Tensor) -> Tensor:
         if self.weight is None or self.bias is None:

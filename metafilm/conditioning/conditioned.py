@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any, NoReturn, cast
 
 import torch
@@ -49,7 +50,8 @@ class Conditioned(nn.Module):
             found = self._run(x, condition, rows)
         except BaseException:
             if self.training:  # half a pass is none that the averages should move by
-                norms.discard(self.network)
+                with suppress(RuntimeError):  # under a transform of torch.func, which has them in its keeping
+                    norms.discard(self.network)
             raise
         if self.training:
             norms.commit(self.network)
@@ -86,9 +88,7 @@ def site_output(network: nn.Module, site: str, x: Tensor) -> Tensor:
 
     with film.exclusive(network):
         handle = network.get_submodule(site).register_forward_hook(stop)
-        training = any(module.training for module in network.modules())
-        # in training mode norms write into their averages: into these, and not the network's
-        spare = {name: buffer.clone() for name, buffer in network.named_buffers()} if training else {}
+        spare = averages_of(network)  # which norms in training mode write into, instead of their own
         try:
             functional_call(network, spare, (x,))
         except _Reached as reached:
@@ -96,6 +96,16 @@ def site_output(network: nn.Module, site: str, x: Tensor) -> Tensor:
         finally:
             handle.remove()
     raise MetafilmError(f"the network does not come to its site {site!r} on this input")
+
+
+def averages_of(network: nn.Module) -> dict[str, Tensor]:
+    """Name -> a copy of each buffer of norms that are in training mode."""
+    return {
+        f"{name}.{own}" if name else own: buffer.clone()
+        for name, module in network.named_modules()
+        if module.training and getattr(module, "running_mean", None) is not None
+        for own, buffer in module.named_buffers(recurse=False)
+    }
 
 
 def map_sizes(network: nn.Module, x: Tensor) -> dict[str, tuple[int, ...]]:

@@ -14,7 +14,7 @@ from metafilm.engine.device import readable
 from metafilm.errors import MetafilmError
 from metafilm.film.insertion import sites
 from metafilm.film.layer import BIAS, GAIN, FiLM, FilmDict
-from metafilm.film.recomputing import remember, under_way
+from metafilm.film.recomputing import call_of
 
 DEVIATIONS = (f"film.{GAIN}", f"film.{BIAS}")  # how the name of every deviation ends
 
@@ -44,10 +44,11 @@ def call(
         weights: parameter name -> values in the place of the network's own, for all rows alike.
 
     Raises:
-        MetafilmError: a name is not one of the network's deviations or norms; shapes that don't fit; in the
-            backward pass, a part of the network that gradient checkpointing runs once more.
+        MetafilmError: a name is not one of the network's deviations or norms; shapes that don't fit; a part
+            of the network lies in a checkpoint, which would run it once more without what is given here.
     """
-    layers = [_checked(network, name, value) for name, value in film.items()]
+    for name, value in film.items():
+        _check(network, name, value)
     statistics = statistics or {}
     if rows is not None:
         # from here on each row is a task of its own
@@ -65,20 +66,12 @@ def call(
     # no two names mean one deviation, and looking for that takes longer than a small network
     if torch.compiler.is_compiling():  # it knows no locks, and traces in one thread
         return functional_call(network, {**single, **given, **others}, (x,), tie_weights=False)
-    replaced = {**single, **given, **others}
-    with exclusive(network):
-        under_way.count += 1
-        try:
-            output = functional_call(network, replaced, (x,), tie_weights=False)
-        finally:
-            under_way.count -= 1
-    if replaced and torch.is_grad_enabled():
-        remember(network, layers, output)
-    return output
+    with exclusive(network), call_of(call.__code__):
+        return functional_call(network, {**single, **given, **others}, (x,), tie_weights=False)
 
 
-def _checked(network: nn.Module, name: str, value: Tensor) -> FiLM:
-    """The layer whose deviation this is."""
+def _check(network: nn.Module, name: str, value: Tensor) -> None:
+    """Raise MetafilmError where this is no deviation of the network, or has another width."""
     layer = _layer(network, name)
     if layer is None:
         known = ", ".join(sites(network)) or "none"
@@ -89,7 +82,6 @@ def _checked(network: nn.Module, name: str, value: Tensor) -> FiLM:
             f"deviation {name!r} has shape {tuple(value.shape)}, expected ({layer.features},), or (tasks, "
             f"{layer.features}) and the sizes of a map behind that"
         )
-    return layer
 
 
 def _layer(network: nn.Module, name: str) -> FiLM | None:

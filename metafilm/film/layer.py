@@ -42,7 +42,8 @@ class FiLM(nn.Module):
         """δγ and δβ to run with.
 
         Raises:
-            MetafilmError: it may be that others should be here (:mod:`metafilm.film.recomputing`).
+            MetafilmError: in a checkpoint within :func:`metafilm.film.call`
+                (:mod:`metafilm.film.recomputing`).
         """
         refuse_recomputation(self)
         return self.delta_gamma, self.delta_beta

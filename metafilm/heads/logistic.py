@@ -13,7 +13,7 @@ from metafilm.heads.base import Head, State
 
 STEPS = 12
 ROUNDING = 4  # twice what up to 1000 nearly equal images were seen to need
-JITTER = 1e-6  # of what is singular: a bias that is the same for all classes, features that are the same
+JITTER = 1e-6  # of what is singular: features that are the same
 
 
 class LogisticHead(Head):
@@ -77,19 +77,21 @@ def newton(x: Tensor, labels: Tensor, ways: int, c: Tensor) -> tuple[Tensor, Ten
     tasks, images, r = x.shape
     with_bias = torch.cat((x, x.new_ones(tasks, images, 1)), -1)  # [T, S, r + 1]
     targets = F.one_hot(labels, ways).to(x.dtype)
-    of_bias = jitter(x) * c.detach().clamp(min=1).view(1)  # C multiplies the rounding too
-    penalty = torch.cat((x.new_ones(r), of_bias)).repeat(ways)  # class by class
+    penalty = torch.cat((x.new_ones(r), x.new_zeros(1))).repeat(ways).diag()  # class by class
+    # a bias that is the same for all classes changes nothing; it is kept at 0, of the size of the curvature
+    same = torch.cat((x.new_zeros(r), x.new_ones(1))).repeat(ways) / math.sqrt(ways)
+    penalty = penalty + c.detach() * images * same.outer(same)
     outer = (with_bias.unsqueeze(-1) * with_bias.unsqueeze(-2)).flatten(2)  # [T, S, (r + 1)²]
     eye = torch.eye(ways, dtype=x.dtype, device=x.device)
     weight = x.new_zeros(tasks, ways, r + 1)
     for _ in range(STEPS):
         p = (with_bias @ weight.transpose(1, 2)).softmax(-1)  # [T, S, ways]
         gradient = c * (p - targets).transpose(1, 2) @ with_bias
-        gradient = gradient + penalty.view(ways, r + 1) * weight
+        gradient = gradient + (weight.flatten(1) @ penalty).view_as(weight)
         curvature = p.unsqueeze(-1) * eye - p.unsqueeze(-1) * p.unsqueeze(-2)  # [T, S, ways, ways]
         hessian = c * curvature.flatten(2).transpose(1, 2) @ outer  # [T, ways², (r + 1)²]
         hessian = hessian.view(tasks, ways, ways, r + 1, r + 1).transpose(2, 3).flatten(3).flatten(1, 2)
-        step = torch.linalg.solve(hessian + penalty.diag(), gradient.flatten(1).unsqueeze(-1))
+        step = torch.linalg.solve(hessian + penalty, gradient.flatten(1).unsqueeze(-1))
         weight = weight - step.view(tasks, ways, r + 1)
     bias = weight[..., -1]
     return weight[..., :-1], bias - bias.mean(-1, keepdim=True)

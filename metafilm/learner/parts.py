@@ -122,7 +122,9 @@ def _frozen(learner: Any) -> list[str]:
     """The names of the parameters that the outer loop leaves alone, but for the deviations, which it always
     does."""
     own = {f"backbone.{name}" for site in film.sites(learner.backbone) for name in film.names(site)}
-    return [name for name, value in learner.named_parameters() if not value.requires_grad and name not in own]
+    with film.exclusive(learner.backbone):  # where another thread's pass has put others in their place
+        found = [name for name, value in learner.named_parameters() if not value.requires_grad]
+    return [name for name in found if name not in own]
 
 
 def freeze(learner: nn.Module, metadata: Mapping[str, str], path: str | Path) -> None:

@@ -172,7 +172,7 @@ class Norm(nn.Module):
         film = getattr(self, "film", None)
         if film is not None:
             return cast(FiLM, film).affine(self.weight, self.bias)
-        refuse_recomputation(self)  # statistics that were given would be gone, and so would the layout
+        refuse_recomputation(self)  # statistics that are given would be gone, and so would the layout
         return self.weight, self.bias
 
     def _apart(self, now: Layout) -> FiLM | None:

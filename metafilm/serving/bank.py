@@ -8,7 +8,7 @@ computed once for all of its tasks, each row with its own gains and biases.
 from __future__ import annotations
 
 import copy
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -204,11 +204,11 @@ class TaskBank:
         )
 
     def _find(self, ids: Iterable[int] | Tensor) -> list[_Place]:
-        ids = ids.tolist() if isinstance(ids, Tensor) else list(ids)
+        ids = list(getattr(ids, "tolist", lambda: ids)())  # of a tensor or an array, plain numbers
         try:
             return [self._places[identity] for identity in ids]
         except (KeyError, TypeError):
-            unknown = next(i for i in ids if not isinstance(i, Hashable) or i not in self._places)
+            unknown = next(i for i in ids if i not in self.ids)
             raise MetafilmError(
                 f"no task with the id {unknown!r} among the {len(self)} held; use an id that add returned "
                 "and remove has not taken"

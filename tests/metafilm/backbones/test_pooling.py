@@ -1,5 +1,6 @@
 """Pooling by name, and Conv-4 without its fourth max-pool: against layers written out, on every path."""
 
+import copy
 import json
 
 import pytest
@@ -11,6 +12,7 @@ from torch.func import functional_call, grad
 
 from metafilm import InnerLoop, MetaFiLM, MetafilmError, film, norms
 from metafilm.backbones import Conv4, ResNet12
+from metafilm.backbones.pooling import Features
 from metafilm.errors import ConfigError
 from metafilm.heads import PrototypeHead
 from metafilm.learner.build import load_learner
@@ -243,3 +245,11 @@ def test_a_site_on_the_features_is_folded() -> None:
     assert not any("film" in name for name in folded.state_dict())
     x = learner.prepare(images.unsqueeze(0))
     torch.testing.assert_close(folded(x), film.call(backbone, task.film, x), rtol=1e-4, atol=1e-4)
+
+
+def test_features_of_an_older_pickle_have_no_weights() -> None:
+    features = Features(3)
+    for name in ("weight", "bias"):
+        del features._parameters[name]
+    x = torch.rand(2, 3)
+    assert torch.equal(copy.deepcopy(features)(x), x)

@@ -19,6 +19,7 @@ from metafilm.conditioning import (
     site_output,
 )
 from metafilm.conditioning.condition import MODULATIONS
+from metafilm.conditioning.conditioned import averages_of
 
 WORDS = torch.tensor([[1, 2, 3, 0], [4, 0, 0, 0], [2, 2, 3, 0], [1, 1, 2, 4]])
 PICTURES = torch.rand(4, 3, 24, 24, generator=torch.Generator().manual_seed(0))
@@ -218,3 +219,17 @@ def test_what_a_condition_leaves_out_is_not_trained_instead(modulation) -> None:
     moved = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
     assert any(name.startswith("condition") for name in moved) and "network.0.weight" in moved
     assert all(not value.any() for value in film.parameters(network).values())
+
+
+def test_a_transform_of_torch_func_says_what_is_wrong() -> None:
+    network = film.insert(norms.convert(small()))
+    model = Conditioned(network, waken(ClassEncoder(3, film.sites(network)))).train()
+    with pytest.raises(MetafilmError, match=r"under a torch\.func transform"):
+        torch.func.grad(lambda x: model(x, torch.tensor([1])).sum())(PICTURES)
+
+
+def test_reading_a_site_copies_averages_alone() -> None:
+    network = film.insert(small()).train()
+    network.register_buffer("table", torch.zeros(1000))
+    assert set(averages_of(network)) == {"1.running_mean", "1.running_var", "1.num_batches_tracked"}
+    assert averages_of(network.eval()) == {}

@@ -85,3 +85,20 @@ def test_nearly_equal_images_in_single_precision(images, c) -> None:
         found = head.float().predict(head.fit(x, labels, 2), x)
         expected = head.double().predict(head.fit(x.double(), labels, 2), x.double())
         torch.testing.assert_close(found.softmax(-1).double(), expected.softmax(-1), rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("log_c", [0.0, 4.0, 8.0])
+def test_biases_cost_nothing_whatever_c_is(log_c) -> None:
+    """One class has most of the images, so that the biases are large; single precision finds them as well."""
+    torch.manual_seed(0)
+    x = torch.randn(1, 25, 16, dtype=torch.float64)
+    x *= x.square().sum(-1).mean(1).rsqrt()[:, None, None]
+    labels = torch.cat((torch.zeros(21), torch.arange(1, 5))).long().unsqueeze(0)
+    c = torch.tensor(log_c, dtype=torch.float64).exp()
+    weight, bias = newton(x, labels, 5, c)
+    single = newton(x.float(), labels, 5, c.float())
+    assert (single[1] - bias).abs().max() < 1e-5 * bias.abs().max()
+    logits = (x @ weight.mT + bias.unsqueeze(1)).detach().requires_grad_()
+    F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="sum").backward()
+    assert logits.grad is not None
+    assert (c * logits.grad.sum(1)).abs().max() < 1e-6 * c  # of each bias, at the minimum

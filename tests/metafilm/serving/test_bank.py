@@ -2,6 +2,7 @@
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 import torchvision
@@ -313,6 +314,10 @@ def test_errors(make_learner, make_episode) -> None:
     for call in (bank.remove, bank.task):
         with pytest.raises(MetafilmError, match="no task with the id -1"):
             call(-1)
+    with pytest.raises(MetafilmError, match=r"no task with the id \(\[\],\)"):
+        bank.predict(images, [ids[0], ([],)])  # type: ignore[list-item]
+    with pytest.raises(MetafilmError, match="no task with the id 9"):
+        bank.predict(images, np.array([ids[0], 9]))  # type: ignore[arg-type]
     with pytest.raises(MetafilmError, match="no task with the id 'a'"):
         bank.logits(images, ["a", ids[0]])
     with pytest.raises(MetafilmError, match="3 ids for 2 images; give the id of each image's task"):
