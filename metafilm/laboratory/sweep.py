@@ -13,12 +13,14 @@ from typing import Any
 from episodes.errors import EpisodesError
 from episodes.progress import Progress
 from metafilm.errors import MetafilmError
+from metafilm.laboratory.faults import CAUGHT, of_settings, require
 from metafilm.laboratory.study import Claimed, Plan, StudyFolder
 from metafilm.storage.run import RunDirectory
-from metafilm.training.data import open_data
 from metafilm.training.interrupt import interruptible
 from metafilm.training.run import train
 from metafilm.training.tracking import Tracker
+
+ALIKE = 3  # trials that fail for one reason, one after the other, before a process stops
 
 
 def sweep(
@@ -29,7 +31,8 @@ def sweep(
     progress: bool | None = None,
 ) -> None:
     """Train until the study has so many trials, with so many processes; those that others left go on first.
-    A trial that can't be trained is one that failed, for a reason that is kept; the others go on.
+    A trial whose settings can't be trained has failed, for a reason that is kept; the others go on. Whatever
+    else ends a training ends the call, and leaves the trial to the next.
 
     Args:
         folder: an open folder.
@@ -39,11 +42,13 @@ def sweep(
         progress: show bars: True, False, or when somebody looks (None).
 
     Raises:
-        EpisodesError, MetafilmError: the data are not there, or validation classes are trained on.
+        EpisodesError, MetafilmError: the data, the device or the tracker are not there, or validation classes
+            are trained on; several trials, one after the other, failed for the same reason.
+        RuntimeError: of a training, not by its settings: the memory of a GPU that others hold, say.
         KeyboardInterrupt: after each training has written its checkpoint, upon Ctrl-C or SIGTERM; the same
             call goes on from there.
     """
-    open_data(folder.plan.config, data_root)  # before a study of nothing but failures
+    require(folder.plan.config, data_root)  # before a study of nothing but failures
     if workers == 1:
         work(folder, trials, data_root, progress)
         return
@@ -89,9 +94,20 @@ def work(
     folder: StudyFolder, trials: int, data_root: str | Path | None = None, progress: bool | None = None
 ) -> None:
     """One process's share of a :func:`sweep`."""
+    alike: list[str] = []
     while not _abandoned() and (claimed := folder.claim(trials)) is not None:
         with claimed.run:
-            _train(folder, claimed, data_root, progress)
+            reason = _train(folder, claimed, data_root, progress)
+        if reason is None:
+            alike = []
+            continue
+        alike = [*(alike if reason in alike else []), reason]
+        if len(alike) == ALIKE:
+            raise MetafilmError(
+                f"{ALIKE} trials failed one after the other, trial {claimed.number} the last, for the same "
+                f"reason: {reason}. If that is the machine's, mend it; the same command goes on with the "
+                "trials that are left"
+            )
 
 
 def _abandoned() -> bool:
@@ -102,8 +118,8 @@ def _abandoned() -> bool:
 
 def _train(
     folder: StudyFolder, claimed: Claimed, data_root: str | Path | None, progress: bool | None
-) -> None:
-    """A trial from its start or its checkpoint to its end, and into the study."""
+) -> str | None:
+    """A trial from its start or its checkpoint to its end, and into the study; the reason if it failed."""
     begin = time.perf_counter()
     measure = folder.plan.measure
     given_up = False
@@ -121,12 +137,13 @@ def _train(
                 claimed.config, claimed.run, tracker, data_root, progress=progress, validated=validated
             )
             tracker.finish(results)
-    except (MetafilmError, EpisodesError, RuntimeError) as error:
-        # it diverged, asks for more classes or memory than there are, or has run into a fault of ours
+    except CAUGHT as error:
+        if not of_settings(error, claimed.config, folder.plan.config, data_root):
+            raise
         reason = str(error) or type(error).__name__
         folder.finish(claimed.id, claimed.number, "FAIL", reason=reason)
         print(f"trial {claimed.number}: failed: {reason}", flush=True)
-        return
+        return reason
     facts = _facts(claimed.run, results, measure) | {"wall_seconds": time.perf_counter() - begin}
     if given_up:
         folder.finish(claimed.id, claimed.number, "PRUNED", **facts)
@@ -134,6 +151,7 @@ def _train(
         folder.finish(claimed.id, claimed.number, "COMPLETE", results["best_validation"], **facts)
     end = f"given up at iteration {results['iterations']}" if given_up else "done"
     print(f"trial {claimed.number}: {end}, best validation {results['best_validation']:.4g}", flush=True)
+    return None
 
 
 def _facts(run: RunDirectory, results: Mapping[str, Any], measure: str) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import importlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,8 +12,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
+from episodes.errors import EpisodesError
 from metafilm.cli import main
 from metafilm.config import Config
 from metafilm.errors import MetafilmError, RunError
@@ -168,6 +171,76 @@ def test_a_trial_that_cannot_be_trained_stops_no_other(tiny, tmp_path, monkeypat
     assert [trial.state.name for trial in folder.trials()] == ["FAIL", "FAIL", "FAIL", "COMPLETE"]
     for reason, said in zip(reasons, ["--seed is", "40", "can't allocate", ""], strict=True):
         assert said in reason
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"), [("device", "sees no GPU"), ("tracking", "needs the wandb package")]
+)
+def test_what_the_machine_lacks_is_said_before_the_first_trial(
+    tiny, tmp_path, monkeypatch, setting, said
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setitem(sys.modules, "wandb", None)  # importing it would fail
+    wanted = {"device": "cuda", "tracking": replace(tiny.tracking, wandb="offline")}
+    folder = StudyFolder.open(tmp_path / "sweep", Plan(replace(tiny, **{setting: wanted[setting]}), SPACE))
+    with pytest.raises(MetafilmError, match=said):
+        sweep(folder, 3, progress=False)
+    assert folder.trials() == []
+
+
+def test_an_error_of_the_machine_is_no_trials_fault(tiny, bars, tmp_path, monkeypatch) -> None:
+    """Each ends the call, and the next takes the same trial up: data that are gone, checkpoints that are
+    damaged, a GPU that others have filled, and what nobody foresaw."""
+    shutil.copytree(bars, tmp_path / "bars")
+    config = replace(tiny, data=replace(tiny.data, name=f"folder:{tmp_path / 'bars'}"))
+    folder = StudyFolder.open(tmp_path / "sweep", Plan(config, SPACE, "random"))
+
+    def gone(config, *arguments, **named):
+        (tmp_path / "bars").rename(tmp_path / "unmounted")
+        return train(config, *arguments, **named)
+
+    def failing(error: Exception):
+        def failed(*arguments, **named):
+            raise error
+
+        return failed
+
+    def ends(trained, error: type[Exception], said: str) -> None:
+        monkeypatch.setattr(sweep_module, "train", trained)
+        with pytest.raises(error, match=said):
+            sweep(folder, 2, progress=False)
+        assert [trial.state.name for trial in folder.trials()] == ["RUNNING"]
+
+    ends(gone, EpisodesError, "bars")
+    (tmp_path / "unmounted").rename(tmp_path / "bars")
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (2**30, 80 * 2**30))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda: 20 * 2**30)
+    ends(failing(torch.OutOfMemoryError("CUDA out of memory")), torch.OutOfMemoryError, "CUDA")
+    ends(failing(RunError("checkpoint.pt is damaged")), RunError, "is damaged")
+    ends(failing(RuntimeError("a fault of ours")), RuntimeError, "a fault of ours")
+    monkeypatch.setattr(sweep_module, "train", train)
+    sweep(folder, 2, progress=False)
+    assert [trial.state.name for trial in folder.trials()] == ["COMPLETE", "COMPLETE"]
+
+
+def test_trials_that_all_fail_for_one_reason_end_a_sweep(tiny, tmp_path, monkeypatch) -> None:
+    """Of its own memory, alone on the GPU; others in between, or other reasons, let it go on."""
+    folder = StudyFolder.open(tmp_path / "sweep", Plan(tiny, SPACE, "random"))
+    reasons = iter(["first", "first", "", "first", "second", *["CUDA out of memory"] * 5])
+
+    def memory(config, *arguments, **named):
+        if reason := next(reasons):
+            raise torch.OutOfMemoryError(reason)
+        return train(config, *arguments, **named)
+
+    monkeypatch.setattr(sweep_module, "train", memory)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (2**30, 80 * 2**30))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda: 78 * 2**30)
+    with pytest.raises(
+        MetafilmError, match=r"3 trials failed one after the other, trial 7 .*CUDA out of memory"
+    ):
+        sweep(folder, 10, progress=False)
+    assert [trial.state.name for trial in folder.trials()] == [*["FAIL"] * 2, "COMPLETE", *["FAIL"] * 5]
 
 
 def test_the_table_is_written_whatever_ends_a_sweep(tiny, tmp_path, monkeypatch, capsys) -> None:
