@@ -16,7 +16,7 @@ from typing import Any
 from metafilm.config.sources import Source, evaluation_source
 from metafilm.errors import NotFinite, RunError
 from metafilm.evaluation import evaluate
-from metafilm.laboratory.gains import bases, group, over_base
+from metafilm.laboratory.gains import bases, group, over_base, scored
 from metafilm.laboratory.job import Job
 from metafilm.learner.build import load_learner
 from metafilm.storage.atomic import atomic_write, finite
@@ -76,8 +76,10 @@ class Ablation:
             self._write()
             return
         try:
-            self.records = {record["key"]: record for record in json.loads(self.records_file.read_bytes())}
-        except (ValueError, KeyError, TypeError) as error:
+            self.records = {
+                record["key"]: _with_lists(record) for record in json.loads(self.records_file.read_bytes())
+            }
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise RunError(
                 f"{self.records_file} is damaged; write [] into it to have the finished trainings scored anew"
             ) from error
@@ -90,10 +92,12 @@ class Ablation:
         atomic_write(self.records_file, f"[\n{lines}\n]\n".encode())
 
     def done(self, job: Job) -> dict[str, Any] | None:
-        """The record of an arm, if it is of these settings and as many episodes."""
+        """The record of an arm, if it is of these settings and as many episodes, each with its score."""
         found = self.records.get(job.key)
-        wanted = finite(job.config.to_dict()) if found else None
-        return found if found and (found["settings"], found["episodes"]) == (wanted, self.episodes) else None
+        if found is None or not (found["failed"] or scored(found)):
+            return None
+        wanted = (finite(job.config.to_dict()), self.episodes)
+        return found if (found["settings"], found["episodes"]) == wanted else None
 
     def run(
         self, wanted: Sequence[Job], data_root: str | Path | None = None, progress: bool | None = None
@@ -107,9 +111,9 @@ class Ablation:
         """
         for job in wanted:
             record = self.done(job) or self._record(job, data_root, progress)
-            # one training may answer several questions
+            # one training may answer several questions, and be several arms of one
             known = self.records.get(job.key, {}).get("answers", {})
-            answers = known | {job.question: {"arm": job.arm.name, "place": job.place}}
+            answers = known | {job.question: _with_arm(known.get(job.question, []), job)}
             if record.get("answers") != answers:
                 self.records[job.key] = record | {"answers": answers}
                 self._write()
@@ -198,3 +202,16 @@ class Ablation:
             "scores": scores,
             "training_classes_scores": known_scores,
         }
+
+
+def _with_arm(arms: Sequence[dict[str, Any]], job: Job) -> list[dict[str, Any]]:
+    """The arms of a question that one training is, and this one among them, by place."""
+    others = [arm for arm in arms if arm["arm"] != job.arm.name and arm["place"] != job.place]
+    return sorted([*others, {"arm": job.arm.name, "place": job.place}], key=lambda arm: arm["place"])
+
+
+def _with_lists(record: dict[str, Any]) -> dict[str, Any]:
+    """A record, though a version wrote it that kept one arm of each question."""
+    known = record.get("answers", {}).items()
+    lists = {question: arms if isinstance(arms, list) else [arms] for question, arms in known}
+    return record | {"answers": lists} if lists else record

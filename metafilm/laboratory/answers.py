@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from metafilm.laboratory.arms import QUESTIONS
-from metafilm.laboratory.gains import Record, across, bases, differences, group
+from metafilm.laboratory.gains import Record, across, bases, differences, group, scored
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -20,15 +20,16 @@ half widths of their intervals, ``new_ci95`` and so on, ``seeds``, and ``failed`
 
 
 def answers(records: Iterable[Record]) -> Answers:
-    """The records by question, arms in the question's order; of several seeds the mean."""
-    records = list(records)
+    """The records by question, arms in the question's order; of several seeds the mean. Those of a version
+    that kept no score of each task are left out."""
+    records = [record for record in records if record["failed"] or scored(record)]
     base = bases(records)
     collected: dict[tuple[str, str, int, str, int | None], list[Record]] = {}
     for record in records:
-        for question, answer in record["answers"].items():
-            name, classes, _ = group(record)
-            at = (name, question, answer["place"], answer["arm"], classes)
-            if question in QUESTIONS:
+        name, classes, _ = group(record)
+        for question, arms in record.get("answers", {}).items():
+            for arm in arms if question in QUESTIONS else ():
+                at = (name, question, arm["place"], arm["arm"], classes)
                 collected.setdefault(at, []).append(record)
     order = list(QUESTIONS)
     said: Answers = {}
@@ -41,7 +42,7 @@ def answers(records: Iterable[Record]) -> Answers:
 
 def _cell(records: Sequence[Record], base: Mapping[tuple[Any, ...], Record]) -> Cell:
     """One arm on so many classes: its records are of several seeds."""
-    rows = [record for record in records if not record["failed"]]
+    rows = [record for record in records if scored(record)]
     cell: Cell = {"seeds": len(rows), "failed": len(records) - len(rows)}
     if not rows:
         return cell

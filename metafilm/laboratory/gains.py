@@ -16,8 +16,13 @@ def bases(records: Iterable[Record]) -> dict[tuple[Any, ...], Record]:
     return {
         group(record): record
         for record in records
-        if not record["changes"] and record["encoder_support"] == "own" and not record["failed"]
+        if not record["changes"] and record["encoder_support"] == "own" and scored(record)
     }
+
+
+def scored(record: Record) -> bool:
+    """Whether a record has the score of each task: it has not failed, and is not of a version without."""
+    return not record["failed"] and "scores" in record
 
 
 def group(record: Record) -> tuple[Any, ...]:
@@ -28,7 +33,7 @@ def group(record: Record) -> tuple[Any, ...]:
 def differences(record: Record, base: Record | None) -> list[float] | None:
     """What a record has over its base, task by task, in what is better; None: one of the two has no scores,
     or the record is the base."""
-    if base is None or record is base or record["failed"]:
+    if base is None or record is base or not scored(record):
         return None
     sign = -1 if record["measure"] == "mse" else 1
     # of other numbers of episodes the tasks that both have

@@ -178,6 +178,54 @@ def test_a_damaged_file_of_records_is_mended_as_it_says(base, tmp_path) -> None:
     assert (again["scores"], again["training_seconds"]) == (before["scores"], before["training_seconds"])
 
 
+def test_an_ablation_of_an_older_version_goes_on(base, tmp_path, monkeypatch) -> None:
+    """Its records say neither the score of each task nor which arms they are: they are scored anew, their
+    trainings are kept, and those that are not asked for stand aside."""
+    wanted = [Job(base, "penalty", Arm("base"), 5, 0)]
+    wanted += [
+        Job(base, "penalty", Arm(f"{p}", {"outer.penalty": p}), 5, 0, i) for i, p in ((1, 0.0), (2, 0.5))
+    ]
+    with Ablation(tmp_path / "lab", 4) as folder:
+        now = [dict(record) for _, record in folder.run(wanted, progress=False)]
+    newer = ("scores", "training_classes_scores", "answers", "gain", "gain_ci95")
+    before = [{name: value for name, value in record.items() if name not in newer} for record in now]
+    before[2]["failed"] = "diverged"
+    folder.records_file.write_text(json.dumps(before))
+    monkeypatch.setattr(ablation, "train", None)  # called, it would fail
+    with Ablation(tmp_path / "lab", 4) as folder:
+        assert [folder.done(job) is not None for job in wanted] == [False, False, True]
+        ((_, again),) = folder.run(wanted[1:2], progress=False)
+        assert again["scores"] == now[1]["scores"] and again["gain"] is None
+        assert list(answers(folder.records.values())["tiny"]["penalty"]) == ["0.0"]
+        list(folder.run(wanted, progress=False))
+        assert folder.records[wanted[1].key]["gain"] == now[1]["gain"] is not None
+        said = answers(folder.records.values())["tiny"]["penalty"]
+    assert {arm: cell[5]["failed"] for arm, cell in said.items()} == {"base": 0, "0.0": 0, "0.5": 1}
+
+
+def test_arms_of_one_training_are_all_shown(base, tmp_path, monkeypatch) -> None:
+    """Without a penalty, "deviations" are "deviations, no penalty"; of two sites, half of them is one."""
+    plain = replace(base.config, outer=replace(base.config.outer, penalty=0.0))
+    wanted = jobs([Base(base.source, plain)], ["parametrisation", "penalty"], [5], [0])
+    assert len({job.key for job in wanted[:4]}) == 2
+    with Ablation(tmp_path / "lab", 4) as folder:
+        list(folder.run(wanted[:5], progress=False))
+    said = answers(folder.records.values())["tiny"]
+    assert list(said["parametrisation"]) == [job.arm.name for job in wanted[:4]]
+    assert said["parametrisation"]["raw"] == said["parametrisation"]["raw, no penalty"]
+    assert list(said["penalty"]) == ["penalty 0"]
+    with Ablation(tmp_path / "lab", 4) as folder, monkeypatch.context() as patch:
+        patch.setattr(Ablation, "_write", None)  # called, it would fail
+        list(folder.run(wanted[:5], progress=False))
+    # a record that knows one arm of each question
+    for record in folder.records.values():
+        record["answers"] = {question: arms[-1] for question, arms in record["answers"].items()}
+    folder.records_file.write_text(json.dumps(list(folder.records.values())))
+    with Ablation(tmp_path / "lab", 4) as folder:
+        list(folder.run(wanted[:5], progress=False))
+    assert answers(folder.records.values())["tiny"] == said
+
+
 def test_an_arm_without_finite_scores_is_one_of_many(base, tmp_path, monkeypatch) -> None:
     wanted = [Job(base, "penalty", Arm(f"{value}", {"outer.penalty": value}), 5, 0) for value in (0.0, 0.5)]
     plain = ablation.evaluate
@@ -207,7 +255,7 @@ def one(seed: int, scores: list[float], changes: dict | None = None, **others) -
         "seed": seed,
         "changes": changes or {},
         "encoder_support": "own",
-        "answers": {"penalty": {"arm": arm, "place": at}},
+        "answers": {"penalty": [{"arm": arm, "place": at}]},
         "measure": "accuracy",
         "scores": scores,
         "training_classes_scores": [90.0, 80.0, 100.0],
