@@ -7,7 +7,7 @@ from metafilm.laboratory.drawing import write_svg
 from metafilm.laboratory.job import Base, Job, jobs
 from metafilm.laboratory.outcome import conclude, importance
 from metafilm.laboratory.space import Choice, Range, Space, default_space, parse_space
-from metafilm.laboratory.study import PRUNERS, SAMPLERS, Plan, StudyFolder
+from metafilm.laboratory.study import PRUNERS, SAMPLERS, Plan, StudyFolder, space_of
 from metafilm.laboratory.sweep import sweep
 
 __all__ = [
@@ -31,6 +31,7 @@ __all__ = [
     "importance",
     "jobs",
     "parse_space",
+    "space_of",
     "sweep",
     "tables",
     "write_svg",

@@ -125,6 +125,17 @@ def parse_space(texts: Iterable[str], config: Config) -> Space:
     return space
 
 
+def written_space(texts: Mapping[str, str]) -> Space:
+    """A space from what it wrote of itself, setting by setting. Raises ValueError, KeyError: it is none."""
+    space: Space = {}
+    for name, text in texts.items():
+        found = _read(text, _takes_floats(name))
+        if found is None:
+            raise ValueError(f"{name}={text}")
+        space[name] = found
+    return space
+
+
 def with_values(config: Config, values: Mapping[str, Any], **named: Any) -> Config:
     """The configuration with these settings (by dotted name) in the place of its own. Raises ConfigError."""
     settings = config.to_dict() | named

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from metafilm.config import Config, resume_differences
 from metafilm.errors import ConfigError, MetafilmError, RunError
 from metafilm.heads import HEADS
-from metafilm.laboratory.space import Choice, Range, Space, values_of, with_values
+from metafilm.laboratory.space import Choice, Range, Space, values_of, with_values, written_space
 from metafilm.storage.atomic import atomic_write, finite, require_room
 from metafilm.storage.run import RunDirectory
 from metafilm.storage.turn import turn
@@ -245,6 +245,15 @@ class StudyFolder:
         for name, fact in facts.items():
             self.storage.set_trial_user_attr(id, name, finite(fact))
         self.study.tell(number, value, TrialState[state])
+
+
+def space_of(path: str | Path) -> Space | None:
+    """What the sweep of a folder searches; None: it has no sweep, or one that :meth:`StudyFolder.open` calls
+    damaged."""
+    try:
+        return written_space(json.loads((Path(path) / "sweep.json").read_bytes())["search"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
 
 
 def in_use(path: Path) -> bool:

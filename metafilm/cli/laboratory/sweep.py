@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from metafilm.config import Config
-from metafilm.laboratory import Plan, StudyFolder, conclude, parse_space, sweep
+from metafilm.laboratory import Plan, StudyFolder, conclude, parse_space, space_of, sweep
 
 
 def search(
@@ -24,10 +24,12 @@ def search(
     command: str,
 ) -> int:
     """Sweep, or go on with a sweep, and print its table, whatever ends it; 130 after Ctrl-C, once every
-    training has written its checkpoint. Raises ConfigError, MetafilmError and EpisodesError, see
-    `metafilm.laboratory`."""
-    plan = Plan(config, parse_space(searched, config), sampler, pruner, startup)
+    training has written its checkpoint. With nothing `searched`, a sweep that is there goes on with what it
+    searches. Raises ConfigError, MetafilmError and EpisodesError, see `metafilm.laboratory`."""
     path = run_dir or Path("runs") / f"{config.name}-sweep{'' if sampler == 'tpe' else f'-{sampler}'}"
+    # an older version's default may be another
+    before = None if searched else space_of(path)
+    plan = Plan(config, before or parse_space(searched, config), sampler, pruner, startup)
     folder = StudyFolder.open(path, plan)
     there = len(folder.trials())
     print(f"sweeping {config.name} in {path}" + (f", which has {there} trials" if there else ""))

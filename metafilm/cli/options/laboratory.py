@@ -23,8 +23,8 @@ class Sweep:
     settings: Settings = field(default_factory=lambda: form(Config()))
     search: tuple[str, ...] = ()
     """What to search: outer.penalty=1e-4..1:log (a range, evenly in its logarithm), inner.steps=0..5,
-    encoder.decoder=linear,gru (a list); several. Default: penalty, weight decays, decoder, inner steps and
-    their size."""
+    encoder.decoder=linear,gru (a list); several. Default: what the folder's sweep searches; of a new one
+    penalty, weight decays, decoder, inner steps and their size."""
     trials: int = 30
     """Trainings in all. The first has the configuration's own values."""
     workers: int = 1

@@ -20,7 +20,7 @@ from metafilm.cli import main
 from metafilm.config import Config
 from metafilm.errors import MetafilmError, RunError
 from metafilm.laboratory import Choice, Plan, Range, StudyFolder, study, sweep
-from metafilm.laboratory.space import with_values
+from metafilm.laboratory.space import default_space, with_values
 from metafilm.storage.run import RunDirectory
 from metafilm.training.run import train
 
@@ -276,6 +276,24 @@ def test_other_folders_and_missing_packages_are_refused(tiny, tmp_path, monkeypa
     for name, value in (("--trials", "0"), ("--workers", "0")):
         assert main(["sweep", "demo", name, value, "--run-dir", str(tmp_path / "none")]) == 2
     assert not (tmp_path / "none").exists()
+
+
+def test_a_sweep_without_a_search_goes_on_with_its_own(tiny, tmp_path, monkeypatch, capsys) -> None:
+    """Though its default is another by now."""
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(tiny.to_dict()))
+    older = default_space(tiny) | {"outer.weight_decay": Range(1e-6, 1e-2, log=True)}
+    assert older != default_space(tiny)
+    folder = StudyFolder.open(tmp_path / "sweep", Plan(tiny, older))
+    assert study.space_of(tmp_path / "sweep") == older and study.space_of(tmp_path) is None
+    monkeypatch.setattr("metafilm.cli.laboratory.sweep.sweep", lambda *arguments: None)
+    words = ["sweep", str(tmp_path / "tiny.yaml"), "--run-dir", str(tmp_path / "sweep")]
+    assert main(words) == 0
+    assert "outer.weight_decay = 1e-06..0.01:log" in capsys.readouterr().out
+    assert main([*words, "--search", "outer.weight_decay=1e-4..1:log"]) == 2
+    assert "--search is" in capsys.readouterr().err
+    folder.plan_file.write_text("{")
+    assert main(words) == 2
+    assert "is damaged" in capsys.readouterr().err
 
 
 @pytest.mark.slow
