@@ -34,7 +34,7 @@ if __name__ == "__main__":
     sys.path[0] = str(ROOT)  # instead of this folder: `scripts.records` from wherever it is started
 
 from episodes.errors import EpisodesError  # noqa: E402
-from metafilm.errors import MetafilmError  # noqa: E402
+from metafilm.errors import MetafilmError, RunError  # noqa: E402
 from metafilm.evaluation import interval  # noqa: E402
 from metafilm.storage.atomic import atomic_write, finite  # noqa: E402
 from metafilm.storage.run import RunDirectory  # noqa: E402
@@ -88,10 +88,20 @@ def rows(arguments: argparse.Namespace) -> list[Row]:
     ]
 
 
+def scored(row: Row, arguments: argparse.Namespace) -> bool:
+    return row.file(arguments).is_file()
+
+
 def state(row: Row, arguments: argparse.Namespace) -> str:
-    if row.file(arguments).is_file():
+    """How far it is, and what of it is no use."""
+    if scored(row, arguments):
         return "scored"
-    return "begun" if plans.Plan.read(row.folder(arguments.folder)) else "-"
+    try:
+        said = "begun" if plans.Plan.read(row.folder(arguments.folder)) else "-"
+    except RunError as error:
+        said = f"can't go on: {error}"
+    older = row.file(arguments).with_name(f"{row.system}.json")
+    return f"{said}; {older} is of an older version, and not read" if older.is_file() else said
 
 
 def amount(row: Row, arguments: argparse.Namespace) -> float:
@@ -156,7 +166,7 @@ def command(row: Row, arguments: argparse.Namespace, budget: float) -> str:
     words = ["python", "scripts/compare.py", "score", "--work", row.work, "--budget", row.budget]
     words += ["--system", row.system]
     if budget != (work.images if images else work.seconds):
-        words += ["--images" if images else "--seconds", f"{budget:g}"]
+        words += ["--images", str(int(budget))] if images else ["--seconds", repr(budget)]
     if arguments.tasks is not None:
         words += ["--tasks", str(arguments.tasks)]
     words += ["--threads", str(arguments.threads), "--split", arguments.split]
@@ -219,7 +229,7 @@ def made(row: Row, arguments: argparse.Namespace) -> bool:
         with RunDirectory(folder) as holder:
             holder.lock()
             amount(row, arguments)
-            if state(row, arguments) == "scored":
+            if scored(row, arguments):
                 return True
             found = score(row, arguments)
             atomic_write(row.file(arguments), (json.dumps(finite(found)) + "\n").encode())

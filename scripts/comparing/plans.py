@@ -27,16 +27,20 @@ class Plan:
 
     @classmethod
     def read(cls, folder: Path) -> Plan | None:
-        """The plan of a row's folder. Raises RunError: it is damaged."""
+        """The plan of a row's folder. Raises RunError: it is damaged, or an older version's."""
         file = folder / "plan.json"
         if not file.is_file():
             return None
         try:
             found = json.loads(file.read_bytes())
-            before, after = map(int, found["steps"])
-            return cls(float(found["amount"]), (before, after))
+            if not isinstance(found, list):
+                before, after = map(int, found["steps"])
+                return cls(float(found["amount"]), (before, after))
         except (ValueError, KeyError, TypeError) as error:
             raise RunError(f"{file} is damaged; delete {folder} to have the row made anew") from error
+        raise RunError(
+            f"{file} is of an older version, without its budget; delete {folder} to have the row made anew"
+        )
 
     def write(self, folder: Path) -> None:
         """Into a row's folder."""
@@ -63,7 +67,7 @@ def amount_of(folder: Path, asked: float | None, usual: float) -> float:
         return usual if asked is None else asked
     if asked is not None and asked != plan.amount:
         raise RunError(
-            f"{folder} was begun with a budget of {plan.amount:g}, not {asked:g}; leave --images and "
+            f"{folder} was begun with a budget of {plan.amount:.15g}, not {asked:.15g}; leave --images and "
             "--seconds out, or choose another --folder"
         )
     return plan.amount

@@ -231,6 +231,39 @@ def test_a_row_keeps_the_budget_it_was_begun_with(tmp_path, monkeypatch, capsys)
     assert "was begun with a budget of 90, not 100; leave --images" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("budget", "amount"), [("images", 1_234_567), ("time", 1234.5678901), ("target", 0.1)]
+)
+def test_a_records_command_has_the_budget_to_the_last_digit(tmp_path, budget, amount) -> None:
+    row = compare.Row("tiny", budget, "protonet")
+    words = compare.command(row, compare.parsed(["score", "--folder", str(tmp_path)]), float(amount)).split()
+    again = compare.parsed(words[2:])
+    assert (again.images if budget == "images" else again.seconds) == amount
+
+
+def test_what_an_older_version_left_is_said(tmp_path, capsys) -> None:
+    """A plan of steps alone, and scores without split and number of tasks."""
+    place = tmp_path / "tiny" / "images" / "protonet"
+    place.mkdir(parents=True)
+    (place / "plan.json").write_text("[0, 7]")
+    place.with_name("protonet.json").write_text("{}")
+    place.with_name("cavia.json").write_text("{}")
+    words = ["--budget", "images", "--system", "protonet", "cavia", "tadam"]
+    run(tmp_path, "list", *words)
+    protonet, cavia, tadam = capsys.readouterr().out.splitlines()
+    assert f"can't go on: {place / 'plan.json'} is of an older version" in protonet
+    assert (
+        f"delete {place} to" in protonet and "protonet.json is of an older version, and not read" in protonet
+    )
+    assert cavia.startswith("tiny images cavia -; ") and "cavia.json is of an older version" in cavia
+    assert tadam == "tiny images tadam -"
+    run(tmp_path, "score", "--budget", "images", "--system", "protonet", ends=1)
+    assert "plan.json is of an older version" in capsys.readouterr().out
+    (place / "plan.json").write_text("{")
+    run(tmp_path, "list", *words)
+    assert f"can't go on: {place / 'plan.json'} is damaged" in capsys.readouterr().out
+
+
 @pytest.mark.slow
 def test_a_training_of_other_settings_is_no_result(tmp_path, monkeypatch, capsys) -> None:
     run(tmp_path, "score", "--budget", "images", "--system", "protonet")
