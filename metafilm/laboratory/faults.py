@@ -16,7 +16,7 @@ from metafilm.training.outer_gradient import Diverged
 from metafilm.training.tracking import require_wandb
 
 CAUGHT = (MetafilmError, EpisodesError, RuntimeError, MemoryError)
-NUMBERS = (Diverged, NotFinite, torch.linalg.LinAlgError)
+NUMBERS = (Diverged, NotFinite, torch.linalg.LinAlgError)  # type: ignore[attr-defined]
 CONTEXT = 2**30  # bytes of a GPU that a process's CUDA context and a desktop take besides
 
 

@@ -224,13 +224,14 @@ def test_an_error_of_the_machine_is_no_trials_fault(tiny, bars, tmp_path, monkey
 
 
 def test_trials_that_all_fail_for_one_reason_end_a_sweep(tiny, tmp_path, monkeypatch) -> None:
-    """Of its own memory, alone on the GPU; others in between, or other reasons, let it go on."""
+    """Of its own memory, alone on the GPU, or of its numbers; one done in between, or other reasons, let it
+    go on."""
     folder = StudyFolder.open(tmp_path / "sweep", Plan(tiny, SPACE, "random"))
     reasons = iter(["first", "first", "", "first", "second", *["CUDA out of memory"] * 5])
 
     def memory(config, *arguments, **named):
         if reason := next(reasons):
-            raise torch.OutOfMemoryError(reason)
+            raise torch.linalg.LinAlgError(reason) if reason == "second" else torch.OutOfMemoryError(reason)
         return train(config, *arguments, **named)
 
     monkeypatch.setattr(sweep_module, "train", memory)
