@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -204,11 +205,12 @@ class TaskBank:
         )
 
     def _find(self, ids: Iterable[int] | Tensor) -> list[_Place]:
-        ids = list(getattr(ids, "tolist", lambda: ids)())  # of a tensor or an array, plain numbers
+        # of a tensor or an array plain numbers
+        numbers: list[int] = ids.tolist() if isinstance(ids, Tensor | np.ndarray) else list(ids)
         try:
-            return [self._places[identity] for identity in ids]
+            return [self._places[identity] for identity in numbers]
         except (KeyError, TypeError):
-            unknown = next(i for i in ids if i not in self.ids)
+            unknown = next(i for i in numbers if i not in self.ids)
             raise MetafilmError(
                 f"no task with the id {unknown!r} among the {len(self)} held; use an id that add returned "
                 "and remove has not taken"
