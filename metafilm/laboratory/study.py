@@ -181,7 +181,12 @@ class StudyFolder:
             for left in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
                 if set(left.params) != set(self.plan.space):  # killed while its settings were drawn
                     self.study.tell(left.number, state=TrialState.FAIL)
-                elif not in_use(self.trial_path(left.number)) and (claimed := self._opened(left)):
+                elif in_use(self.trial_path(left.number)):
+                    continue
+                # else of a dead process, or of one that has finished it since the study was read
+                elif self.storage.get_trial(left._trial_id).state is TrialState.RUNNING and (
+                    claimed := self._opened(left)
+                ):
                     return claimed
             while (begun := len(self.trials())) < trials:
                 self.study.sampler = self._sampler(begun)

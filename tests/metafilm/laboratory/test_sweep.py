@@ -111,6 +111,23 @@ def test_what_a_dead_process_left_is_taken_up_and_what_a_living_one_has_is_not(t
     mine.run.close(), again.run.close()
 
 
+def test_a_trial_that_is_finished_while_another_process_looks_is_not_taken_up(
+    tiny, tmp_path, monkeypatch
+) -> None:
+    folder, other = (StudyFolder.open(tmp_path / "sweep", Plan(tiny, SPACE)) for _ in range(2))
+    mine = folder.claim(1)
+    assert mine is not None
+    plain = study.in_use
+
+    def late(path: Path) -> bool:
+        folder.finish(mine.id, mine.number, "COMPLETE", 50.0)
+        mine.run.close()
+        return plain(path)
+
+    monkeypatch.setattr(study, "in_use", late)
+    assert other.claim(1) is None
+
+
 def test_a_trial_worse_than_the_median_is_given_up(tiny, tmp_path) -> None:
     """Earlier trials that no tiny training can reach: the first judged validation ends it."""
     plan = Plan(tiny, SPACE, "random", startup=2)
