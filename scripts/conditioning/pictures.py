@@ -37,6 +37,12 @@ def bars(axis, groups: Sequence[str], series: Mapping[str, Sequence[tuple[float,
     axis.spines[["top", "right"]].set_visible(False)
 
 
+def slanted(axis) -> None:
+    """Names below an axis that end at their places."""
+    for label in axis.get_xticklabels():
+        label.set(rotation=45, ha="right", rotation_mode="anchor")
+
+
 def visual_questions(records, scene, questions: Sequence[str]) -> None:
     """A scene with questions, accuracy by arm of what saw all scenes, and by scenes of arms that saw fewer.
 
@@ -59,7 +65,7 @@ def visual_questions(records, scene, questions: Sequence[str]) -> None:
             for kind, by in zip(kinds, found, strict=True)
         },
     )
-    middle.tick_params("x", rotation=45)
+    slanted(middle)
     middle.set(ylabel="per cent right", ylim=(0, 102))
     middle.legend(fontsize=8, frameon=False, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0))
     fewer = sorted({one["arm"] for one in records if one["setting"]["scenes"] < most})
@@ -144,7 +150,7 @@ def generation(records, drawings, made: Mapping[str, Any]) -> None:
     bars(axis, list(found), {"": [(one["value"], one["ci95"]) for one in found.values()]})
     low = max(0.0, min(one["value"] for one in found.values()) - 15)
     axis.set(ylabel="per cent recognised", ylim=(low, 101))
-    axis.tick_params("x", rotation=45)
+    slanted(axis)
     for number, one in enumerate(found.values()):
         said = f"{one['condition_parameters'] / 1000:.0f} k"
         axis.text(number, low + 1, said, rotation=90, ha="center", va="bottom", color="white", fontsize=8)
