@@ -1,12 +1,13 @@
 """`metafilm adapt`: a pre-trained network, a few pictures a class, and out comes a task in a small file."""
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from episodes.progress import Progress
 from metafilm.cli.predict import Pictures, as_records, print_table, read_support, tell_skipped
-from metafilm.cli.text.output import require_counts, to_standard_output
+from metafilm.cli.text.output import require_counts, tell, to_standard_output
 from metafilm.engine.device import DeviceName, device_named
 from metafilm.errors import MetafilmError
 from metafilm.learner.build import is_pretrained, load_learner, pretrained_learner
@@ -15,7 +16,7 @@ from metafilm.learner.inner_loop import watcher
 from metafilm.learner.learner import MetaFiLM
 from metafilm.learner.support import as_pictures, support_episode
 from metafilm.learner.task import Task
-from metafilm.storage.atomic import atomic_write, finite
+from metafilm.storage.atomic import finite
 
 
 def adapt(
@@ -61,18 +62,13 @@ def adapt(
         **({} if pictures is None else pictures.predicted(task)),
     }
     text = json.dumps(found, indent=2) + "\n"
-    try:
-        if to_standard_output(json_file):
-            print(text, end="")
-        else:
-            print_adaptation(found, task)
-            if pictures is not None:
-                print_table(found)
-    finally:  # after what is printed, which a full disk can't take; also where nobody reads it to its end
-        if out is not None:
-            task.save(out)
-        if json_file is not None and not to_standard_output(json_file):
-            atomic_write(json_file, text.encode())
+
+    def show() -> None:
+        print_adaptation(found, task)
+        if pictures is not None:
+            print_table(found)
+
+    tell(text, json_file, show, *([] if out is None else [partial(task.save, out)]))
     if out is not None and not to_standard_output(json_file):
         print(f"written to {out}, {out.stat().st_size / 1000:.0f} kB")
     return 0

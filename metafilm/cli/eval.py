@@ -4,11 +4,12 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from episodes import dataset as find_data_set
-from metafilm.cli.text.output import require_counts, to_standard_output
+from metafilm.cli.text.output import require_counts, tell, to_standard_output
 from metafilm.cli.text.table import print_table
 from metafilm.config import Config
 from metafilm.config.classes import Classes, classes_again, classes_of
@@ -22,7 +23,7 @@ from metafilm.heads import HEADS, BlendHead
 from metafilm.learner import overridden
 from metafilm.learner.build import load_learner
 from metafilm.learner.learner import MetaFiLM
-from metafilm.storage.atomic import atomic_write, finite
+from metafilm.storage.atomic import finite
 from metafilm.storage.models import model_path
 
 
@@ -251,19 +252,14 @@ def print_records(records: Sequence[dict[str, Any]], file: Path | None) -> None:
     """
     whole = records[0] if len(records) == 1 else records
     text = json.dumps(finite(whole), indent=2) + "\n"
-    kept = None if to_standard_output(file) else file
-    try:
-        if to_standard_output(file):
-            print(text, end="")
-        else:
-            for found in records:
-                print_table(found)
-    finally:  # after what is printed, which a full disk can't take; also where nobody reads it to its end
-        warn_of_known_classes(records)
-        if kept is not None:
-            atomic_write(kept, text.encode())
-    if kept is not None:
-        print(f"  written to {kept}")
+
+    def show() -> None:
+        for found in records:
+            print_table(found)
+
+    tell(text, file, show, partial(warn_of_known_classes, records))
+    if file is not None and not to_standard_output(file):
+        print(f"  written to {file}")
 
 
 def warn_of_known_classes(records: Sequence[dict[str, Any]]) -> None:

@@ -3,7 +3,8 @@
 import json
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,14 +15,13 @@ from torch import Tensor
 from episodes.datasets.folder import read_class_folders
 from episodes.files.images import SUFFIXES, is_named_as_picture, read_image, read_images
 from episodes.files.root import printable
-from metafilm.cli.text.output import require_counts, to_standard_output
+from metafilm.cli.text.output import require_counts, tell
 from metafilm.engine.device import DeviceName, device_named
 from metafilm.errors import MetafilmError
 from metafilm.learner.build import load_learner
 from metafilm.learner.learner import MetaFiLM
 from metafilm.learner.pictures import Recipe
 from metafilm.learner.task import Task
-from metafilm.storage.atomic import atomic_write
 
 
 def predict(
@@ -58,18 +58,12 @@ def predict(
         "skipped": as_records(skipped),
     }
     text = json.dumps(found, indent=2) + "\n"
-    try:
-        if to_standard_output(json_file):
-            print(text, end="")
-        else:
-            print_table(found)
-    finally:  # after what is printed, which a full disk can't take; also where nobody reads it to its end
-        if task_file is not None:
-            task.save(task_file)
-        if json_file is not None and not to_standard_output(json_file):
-            atomic_write(json_file, text.encode())
-        if report_file is not None:
-            write_report(report_file, found, task, examples, pictures)
+    writes: list[Callable[[], object]] = []
+    if task_file is not None:
+        writes.append(partial(task.save, task_file))
+    if report_file is not None:
+        writes.append(partial(write_report, report_file, found, task, examples, pictures))
+    tell(text, json_file, partial(print_table, found), *writes)
     return 0
 
 

@@ -3,12 +3,12 @@
 import errno
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from metafilm.errors import MetafilmError
-from metafilm.storage.atomic import require_room
+from metafilm.storage.atomic import atomic_write, require_room
 from metafilm.storage.run import RunDirectory
 
 ADVICE = {
@@ -75,6 +75,22 @@ def require_kept(read: Sequence[str | None], *written: Path | None) -> None:
     for file in (file for file in written if file is not None and not to_standard_output(file)):
         if file.is_file() and any(other.is_file() and file.samefile(other) for other in kept):
             raise MetafilmError(f"can't write {file}: it is what is read here; name another file")
+
+
+def tell(text: str, file: Path | None, show: Callable[[], object], *writes: Callable[[], object]) -> None:
+    """Print a result: its JSON where `file` is -, else what `show` does. Then write it to the file named, and
+    whatever else there is to write: after what is printed, which a full disk can't take, and also where
+    nobody reads that to its end."""
+    kept = None if to_standard_output(file) else file
+    with ExitStack() as after:
+        for write in reversed(writes):
+            after.callback(write)
+        if kept is not None:
+            after.callback(atomic_write, kept, text.encode())
+        if to_standard_output(file):
+            print(text, end="")
+        else:
+            show()
 
 
 def to_standard_output(file: Path | None) -> bool:
