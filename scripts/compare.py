@@ -112,14 +112,13 @@ def amount(row: Row, arguments: argparse.Namespace) -> float:
     return plans.amount_of(row.folder(arguments.folder), asked, usual)
 
 
-def score(row: Row, arguments: argparse.Namespace) -> dict[str, Any]:
+def score(row: Row, arguments: argparse.Namespace, budget: float) -> dict[str, Any]:
     """Train, and score on the test tasks; the record without its gains, and the score of each task.
 
     Raises:
-        RunError: the row was begun with other settings or another budget.
+        RunError: the row was begun with other settings.
     """
     work: Work = WORKS[row.work]
-    budget = amount(row, arguments)
     folder, root = row.folder(arguments.folder), arguments.data_root
     peer = row.system in peers.SYSTEMS
     name = frozen.BASE if row.system in frozen.NOTES else row.system
@@ -228,10 +227,10 @@ def made(row: Row, arguments: argparse.Namespace) -> bool:
     try:
         with RunDirectory(folder) as holder:
             holder.lock()
-            amount(row, arguments)
+            budget = amount(row, arguments)
             if scored(row, arguments):
                 return True
-            found = score(row, arguments)
+            found = score(row, arguments, budget)
             atomic_write(row.file(arguments), (json.dumps(finite(found)) + "\n").encode())
     except FAILURES as error:
         print(f"{row}: failed: {error}", flush=True)

@@ -103,11 +103,11 @@ class Config:
             raise ConfigError(problems, source)
         return self
 
-    def require_beginnable(self, source: str = "configuration") -> None:
+    def require_beginnable(self) -> None:
         """Raise ConfigError for settings that a run can have and none is begun with any more."""
         found = contradictions.of_beginning(self.data, self.episodes)
         if problems := [f"{flag(name)} {text}" for name, text in found]:
-            raise ConfigError(problems, source)
+            raise ConfigError(problems, "configuration")
 
     def problems(self) -> list[str]:
         """Settings that contradict each other, one line each, naming the flag."""

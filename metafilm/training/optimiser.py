@@ -5,6 +5,8 @@ average.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -129,3 +131,13 @@ class MovingAverage:
     def state(self) -> dict[str, Tensor]:
         """The averaged state dict."""
         return self.values
+
+    @contextmanager
+    def standing_in(self, module: nn.Module) -> Iterator[None]:
+        """The module with the averaged weights for the time of the context."""
+        own = {name: value.detach().clone() for name, value in module.state_dict().items()}
+        module.load_state_dict(self.values)
+        try:
+            yield
+        finally:
+            module.load_state_dict(own)

@@ -169,12 +169,8 @@ class OuterLoop:
         if self.average is None:
             yield self.learner
             return
-        own = {name: value.detach().clone() for name, value in self.learner.state_dict().items()}
-        self.learner.load_state_dict(self.average.state())
-        try:
+        with self.average.standing_in(self.learner):
             yield self.learner
-        finally:
-            self.learner.load_state_dict(own)
 
     def state(self) -> dict[str, Any]:
         """Everything a resumed run needs. Episodes and random numbers are pure functions of the iteration and

@@ -6,7 +6,7 @@ from __future__ import annotations
 import io
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -137,16 +137,6 @@ class Training:
         self.best, self.best_state = -1.0, self._weights()
         self.curve: list[tuple[float, float]] = []
 
-    @contextmanager
-    def averaged(self) -> Iterator[None]:
-        """The network with its averaged weights for the time of the context."""
-        own = self._weights()
-        self.peer.network.load_state_dict(self.average.state())
-        try:
-            yield
-        finally:
-            self.peer.network.load_state_dict(own)
-
     def _weights(self) -> dict[str, Tensor]:
         return {name: value.detach().clone() for name, value in self.peer.network.state_dict().items()}
 
@@ -224,7 +214,7 @@ class Training:
 
     def validate(self, validation: Source) -> None:
         """Score the averaged weights, and keep them if they are the best so far."""
-        with self.averaged():
+        with self.average.standing_in(self.peer.network):
             each = self.scores(validation, self.work.validation_tasks)
             value = sum(each) / len(each)
             self.curve.append((self.seconds, value))
