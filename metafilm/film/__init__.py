@@ -12,7 +12,7 @@ one task after the other, or belong to tasks by an index.
 
 from metafilm.film.calling import call, exclusive, only
 from metafilm.film.folding import fold, remove
-from metafilm.film.insertion import LAST, SITES, insert, names, parameters, sites, undisturbed, zeros
+from metafilm.film.insertion import LAST, SITES, insert, names, parameters, sites, undisturbed, widths, zeros
 from metafilm.film.layer import BIAS, GAIN, FiLM, FilmDict, modulate
 from metafilm.film.recomputing import refuse_recomputation
 
@@ -35,5 +35,6 @@ __all__ = [
     "remove",
     "sites",
     "undisturbed",
+    "widths",
     "zeros",
 ]

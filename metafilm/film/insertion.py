@@ -169,7 +169,13 @@ def names(site: str) -> tuple[str, str]:
 def parameters(network: nn.Module) -> dict[str, nn.Parameter]:
     """The network's own deviations, ``[C]`` each: all that an inner loop may move."""
     own = dict(network.named_parameters())
-    return {name: own[name] for site in sites(network) for name in names(site)}
+    return {name: own[name] for name in widths(network)}
+
+
+def widths(network: nn.Module) -> dict[str, int]:
+    """Name -> C of each deviation that the network has: the same, unlike :func:`parameters`, while another
+    thread runs the network with other ones."""
+    return {name: features for site, features in sites(network).items() for name in names(site)}
 
 
 def zeros(network: nn.Module, tasks: int) -> FilmDict:

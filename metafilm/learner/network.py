@@ -206,7 +206,7 @@ class SharedNetwork(nn.Module):
         """16 hexadecimal digits that tell these weights (backbone, head, image statistics) from any others: a
         task belongs to the weights that it was adapted with. Deviations are no part of it. Safe to call from
         several threads."""
-        own = {f"backbone.{name}" for site in film.sites(self.backbone) for name in film.names(site)}
+        own = {f"backbone.{name}" for name in film.widths(self.backbone)}
         parts = {
             name: value
             for name, value in self.state_dict().items()

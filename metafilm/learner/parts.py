@@ -121,7 +121,7 @@ def _norm(backbone: nn.Module) -> str | None:
 def _frozen(learner: Any) -> list[str]:
     """The names of the parameters that the outer loop leaves alone, but for the deviations, which it always
     does."""
-    own = {f"backbone.{name}" for site in film.sites(learner.backbone) for name in film.names(site)}
+    own = {f"backbone.{name}" for name in film.widths(learner.backbone)}
     with film.exclusive(learner.backbone):  # where another thread's pass has put others in their place
         found = [name for name, value in learner.named_parameters() if not value.requires_grad]
     return [name for name in found if name not in own]

@@ -172,9 +172,7 @@ def _shots(path: str | Path, metadata: dict[str, str], ways: int) -> list[int] |
 def task_shapes(learner: SharedNetwork) -> dict[str, tuple[int, ...]]:
     """What a task keeps beside its head's state: ``film/NAME`` ``[C]`` and ``norm/NAME`` ``[2, C]``."""
     shapes: dict[str, tuple[int, ...]] = {
-        f"film/{name}": (features,)
-        for site, features in film.sites(learner.backbone).items()
-        for name in film.names(site)
+        f"film/{name}": (features,) for name, features in film.widths(learner.backbone).items()
     }
     for name, module in learner.backbone.named_modules():
         if isinstance(module, norms.Norm) and module.mode in ("support", "transductive"):
