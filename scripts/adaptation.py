@@ -7,9 +7,10 @@
 
 A row is a backbone, a data set, a number of shots and an arm: a way to go from the support set to a
 classifier. All arms of a backbone see the same tasks, so that gains are paired. Scores are kept task by task
-as they are made: a run that is stopped goes on where it was. The arms `encoder`, `encoder+steps` and
-`constant` need networks meta-trained beforehand (`--encoder`, `--constant`: run directories of
-configs/domains.yaml, the second with `--encoder.kind constant`).
+as they are made: a run that is stopped goes on where it was. Some rows need a network trained beforehand, by
+the commands of `RUNS` in scripts/adapting/arms.py: the arms `encoder`, `encoder+steps` and `constant`
+(`--encoder`, `--constant`: run directories), and the backbone conv4-miniimagenet (`--conv4`). Each record
+names its own.
 """
 
 import argparse
@@ -29,7 +30,7 @@ if __name__ == "__main__":
 from episodes.progress import Progress  # noqa: E402
 from metafilm.evaluation.intervals import interval  # noqa: E402
 from scripts import device  # noqa: E402
-from scripts.adapting.arms import NETWORKS, Arms  # noqa: E402
+from scripts.adapting.arms import NETWORKS, RUNS, Arms, trained_by  # noqa: E402
 from scripts.adapting.domains import DOMAINS, SEED, WAYS  # noqa: E402
 from scripts.records import commit, hardware, put  # noqa: E402
 
@@ -93,12 +94,19 @@ def score(arguments: argparse.Namespace) -> None:
         if row.backbone not in arms:
             arms[row.backbone] = Arms(NETWORKS[row.backbone], arguments)
         own = arms[row.backbone]
+        title = f"{row.backbone} {row.dataset} {row.shots}-shot {row.arm}"
         learner = own.learner
         learner.autocast = arguments.bfloat16
+        weights = own.weights(row.arm)
+        others = {one.get("weights", weights) for one in read(arguments.scores).get(row, {}).values()}
+        if others - {weights}:
+            raise SystemExit(
+                f"{title}: {arguments.scores} has scores of other weights ({', '.join(others)}) than these "
+                f"({weights}); give another file, or take its lines out"
+            )
         sampler = DOMAINS[row.dataset].sampler(
             arguments.split, row.shots, learner.image_shape, arguments.data_root
         )
-        title = f"{row.backbone} {row.dataset} {row.shots}-shot {row.arm}"
         with arguments.scores.open("a") as file, Progress(title, total=len(missing)) as bar:
             for number in missing:
                 task = sampler[number].to(device.chosen())
@@ -114,6 +122,7 @@ def score(arguments: argparse.Namespace) -> None:
                     "bfloat16": arguments.bfloat16,
                     "hardware": hardware(device.chosen().type),
                     "commit": commit(),
+                    "weights": weights,
                 }
                 file.write(json.dumps(entry) + "\n")
                 file.flush()
@@ -138,6 +147,11 @@ def records(scores: dict[Row, dict[int, dict[str, Any]]]) -> list[dict[str, Any]
         apart = [own[task]["score"] - same[task]["score"] for task in tasks if task in same]
         network = NETWORKS[row.backbone]
         last = own[tasks[-1]]
+        hardware_of = sorted({one["hardware"] for one in own.values()})
+        weights = {one["weights"] for one in own.values() if "weights" in one}
+        if len(weights) > 1:
+            raise SystemExit(f"{row} has scores of several weights: {', '.join(sorted(weights))}")
+        run = trained_by(network, row.arm)
         found.append(
             {
                 "backbone": row.backbone,
@@ -162,11 +176,16 @@ def records(scores: dict[Row, dict[int, dict[str, Any]]]) -> list[dict[str, Any]
                 "seed": SEED,
                 "protocol": "inductive",
                 "seconds_per_task": sum(own[task]["seconds"] for task in tasks) / len(tasks),
-                "hardware": "; ".join(sorted({one["hardware"] for one in own.values()})),
-                "commit": last["commit"],
+                "hardware": "; ".join(hardware_of),
+                "commit": "; ".join(dict.fromkeys(own[task]["commit"] for task in tasks)),
+                **({"weights": weights.pop()} if weights else {}),
+                **({"train_command": RUNS[run]} if run else {}),
                 "command": "python scripts/adaptation.py score "
                 f"--backbone {row.backbone} --dataset {row.dataset} --shots {row.shots} --arm {row.arm} "
-                f"--tasks {len(tasks)} --split {last['split']}" + (" --bfloat16" * last["bfloat16"]),
+                f"--tasks {len(tasks)} --split {last['split']}"
+                + (" --bfloat16" * last["bfloat16"])
+                + "".join(f" --{name} {RUNS[name].split()[-1]}" for name in {network.run, run} - {None})
+                + (" --device auto" if any("no GPU" not in name for name in hardware_of) else ""),
             }
         )
     return found

@@ -12,7 +12,7 @@ from metafilm.config import load_config
 from metafilm.learner.build import load_learner
 from scripts import cards, reuse
 from scripts.adaptation import parsed, rows
-from scripts.adapting.arms import NETWORKS
+from scripts.adapting.arms import NETWORKS, RUNS, trained_by
 from scripts.mixtures import ARMS as MIXTURES
 from scripts.mixtures import STYLES
 from scripts.probabilities import parsed as probabilities_options
@@ -102,13 +102,22 @@ def test_adaptation_is_paired_and_can_be_run_again():
     found = {}
     for row in ADAPTATION:
         assert set(row) >= keys and row["split"] == "test" and row["protocol"] == "inductive"
-        assert row["episodes"] >= 100 and row["ci95"] > 0 and len(row["commit"]) == 40
+        assert row["episodes"] >= 100 and row["ci95"] > 0
+        assert all(len(one) == 40 for one in row["commit"].split("; "))
         name = (row["backbone"], row["dataset"], row["shots"], row["arm"])
         assert name in known and name not in found
         found[name] = row
         words = row["command"].split()
         assert words[:2] == ["python", "scripts/adaptation.py"]
-        (again,) = rows(parsed(words[2:]))
+        options = parsed(words[2:])
+        (again,) = rows(options)
+        run = trained_by(NETWORKS[row["backbone"]], row["arm"])
+        needed = {run, NETWORKS[row["backbone"]].run} - {None}
+        assert {option for option in RUNS if getattr(options, option)} == needed
+        if run:
+            trained = cli.parse(row["train_command"].split()[1:])
+            assert trained.run_dir == getattr(options, run) and load_config(trained.config)
+        assert (options.device == "auto") == ("H100" in row["hardware"] or "H200" in row["hardware"])
         assert (again.backbone, again.dataset, again.shots, again.arm) == name
     for (backbone, dataset, shots, _), row in found.items():
         base = found[backbone, dataset, shots, "identity"]

@@ -2,8 +2,10 @@
 
 import argparse
 import copy
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -14,13 +16,32 @@ from metafilm.heads import CosineHead
 from metafilm.learner.inner_loop import InnerLoop
 from scripts import device
 
+# The trainings that networks and arms come from: the option that names a run directory -> its command.
+RUNS = {
+    "conv4": "metafilm train configs/miniimagenet.yaml --run-dir runs/miniimagenet",
+    "encoder": "metafilm train configs/domains.yaml --outer.iterations 1500 --threads 1 "
+    "--run-dir runs/domains/encoder",
+    # one δ for all tasks moves by its step size alone, and needs a larger one than a network that makes it
+    "constant": "metafilm train configs/domains.yaml --outer.iterations 1500 --threads 1 "
+    "--encoder.kind constant --outer.rates.encoder 10 --run-dir runs/domains/constant",
+}
+
+
+def run_of(name: str, arguments: argparse.Namespace) -> Path:
+    """The run directory that the command line names. Raises SystemExit where it names none."""
+    found: Path | None = getattr(arguments, name)
+    if found is None:
+        raise SystemExit(f"this row needs a trained network: --{name} RUN, of the training\n  {RUNS[name]}")
+    return found
+
 
 @dataclass(frozen=True)
 class Network:
     """A network to adapt: how to get it, how far its steps go (chosen on validation tasks), and which data
     sets it may be asked about.
 
-    ``step_size``: of Adam on the deviations; ``tuning_rate``: of Adam on all weights.
+    ``step_size``: of Adam on the deviations; ``tuning_rate``: of Adam on all weights; ``run``: which of the
+    ``RUNS`` it comes from, if from one.
     """
 
     make: Callable[[argparse.Namespace], MetaFiLM]
@@ -29,6 +50,7 @@ class Network:
     step_size: float = 1.5e-3
     tuning_rate: float = 1e-4
     meta_trained: bool = False  # whether a task encoder was trained for it
+    run: str | None = None
 
 
 def lite0(arguments: argparse.Namespace) -> MetaFiLM:
@@ -37,7 +59,7 @@ def lite0(arguments: argparse.Namespace) -> MetaFiLM:
 
 def conv4(arguments: argparse.Namespace) -> MetaFiLM:
     """The Conv-4 that was trained on miniImageNet alone, given an inner loop of Adam steps."""
-    plain = MetaFiLM.from_pretrained(arguments.conv4)
+    plain = MetaFiLM.from_pretrained(run_of("conv4", arguments))
     network = NETWORKS["conv4-miniimagenet"]
     inner = InnerLoop(film.sites(plain.backbone), 1, network.step_size, learn=False, optimiser="adam")
     return MetaFiLM(
@@ -56,8 +78,13 @@ def conv4(arguments: argparse.Namespace) -> MetaFiLM:
 ABROAD = ("omniglot-within", "omniglot-across", "strokes-unseen-styles", "digits")
 NETWORKS = {
     "lite0": Network(lite0, ABROAD, meta_trained=True),
-    "conv4-miniimagenet": Network(conv4, (*ABROAD, "miniimagenet"), step_size=5e-3),
+    "conv4-miniimagenet": Network(conv4, (*ABROAD, "miniimagenet"), step_size=5e-3, run="conv4"),
 }
+
+
+def trained_by(network: Network, arm: str) -> str | None:
+    """Which of the ``RUNS`` an arm of a network comes from; None: from none."""
+    return {"constant": "constant", "encoder": "encoder", "encoder+steps": "encoder"}.get(arm, network.run)
 
 
 class Arms:
@@ -69,7 +96,7 @@ class Arms:
     def __init__(self, network: Network, arguments: argparse.Namespace) -> None:
         self.network = network
         self.learner = device.placed(network.make(arguments))
-        self._paths = {"encoder": arguments.encoder, "constant": arguments.constant}
+        self._arguments = arguments
         self._trained: dict[str, MetaFiLM] = {}
 
     @property
@@ -92,13 +119,20 @@ class Arms:
 
     def trained(self, kind: str) -> MetaFiLM:
         if kind not in self._trained:
-            if self._paths[kind] is None:
-                raise SystemExit(f"the arm {kind} needs a meta-trained network: --{kind} RUN")
-            learner = device.placed(MetaFiLM.from_pretrained(self._paths[kind]))
+            learner = device.placed(MetaFiLM.from_pretrained(run_of(kind, self._arguments)))
             learner.inner, learner.views = self.learner.inner, self.learner.views
             learner.view_augment = self.learner.view_augment
             self._trained[kind] = learner
         return self._trained[kind]
+
+    def weights(self, arm: str) -> str:
+        """Which weights an arm's answers come from, 16 hexadecimal digits: of a run its file's SHA-256, of a
+        network that none of ours trained its fingerprint."""
+        run = trained_by(self.network, arm)
+        if run is None:
+            return self.learner.fingerprint()
+        file = run_of(run, self._arguments) / "model.safetensors"
+        return hashlib.sha256(file.read_bytes()).hexdigest()[:16]
 
     def under(self, learner: MetaFiLM, task: Episode, deviations: film.FilmDict) -> Tensor:
         return next(learner.predictions(task, [deviations]))[0]

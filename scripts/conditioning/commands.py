@@ -29,6 +29,7 @@ class System:
             metric, a `value` and its `ci95`; `parameters`, `training_seconds`; `beside`, numbers that stand
             in every record.
         over: what the interval of one run is over.
+        tested_on: how many test examples there are, in words.
         combine: all runs -> records of several together, beside each run's own.
         test: the folder of runs -> scores those on test examples that are not yet, before `write`; None:
             `train` does it.
@@ -40,6 +41,7 @@ class System:
     usual: running.Plan
     train: Callable[[Any, Path, str], dict[str, Any]]
     over: str
+    tested_on: str
     combine: Callable[[list[dict[str, Any]]], list[dict[str, Any]]] = lambda _: []
     test: Callable[[Path], None] | None = None
     arm: str = "film"
@@ -150,9 +152,11 @@ class System:
                 raise MetafilmError(
                     f"arm {arm} has two runs of the same settings and seed among {seeds}; remove one's folder"
                 )
-            command = f"python {self.script} train --arm {arm} --seed {seed}"
+            command = f"python {self.script} train --arm {arm} --seed {'$seed' if len(seeds) > 1 else seed}"
             for name, value in self.changed(first).items():
                 command += " --set " + shlex.quote(f"{name}={json.dumps(value)}")
+            if len(seeds) > 1:
+                command = f"for seed in {' '.join(map(str, seeds))}; do {command}; done"
             setting = {k: v for k, v in first["settings"].items() if k != "seed"}
             for metric in first["scores"]["test"]:
                 runs = [
@@ -160,13 +164,21 @@ class System:
                         "seed": one["settings"]["seed"],
                         **one["scores"]["test"][metric],
                         **one.get("beside", {}),
+                        "scored": one.get("scored"),
                         **{k: one[k] for k in ("parameters", "training_seconds", "hardware", "commit")},
                     }
                     for one in group
                 ]
                 row = running.record(self.name, arm, setting, metric, runs, command)
-                rows.append({**row, "ci95_over": "seeds" if len(runs) > 1 else self.over})
+                rows.append(self.completed(row))
         return rows
+
+    def completed(self, row: dict[str, Any]) -> dict[str, Any]:
+        """A record with what is the same for all of the system's: its configuration, and what it was
+        tested on."""
+        over = row["ci95_over"] if len(row["seeds"]) > 1 else self.over
+        config = self.config.relative_to(ROOT) if self.config.is_relative_to(ROOT) else self.config
+        return {**row, "ci95_over": over, "tested_on": self.tested_on, "config": config.as_posix()}
 
 
 def said(scores: Mapping[str, Mapping[str, float]]) -> str:

@@ -277,7 +277,16 @@ def draw(options: argparse.Namespace, _found: list[dict[str, Any]]) -> None:
     pictures.generation(json.loads(SYSTEM.out.read_text()), drawings, made)
 
 
-SYSTEM = tested.system("generation", Settings(), make, fit, score, "classes", more={"draw": draw})
+SYSTEM = tested.system(
+    "generation",
+    Settings(),
+    make,
+    fit,
+    score,
+    "classes",
+    f"{SAMPLES} samples of each class",
+    more={"draw": draw},
+)
 
 if __name__ == "__main__":
     SYSTEM.start(__doc__)

@@ -228,6 +228,7 @@ SYSTEM = tested.system(
     fit,
     score,
     "test episodes",
+    f"{TRIES} test episodes",
     more={"film": film_it, "draw": draw},
 )
 

@@ -246,14 +246,15 @@ def record(
 
     Args:
         runs: for each seed `seed`, `value`, `ci95` (over its test examples), `parameters`,
-            `training_seconds`, `hardware`, `commit`, and whatever else is to stand beside the value.
+            `training_seconds`, `hardware`, `commit`, `scored` (its scoring's seconds, hardware and commit,
+            where they are known), and whatever else is to stand beside the value.
 
     Returns:
         The mean, with the interval over seeds from two seeds on and over test examples for one.
     """
     values = [run["value"] for run in runs]
     several = len(runs) > 1
-    shared = {"seed", "value", "ci95", "parameters", "training_seconds", "hardware", "commit"}
+    shared = {"seed", "value", "ci95", "parameters", "training_seconds", "hardware", "commit", "scored"}
     seconds = [round(run["training_seconds"]) for run in runs]
     beside = {k: sum(run[k] for run in runs) / len(runs) for k in runs[0] if k not in shared}
     return {
@@ -261,8 +262,8 @@ def record(
         "arm": arm,
         "setting": dict(setting),
         "metric": metric,
-        "value": round(sum(values) / len(values), 3),
-        "ci95": round(interval(values) if several else runs[0]["ci95"], 3),
+        "value": rounded(sum(values) / len(values)),
+        "ci95": rounded(interval(values) if several else runs[0]["ci95"]),
         "ci95_over": "seeds" if several else "test scenes",
         "seeds": [run["seed"] for run in runs],
         "by_seed": values,
@@ -271,8 +272,15 @@ def record(
         "training_seconds": round(sum(seconds) / len(runs)),
         **({"training_seconds_by_seed": seconds} if several else {}),
         **{k: "; ".join(dict.fromkeys(run[k] for run in runs)) for k in ("hardware", "commit")},
+        **({"scored": [run["scored"] for run in runs]} if all(run.get("scored") for run in runs) else {}),
+        "protocol": "inductive",
         "command": command,
     }
+
+
+def rounded(value: float) -> float:
+    """To three decimals, or to three digits where those would be fewer."""
+    return round(value, 3) if abs(value) >= 1 else float(f"{value:.3g}")
 
 
 def made_with() -> dict[str, str]:

@@ -223,7 +223,16 @@ def draw(options: argparse.Namespace, _found: list[dict[str, Any]]) -> None:
     pictures.segmentation(records, images.numpy(), sentences, truth, marked)
 
 
-SYSTEM = tested.system("segmentation", Settings(), make, fit, score, "test scenes", more={"draw": draw})
+SYSTEM = tested.system(
+    "segmentation",
+    Settings(),
+    make,
+    fit,
+    score,
+    "test scenes",
+    "1000 test scenes of 8 phrases",
+    more={"draw": draw},
+)
 
 if __name__ == "__main__":
     SYSTEM.start(__doc__)

@@ -184,7 +184,16 @@ def draw(_options: argparse.Namespace, _found: list[dict[str, Any]]) -> None:
     pictures.sound_questions(json.loads(SYSTEM.out.read_text()), KINDS, scene.sounds[0], asked)
 
 
-SYSTEM = tested.system("sound-questions", Settings(), make, fit, score, "test scenes", more={"draw": draw})
+SYSTEM = tested.system(
+    "sound-questions",
+    Settings(),
+    make,
+    fit,
+    score,
+    "test scenes",
+    "1000 test scenes of 8 questions",
+    more={"draw": draw},
+)
 
 if __name__ == "__main__":
     SYSTEM.start(__doc__)

@@ -17,6 +17,7 @@ pictures are for `write`.
 
 import argparse
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -170,8 +171,10 @@ def test(runs: Path) -> None:
     for path, found, settings in tested.untested(runs, Settings()):
         model = device.placed(model_of(settings).to(memory_format=torch.channels_last))
         running.restore(model, path.parent)
+        begin = time.monotonic()
         for name, part in scored(model, settings, "test", found["arm"]).items():
             found[name] |= part
+        found["scored"] = {"seconds": round(time.monotonic() - begin), **running.made_with()}
         running.keep(path, found)
 
 
@@ -210,7 +213,7 @@ def ratios(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
             }
             command = f"python {SYSTEM.script} write"
             row = running.record(SYSTEM.name, arm, setting, "style-loss-ratio", compared, command)
-            rows.append({**row, "ci95_over": "seeds" if len(compared) > 1 else SYSTEM.over})
+            rows.append(SYSTEM.completed(row))
     return rows
 
 
@@ -284,7 +287,16 @@ def texture(name: str, size: int) -> Tensor:
     return torch.from_numpy(textures.draw(name, size)).permute(2, 0, 1).float() / 255
 
 
-SYSTEM = System("styles", Settings(), train, "test pictures", ratios, test=test, more={"draw": draw})
+SYSTEM = System(
+    "styles",
+    Settings(),
+    train,
+    "test pictures",
+    f"{SCORED} test pictures in each style",
+    ratios,
+    test=test,
+    more={"draw": draw},
+)
 
 if __name__ == "__main__":
     SYSTEM.start(__doc__)

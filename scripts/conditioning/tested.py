@@ -1,6 +1,7 @@
 """What systems have in common whose test examples nobody looks at but `write`."""
 
 import json
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import lru_cache
@@ -27,15 +28,22 @@ Score = Callable[[Any, Any, str, str, Path], Scores]
 
 
 def system(
-    name: str, usual: running.Plan, make: Make, fit: Fit, score: Score, over: str, **more: Any
+    name: str,
+    usual: running.Plan,
+    make: Make,
+    fit: Fit,
+    score: Score,
+    over: str,
+    tested_on: str,
+    **more: Any,
 ) -> System:
     """The system of a script: its training scores validation examples alone, its `write` test examples.
 
     Args:
-        name, usual, over, more: as :class:`scripts.conditioning.commands.System` takes them.
+        name, usual, over, tested_on, more: as :class:`scripts.conditioning.commands.System` takes them.
     """
     train, test = training(make, fit, score), testing(usual, make, score)
-    return System(name, usual, train, over, test=test, **more)
+    return System(name, usual, train, over, tested_on, test=test, **more)
 
 
 def training(make: Make, fit: Fit, score: Score) -> Callable[[Any, Path, str], dict[str, Any]]:
@@ -67,11 +75,13 @@ def testing(usual: running.Plan, make: Make, score: Score) -> Callable[[Path], N
             model = device.placed(make(settings))
             running.restore(model, path.parent)
             described = f"{found['arm']}, seed {settings.seed}, test"
+            begin = time.monotonic()
             scores = score(model, settings, "test", described, path.parent)
             for metric, val in found["scores"]["val"].items():
                 beside = {k: v for k, v in val.items() if k not in ("value", "ci95")}
                 scores[metric] = {"validation": val["value"], **beside, **scores[metric]}
             found["scores"]["test"] = scores
+            found["scored"] = {"seconds": round(time.monotonic() - begin), **running.made_with()}
             running.keep(path, found)
 
     return test

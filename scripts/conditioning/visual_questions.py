@@ -207,7 +207,15 @@ def draw(_options: argparse.Namespace, _found: list[dict[str, Any]]) -> None:
 
 
 SYSTEM = tested.system(
-    "visual-questions", Settings(), make, fit, score, "test scenes", arm="film-4", more={"draw": draw}
+    "visual-questions",
+    Settings(),
+    make,
+    fit,
+    score,
+    "test scenes",
+    "2000 test scenes (legacy: 200) of 20 questions",
+    arm="film-4",
+    more={"draw": draw},
 )
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@ the command line. script: the system's module."""
 
 import json
 import shlex
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,8 +11,10 @@ import torch
 from metafilm.errors import MetafilmError
 from scripts.conditioning import running
 
+ROOT = Path(__file__).resolve().parents[3]
 KEYS = (
-    "system arm setting metric value ci95 seeds parameters training_seconds hardware commit command".split()
+    "system arm setting metric value ci95 seeds parameters training_seconds hardware commit command "
+    "config protocol tested_on".split()
 )
 
 
@@ -68,7 +71,11 @@ def through(tmp_path, monkeypatch, capsys):
             assert set(KEYS) <= set(one) and one["system"] == system.name
             assert one["seeds"] == [0, 1] and one["ci95_over"] == "seeds" and "validation" in one
             assert one["value"] == pytest.approx(sum(one["by_seed"]) / 2, abs=1e-3)
-            said = shlex.split(one["command"])
+            assert [each["commit"] for each in one["scored"]] == [one["commit"]] * 2
+            assert one["tested_on"] == system.tested_on and (ROOT / one["config"]) == system.config
+            before, _, command = one["command"].partition("; do ")
+            assert before == "for seed in 0 1" and command.endswith(" --seed $seed; done") == (not changes)
+            said = shlex.split(command.removesuffix("; done").replace("$seed", "0"))
             assert said[:2] == ["python", f"scripts/conditioning/{system.name.replace('-', '_')}.py"]
             options = system.parsed(None, said[2:])
             again = system.settings(options.arm, [f"seed={options.seed}", *options.set])

@@ -184,7 +184,8 @@ def test_a_run_and_its_records(tmp_path, monkeypatch, capsys) -> None:
     keys = "system arm setting metric value ci95 seeds parameters training_seconds hardware commit command"
     for one in found:
         assert set(keys.split()) <= set(one) and one["seeds"] == [0, 1]
-        options = script.SYSTEM.parsed(None, one["command"].split()[2:])
+        command = one["command"].removeprefix("for seed in 0 1; do ").removesuffix("; done")
+        options = script.SYSTEM.parsed(None, command.replace("$seed", "0").split()[2:])
         again = script.SYSTEM.settings(options.arm, options.set)
         assert again.width == 8 and again.iterations == 2 and again.withheld
     (tmp_path / "docs").mkdir()
