@@ -11,6 +11,7 @@ from torch.func import functional_call
 
 from metafilm import film, norms
 from metafilm.errors import MetafilmError
+from metafilm.film.calling import check_index
 
 
 class Conditioned(nn.Module):
@@ -60,11 +61,30 @@ class Conditioned(nn.Module):
     def _run(self, x: Tensor, condition: tuple[Any, ...], rows: Tensor | None) -> Any:
         site = getattr(self.condition, "site", None)
         with norms.layout(shared=True, record=self.training):
-            if site is not None:
-                if rows is not None:  # each row has features of its own, so it reads its condition itself
-                    condition, rows = tuple(part[rows] for part in condition), None
-                condition = (*condition, site_output(self.network, site, x))
+            if site is not None:  # each row has features of its own, so it reads its condition itself
+                condition = tuple(for_each(part, len(x), rows) for part in condition)
+                condition, rows = (*condition, site_output(self.network, site, x)), None
             return film.call(self.network, self.condition(*condition), x, rows)
+
+
+def for_each(condition: Tensor, batch: int, rows: Tensor | None) -> Tensor:
+    """What a condition network takes, ``[T, ...]``, once for each of B rows, as :func:`metafilm.film.call`
+    gives deviations to them.
+
+    Raises:
+        MetafilmError: rows that name others than these T, or B that T does not divide.
+    """
+    if rows is not None:
+        check_index(rows, batch, {"condition": condition})
+        return condition[rows]
+    if len(condition) == batch:
+        return condition
+    if not len(condition) or batch % len(condition):
+        raise MetafilmError(
+            f"{batch} rows can't be shared evenly by {len(condition)} conditions; give one for each, one for "
+            "all, or by `rows` the number of each row's"
+        )
+    return condition.repeat_interleave(batch // len(condition), 0)
 
 
 class _Reached(Exception):

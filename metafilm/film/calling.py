@@ -47,13 +47,21 @@ def call(
         MetafilmError: a name is not one of the network's deviations or norms; shapes that don't fit; a part
             of the network lies in a checkpoint, which would run it once more without what is given here.
     """
+    counts: dict[int, str] = {}
     for name, value in film.items():
         _check(network, name, value)
+        if value.dim() > 1 and len(value) != 1:
+            counts.setdefault(len(value), name)
+    if len(counts) > 1:
+        said = ", ".join(f"{count} of {name!r}" for count, name in counts.items())
+        raise MetafilmError(
+            f"deviations of different numbers of tasks: {said}; give all of them as many, or 1"
+        )
     statistics = statistics or {}
     if rows is not None:
         # from here on each row is a task of its own
         tables = {name: value for name, value in statistics.items() if value.dim() == 3}
-        _check_index(rows, len(x), {**film, **tables})
+        check_index(rows, len(x), {**film, **tables})
         rows = rows if len(rows) else rows.new_zeros(1)  # of no rows anybody's deviations make nothing
         film = {name: value[rows] for name, value in film.items()}
         statistics = {**statistics, **{name: value[rows] for name, value in tables.items()}}
@@ -135,7 +143,8 @@ def _given(network: nn.Module, statistics: Mapping[str, Tensor]) -> FilmDict:
     return averages
 
 
-def _check_index(rows: Tensor, batch: int, tables: Mapping[str, Tensor]) -> None:
+def check_index(rows: Tensor, batch: int, tables: Mapping[str, Tensor]) -> None:
+    """Raise MetafilmError where ``rows`` does not name a task of each table for every row of a batch."""
     if rows.dtype != torch.int64 or rows.dim() != 1 or len(rows) != batch:
         raise MetafilmError(
             f"rows have shape {tuple(rows.shape)} and type {rows.dtype}, expected ({batch},) torch.int64; "

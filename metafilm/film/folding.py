@@ -46,7 +46,8 @@ def fold(network: nn.Module, film: Mapping[str, Tensor] | None = None) -> nn.Mod
                         "network unfolded and use film.call"
                     )
                 raise MetafilmError(
-                    f"deviation {name!r} has shape {tuple(value.shape)}, the network expects {shape}"
+                    f"deviation {name!r} has shape {tuple(value.shape)}, the network expects {shape}; its "
+                    f"FiLM sites: {', '.join(sites(plain)) or 'none'}"
                 )
             own[name].copy_(value)
         modules = dict(plain.named_modules())

@@ -61,12 +61,18 @@ class System:
     def parsed(self, about: str | None, arguments: list[str]) -> argparse.Namespace:
         """What the command line asks for."""
         parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawTextHelpFormatter)
-        parser.add_argument("do", choices=("list", "train", "write", *self.more))
-        parser.add_argument("--arm", default=self.arm, help="one of those of the configuration")
-        parser.add_argument("--seed", type=int, default=0)
-        parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a setting")
-        parser.add_argument("--runs", type=Path, default=Path("runs") / self.name, help="where runs are kept")
-        parser.add_argument("--threads", type=int, default=0)
+        said = "train an arm, list the finished runs, write their records"
+        pictures = f", or make pictures: {', '.join(self.more)}" if self.more else ""
+        parser.add_argument("do", choices=("list", "train", "write", *self.more), help=said + pictures)
+        config = self.config.relative_to(ROOT) if self.config.is_relative_to(ROOT) else self.config
+        parser.add_argument("--arm", default=self.arm, help=f"one of {config} (default {self.arm})")
+        parser.add_argument("--seed", type=int, default=0, help="of weights and batches (default 0)")
+        parser.add_argument(
+            "--set", action="append", default=[], metavar="NAME=VALUE", help="a setting; may be repeated"
+        )
+        runs = Path("runs") / self.name
+        parser.add_argument("--runs", type=Path, default=runs, help=f"where runs are kept (default {runs})")
+        parser.add_argument("--threads", type=int, default=0, help="of the processor; 0: PyTorch's choice")
         parser.add_argument(
             "--device", choices=device.NAMES, default="auto", help="auto: a GPU where there is one"
         )
@@ -95,18 +101,25 @@ class System:
             folder = self.folder(options.runs, options.arm, options.seed, options.set)
             print("validation:", said(self.run(settings, folder, options.arm)["scores"]["val"]))
         elif options.do == "list":
+            if not found:
+                print(f"no finished runs in {options.runs}")
             for one in found:
                 changed = "".join(f", {k}={v}" for k, v in self.changed(one).items())
                 seed = one["settings"]["seed"]
                 print(f"{one['arm']}{changed}, seed {seed}: {said(one['scores']['val'])}")
-        elif not found:
-            raise MetafilmError(
-                f"no finished runs in {options.runs}; train some, or name their folder by --runs"
-            )
         elif options.do == "write":
+            if not found:
+                raise MetafilmError(
+                    f"no finished runs in {options.runs}; train some, or name their folder by --runs"
+                )
             running.put(self.out, [*self.records(found), *self.combine(found)])
         else:
-            self.more[options.do](options, found)
+            try:
+                self.more[options.do](options, found)
+            except ModuleNotFoundError as error:
+                if error.name != "matplotlib":
+                    raise
+                raise MetafilmError(f"{options.do} needs matplotlib; pip install 'metafilm[plots]'") from None
 
     def folder(self, runs: Path, arm: str, seed: int, changes: Sequence[str] = ()) -> Path:
         """Where a run is kept: named by those of its settings that are not its arm's, however that was

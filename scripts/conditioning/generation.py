@@ -285,6 +285,7 @@ SYSTEM = tested.system(
     score,
     "classes",
     f"{SAMPLES} samples of each class",
+    arm="linear",
     more={"draw": draw},
 )
 

@@ -1,8 +1,9 @@
 """MAC: memory, attention and composition (Hudson and Manning, ICLR 2018, arXiv:1803.03067), small.
 
-As its authors run it: steps with a control of their own each, that don't read the previous control; reading
-with unprojected knowledge; writing without a gate or self-attention; one dropout mask for the memory of all
-steps.
+The cell is as its authors run it: steps with a control of their own each, that don't read the previous
+control; reading with unprojected knowledge; writing without a gate or self-attention; one dropout mask for
+the memory of all steps. Dropout is there on the memory and on what is read alone (theirs is on words, stem,
+question and answer too), and the stem is FiLM's of blocks.py.
 """
 
 import torch

@@ -130,7 +130,10 @@ def sound_questions(records, kinds: Sequence[str], sound, questions: Sequence[st
     bars(
         below,
         ["all", *kinds],
-        {arm: [(one["value"], one["ci95"]), *((one[k], 0.0) for k in kinds)] for arm, one in found.items()},
+        {
+            arm: [(one["value"], one["ci95"]), *((one[k], float("nan")) for k in kinds)]
+            for arm, one in found.items()
+        },
     )
     below.set(ylabel="per cent right", ylim=(0, 102))
     below.legend(fontsize=8, frameon=False, ncols=6, loc="lower center", bbox_to_anchor=(0.5, -0.25))

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from episodes.progress import Progress
 from metafilm.config.yamlfile import StrictLoader, read_yaml
 from metafilm.engine.memory import keep_freed_memory
-from metafilm.errors import ConfigError, RunError
+from metafilm.errors import ConfigError, MetafilmError, RunError
 from metafilm.evaluation.intervals import interval
 from metafilm.storage import checkpoint
 from metafilm.storage.atomic import atomic_write
@@ -96,6 +96,10 @@ def _checked(usual: Any, name: str, value: Any, source: str) -> Any:
         value = tuple(value)
     if type(value) is not type(was):
         raise ConfigError([f"{name} is {value!r}, expected a {type(was).__name__} like {was!r}"], source)
+    if type(was) in (int, float):  # no size is below one, and no other number below zero
+        least = 1 if type(was) is int and was > 0 and name != "warmup" else min(was, 0)
+        if not value >= least:
+            raise ConfigError([f"{name} is {value!r}, expected at least {least}"], source)
     return value
 
 
@@ -290,11 +294,23 @@ def made_with() -> dict[str, str]:
 
 
 def put(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
-    """Write records to a file; those of the same system, arm, setting and metric give way."""
+    """Write records to a file; those of the same system, arm, setting and metric give way.
+
+    Raises:
+        MetafilmError: one is there of seeds that the new one lacks.
+    """
 
     def key(one: Mapping[str, Any]) -> str:
         return json.dumps([one[name] for name in ("system", "arm", "setting", "metric")], sort_keys=True)
 
+    there = json.loads(path.read_text()) if path.is_file() else []
+    before = {key(one): set(one["seeds"]) for one in there}
+    for one in records:
+        if lost := before.get(key(one), set()) - set(one["seeds"]):
+            raise MetafilmError(
+                f"{path} has arm {one['arm']} of the seeds {sorted(lost)} too, whose runs are not here; "
+                "bring or train them, or take that record out"
+            )
     into(path, records, key, ordered=False)
 
 

@@ -192,6 +192,7 @@ SYSTEM = tested.system(
     score,
     "test scenes",
     "1000 test scenes of 8 questions",
+    arm="both",
     more={"draw": draw},
 )
 

@@ -295,6 +295,7 @@ SYSTEM = System(
     f"{SCORED} test pictures in each style",
     ratios,
     test=test,
+    arm="many",
     more={"draw": draw},
 )
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from episodes.counter import first_of_shuffled, words
+from metafilm.conditioning import Conditioned
 from metafilm.engine.memory import keep_freed_memory
 from scripts import device
 from scripts.conditioning import running
@@ -56,10 +57,11 @@ def training(make: Make, fit: Fit, score: Score) -> Callable[[Any, Path, str], d
         model = device.placed(make(settings))
         seconds = fit(model, settings, folder, described)
         conditions = (p.numel() for n, p in model.named_parameters() if ".condition." in f".{n}")
+        conditioned = any(isinstance(module, Conditioned) for module in model.modules())  # MAC's is no part
         return {
             "scores": {"val": score(model, settings, "val", f"{described}, scoring", folder)},
             "parameters": running.count(model),
-            "beside": {"condition_parameters": sum(conditions)},
+            "beside": {"condition_parameters": sum(conditions)} if conditioned else {},
             "training_seconds": seconds,
         }
 

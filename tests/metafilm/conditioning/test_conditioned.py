@@ -147,6 +147,13 @@ def test_dual_attention_reads_its_site() -> None:
     torch.testing.assert_close(model(PICTURES, WORDS), network[1:](features * gain))
     rows = torch.tensor([1, 1, 0, 3])
     torch.testing.assert_close(model(PICTURES, WORDS, rows=rows), model(PICTURES, WORDS[rows]))
+    for few in (WORDS[:1], WORDS[:2]):  # one for all, and each for as many rows
+        own = few.repeat_interleave(4 // len(few), 0)
+        torch.testing.assert_close(model(PICTURES, few), model(PICTURES, own))
+    with pytest.raises(MetafilmError, match=r"4 rows can't be shared evenly by 3 conditions; give one for"):
+        model(PICTURES, WORDS[:3])
+    with pytest.raises(MetafilmError, match=r"rows name tasks 0 to 9, but 'condition' has shape \(4, \d\)"):
+        model(PICTURES, WORDS, rows=torch.tensor([0, 9, 1, 1]))
     with pytest.raises(MetafilmError, match=r"features have shape \(4, 6, 2, 2\), expected \(4, 5, H, W\)"):
         model.condition(WORDS, torch.rand(4, 6, 2, 2))
 

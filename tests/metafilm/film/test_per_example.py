@@ -163,6 +163,11 @@ def test_errors() -> None:
         film.call(network, {name: torch.zeros(2, 512, 3)}, x)
     with pytest.raises(MetafilmError, match="2 rows can't be shared evenly by 3 tasks"):
         film.call(network, {name: torch.zeros(3, 512, 1, 1)}, x)
+    gain, bias = film.names("layer4.1.bn2")
+    with pytest.raises(MetafilmError, match=rf"numbers of tasks: 2 of '{gain}', 3 of '{bias}'; give all"):
+        film.call(network, {gain: torch.zeros(2, 512), bias: torch.zeros(3, 512)}, torch.rand(6, 3, 32, 32))
+    one = {gain: torch.zeros(2, 512), bias: torch.zeros(1, 512, 1, 1)}  # one for all is no other number
+    assert film.call(network, one, x).shape == (2, 3)
     for shape in ((2, 512), (1, 512), (2, 512, 1, 1)):
         with pytest.raises(MetafilmError, match=r"hold those of one task, \(512,\); fold one task's"):
             film.fold(network, {name: torch.zeros(shape)})

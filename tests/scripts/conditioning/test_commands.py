@@ -5,8 +5,19 @@ import sys
 
 import pytest
 
-from metafilm.errors import MetafilmError
-from scripts.conditioning.visual_questions import SYSTEM
+from metafilm.errors import ConfigError, MetafilmError
+from scripts.conditioning import (
+    generation,
+    instructions,
+    running,
+    segmentation,
+    sound_questions,
+    styles,
+    visual_questions,
+)
+
+SYSTEM = visual_questions.SYSTEM
+SCRIPTS = (generation, instructions, segmentation, sound_questions, styles, visual_questions)
 
 
 def test_an_error_and_ctrl_c_are_one_line(monkeypatch, tmp_path) -> None:
@@ -20,6 +31,51 @@ def test_an_error_and_ctrl_c_are_one_line(monkeypatch, tmp_path) -> None:
     monkeypatch.setattr(SYSTEM, "test", stopped)
     with pytest.raises(SystemExit, match=r"^interrupted$"):
         SYSTEM.start("About.")
+
+
+def test_what_needs_no_runs_and_what_does(monkeypatch, tmp_path, capsys) -> None:
+    runs = ["--runs", str(tmp_path)]
+    SYSTEM.main(["list", *runs])
+    assert capsys.readouterr().out == f"no finished runs in {tmp_path}\n"
+    drawn = []
+    monkeypatch.setitem(SYSTEM.more, "draw", lambda options, found: drawn.append(found))
+    SYSTEM.main(["draw", *runs])
+    assert drawn == [[]]
+
+    def lacking(*_):
+        raise ModuleNotFoundError("No module named 'matplotlib'", name="matplotlib")
+
+    monkeypatch.setitem(SYSTEM.more, "draw", lacking)
+    with pytest.raises(MetafilmError, match=r"draw needs matplotlib; pip install 'metafilm\[plots\]'"):
+        SYSTEM.main(["draw", *runs])
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_the_usual_arm_is_one_of_the_file(script) -> None:
+    system = script.SYSTEM
+    assert system.settings(system.parsed(None, ["train"]).arm).iterations > 0
+
+
+@pytest.mark.parametrize(
+    "change", ["width=-3", "pictures=0", "decay=-0.1", "learning_rate=.nan", "iterations=0"]
+)
+def test_a_size_below_one_is_refused(change) -> None:
+    name, _, value = change.partition("=")
+    with pytest.raises(ConfigError, match=f"{name} is {value.replace('.nan', 'nan')}, expected at least"):
+        SYSTEM.settings("film-4", [change])
+    assert SYSTEM.settings("film-4", ["warmup=0"]).warmup == 0
+
+
+def test_seeds_that_are_not_here_are_kept(tmp_path) -> None:
+    one = {"system": "a", "arm": "b", "setting": {}, "metric": "c", "value": 1.0}
+    path = tmp_path / "records.json"
+    running.put(path, [{**one, "seeds": [0, 1, 2]}])
+    kept = path.read_text()
+    with pytest.raises(MetafilmError, match=r"arm b of the seeds \[1, 2\] too, whose runs are not here"):
+        running.put(path, [{**one, "seeds": [0]}])
+    assert path.read_text() == kept
+    running.put(path, [{**one, "seeds": [0, 1, 2, 3]}])
+    assert "3" in path.read_text()
 
 
 def test_a_run_has_one_folder_however_its_settings_are_said(tmp_path) -> None:
