@@ -184,7 +184,7 @@ def records(scores: dict[Row, dict[int, dict[str, Any]]]) -> list[dict[str, Any]
                 f"--backbone {row.backbone} --dataset {row.dataset} --shots {row.shots} --arm {row.arm} "
                 f"--tasks {len(tasks)} --split {last['split']}"
                 + (" --bfloat16" * last["bfloat16"])
-                + "".join(f" --{name} {RUNS[name].split()[-1]}" for name in {network.run, run} - {None})
+                + (f" --{run} {RUNS[run].split()[-1]}" if run else "")
                 + (" --device auto" if any("no GPU" not in name for name in hardware_of) else ""),
             }
         )
