@@ -2,7 +2,8 @@
 
 A page says `<!-- results/NAME.json -->` where a table begins and `<!-- end of NAME -->` where it ends;
 `<!-- results/ -->` and `<!-- end of summary -->` stand round the summary of them all,
-`<!-- results/conditioning/ -->` and `<!-- end of systems -->` round that of what other conditions do.
+`<!-- results/conditioning/ -->` and `<!-- end of systems -->` round that of what other conditions do, and
+`<!-- results/conditioning/visual-questions.json by scenes -->` and `<!-- end of scenes -->` round its curves.
 """
 
 import json
@@ -18,7 +19,7 @@ if __name__ == "__main__":
 from metafilm.cli.text.table import judging_in_words  # noqa: E402
 from metafilm.evaluation import farthest  # noqa: E402
 from metafilm.storage.atomic import atomic_write  # noqa: E402
-from scripts.conditioning.running import by_arm  # noqa: E402
+from scripts.conditioning.running import by_arm, by_scenes  # noqa: E402
 
 PAGES = ("README.md", "docs/results.md", "docs/adaptation.md", "docs/conditioning.md", "docs/film-lessons.md")
 
@@ -137,7 +138,9 @@ def drawings(rows: list[dict[str, Any]]) -> str:
 
 def conditioned(rows: list[dict[str, Any]]) -> str:
     """A row per arm of a system that something else than a support set conditions, a column per metric. Where
-    an arm has records of several settings, what differs stands behind its name."""
+    an arm has records of several settings, what differs stands behind its name. Those that saw fewer scenes
+    than there are have a table of their own (`curve`)."""
+    rows = [row for row in rows if not fewer(row, rows)]
     metrics = list(dict.fromkeys(row["metric"] for row in rows))
     settings: dict[str, list[dict[str, Any]]] = {}
     table: dict[str, dict[str, dict[str, Any]]] = {}
@@ -162,6 +165,34 @@ def conditioned(rows: list[dict[str, Any]]) -> str:
         condition = first.get("condition_parameters")
         size = f"{first['parameters']:,}" + ("" if condition is None else f", {condition:,.0f}")
         lines.append(f"| {name} | {' | '.join(cells)} | {size} | {len(first['seeds'])} |")
+    return "\n".join(lines)
+
+
+def fewer(row: dict[str, Any], rows: list[dict[str, Any]]) -> bool:
+    """Whether a record is of fewer training scenes than others of its system are."""
+    scenes = [one["setting"].get("scenes", 0) for one in rows]
+    return row["setting"].get("scenes", 0) < max(scenes)
+
+
+def curve() -> str:
+    """A row per number of training scenes and arm, of the setting that is best on validation scenes, and
+    which settings were tried."""
+    rows = read("conditioning/visual-questions")
+    arms = list(dict.fromkeys(row["arm"] for row in rows if fewer(row, rows)))
+    metrics = list(dict.fromkeys(row["metric"] for row in rows))
+    lines = [
+        f"| training scenes | arm | {' | '.join(metrics)} | chosen, and tried |",
+        "|---" * (3 + len(metrics)) + "|",
+    ]
+    for scenes, arm in sorted({(row["setting"]["scenes"], row["arm"]) for row in rows if row["arm"] in arms}):
+        found = by_scenes(rows, arm)[scenes]
+        own = [row["setting"] for row in rows if (row["setting"]["scenes"], row["arm"]) == (scenes, arm)]
+        regular = "dropout" if arm == "mac" else "decay"
+        chosen = found[metrics[0]]["setting"][regular]
+        others = sorted({setting[regular] for setting in own} - {chosen})
+        tried = f"{regular} {chosen:g}" + "".join(f", {other:g}" for other in others)
+        cells = [number(found[metric]["value"], found[metric]["ci95"]) for metric in metrics]
+        lines.append(f"| {scenes:,} | {arm} | {' | '.join(cells)} | {tried} |")
     return "\n".join(lines)
 
 
@@ -281,6 +312,7 @@ def filled(text: str) -> str:
     made += [
         ("<!-- results/ -->", "<!-- end of summary -->", summary),
         ("<!-- results/conditioning/ -->", "<!-- end of systems -->", systems),
+        ("<!-- results/conditioning/visual-questions.json by scenes -->", "<!-- end of scenes -->", curve),
     ]
     for begin, end, table in made:
         if begin in text:
