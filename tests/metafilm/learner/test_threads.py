@@ -17,6 +17,8 @@ def meanwhile(random_film):
         answers, threads = [], []
 
         def hook(*_) -> None:
+            if threads:  # the other thread's own pass
+                return
             threads.append(threading.Thread(target=lambda: answers.append(ask())))
             threads[0].start()
             threads[0].join(0.5)  # one that waits for the pass to end is not done by then
