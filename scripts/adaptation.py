@@ -88,7 +88,8 @@ def score(arguments: argparse.Namespace) -> None:
     device.choose(arguments.device)
     arms: dict[str, Arms] = {}
     for row in rows(arguments):
-        missing = [task for task in range(arguments.tasks) if task not in read(arguments.scores).get(row, {})]
+        there = read(arguments.scores).get(row, {})
+        missing = [task for task in range(arguments.tasks) if task not in there]
         if not missing:
             continue
         if row.backbone not in arms:
@@ -98,8 +99,7 @@ def score(arguments: argparse.Namespace) -> None:
         learner = own.learner
         learner.autocast = arguments.bfloat16
         weights = own.weights(row.arm)
-        others = {one.get("weights", weights) for one in read(arguments.scores).get(row, {}).values()}
-        if others - {weights}:
+        if others := {one.get("weights", weights) for one in there.values()} - {weights}:
             raise SystemExit(
                 f"{title}: {arguments.scores} has scores of other weights ({', '.join(others)}) than these "
                 f"({weights}); give another file, or take its lines out"

@@ -7,18 +7,10 @@ from pathlib import Path
 import pytest
 
 from metafilm import conditioning
-from scripts.conditioning import (
-    generation,
-    instructions,
-    segmentation,
-    sound_questions,
-    styles,
-    visual_questions,
-)
+from scripts.conditioning.commands import systems
 
 PAGE = (Path(__file__).resolve().parent.parent / "docs" / "conditioning.md").read_text(encoding="utf-8")
-SCRIPTS = (generation, instructions, segmentation, sound_questions, styles, visual_questions)
-SYSTEMS = {script.SYSTEM.script: script.SYSTEM for script in SCRIPTS}
+SYSTEMS = {system.script: system for system in systems().values()}
 BLOCKS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 
 

@@ -6,6 +6,7 @@ import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -64,8 +65,7 @@ class System:
         said = "train an arm, list the finished runs, write their records"
         pictures = f", or make pictures: {', '.join(self.more)}" if self.more else ""
         parser.add_argument("do", choices=("list", "train", "write", *self.more), help=said + pictures)
-        config = self.config.relative_to(ROOT) if self.config.is_relative_to(ROOT) else self.config
-        parser.add_argument("--arm", default=self.arm, help=f"one of {config} (default {self.arm})")
+        parser.add_argument("--arm", default=self.arm, help=f"one of {self.config_said} (default {self.arm})")
         parser.add_argument("--seed", type=int, default=0, help="of weights and batches (default 0)")
         parser.add_argument(
             "--set", action="append", default=[], metavar="NAME=VALUE", help="a setting; may be repeated"
@@ -182,16 +182,27 @@ class System:
                     }
                     for one in group
                 ]
-                row = running.record(self.name, arm, setting, metric, runs, command)
+                row = running.record(self.name, arm, setting, metric, runs, command, self.over)
                 rows.append(self.completed(row))
         return rows
 
     def completed(self, row: dict[str, Any]) -> dict[str, Any]:
         """A record with what is the same for all of the system's: its configuration, and what it was
         tested on."""
-        over = row["ci95_over"] if len(row["seeds"]) > 1 else self.over
-        config = self.config.relative_to(ROOT) if self.config.is_relative_to(ROOT) else self.config
-        return {**row, "ci95_over": over, "tested_on": self.tested_on, "config": config.as_posix()}
+        return {**row, "tested_on": self.tested_on, "config": self.config_said}
+
+    @property
+    def config_said(self) -> str:
+        """The configuration as it is named to people, from the checkout on."""
+        inside = self.config.is_relative_to(ROOT)
+        return (self.config.relative_to(ROOT) if inside else self.config).as_posix()
+
+
+def systems() -> dict[str, System]:
+    """All there are, by name: each configuration has its script."""
+    names = sorted(path.stem for path in (ROOT / "configs" / "conditioning").glob("*.yaml"))
+    scripts = {name: import_module(f"scripts.conditioning.{name.replace('-', '_')}") for name in names}
+    return {name: script.SYSTEM for name, script in scripts.items()}
 
 
 def said(scores: Mapping[str, Mapping[str, float]]) -> str:

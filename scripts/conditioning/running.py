@@ -245,6 +245,7 @@ def record(
     metric: str,
     runs: Sequence[Mapping[str, Any]],
     command: str,
+    over: str,
 ) -> dict[str, Any]:
     """One committed figure of one or several seeds.
 
@@ -252,9 +253,10 @@ def record(
         runs: for each seed `seed`, `value`, `ci95` (over its test examples), `parameters`,
             `training_seconds`, `hardware`, `commit`, `scored` (its scoring's seconds, hardware and commit,
             where they are known), and whatever else is to stand beside the value.
+        over: what the interval of one run is over.
 
     Returns:
-        The mean, with the interval over seeds from two seeds on and over test examples for one.
+        The mean, with the interval over seeds from two seeds on and that of its run for one.
     """
     values = [run["value"] for run in runs]
     several = len(runs) > 1
@@ -268,7 +270,7 @@ def record(
         "metric": metric,
         "value": rounded(sum(values) / len(values)),
         "ci95": rounded(interval(values) if several else runs[0]["ci95"]),
-        "ci95_over": "seeds" if several else "test scenes",
+        "ci95_over": "seeds" if several else over,
         "seeds": [run["seed"] for run in runs],
         "by_seed": values,
         **beside,

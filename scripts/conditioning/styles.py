@@ -17,7 +17,6 @@ pictures are for `write`.
 
 import argparse
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -171,11 +170,8 @@ def test(runs: Path) -> None:
     for path, found, settings in tested.untested(runs, Settings()):
         model = device.placed(model_of(settings).to(memory_format=torch.channels_last))
         running.restore(model, path.parent)
-        begin = time.monotonic()
         for name, part in scored(model, settings, "test", found["arm"]).items():
             found[name] |= part
-        found["scored"] = {"seconds": round(time.monotonic() - begin), **running.made_with()}
-        running.keep(path, found)
 
 
 def take_over(model: Conditioned, source: Settings, settings: Settings, folder: Path) -> None:
@@ -212,7 +208,9 @@ def ratios(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
                 k: v for k, v in runs[arm, compared[0]["seed"], style]["settings"].items() if k != "seed"
             }
             command = f"python {SYSTEM.script} write"
-            row = running.record(SYSTEM.name, arm, setting, "style-loss-ratio", compared, command)
+            row = running.record(
+                SYSTEM.name, arm, setting, "style-loss-ratio", compared, command, SYSTEM.over
+            )
             rows.append(SYSTEM.completed(row))
     return rows
 

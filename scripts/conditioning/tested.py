@@ -77,26 +77,26 @@ def testing(usual: running.Plan, make: Make, score: Score) -> Callable[[Path], N
             model = device.placed(make(settings))
             running.restore(model, path.parent)
             described = f"{found['arm']}, seed {settings.seed}, test"
-            begin = time.monotonic()
             scores = score(model, settings, "test", described, path.parent)
             for metric, val in found["scores"]["val"].items():
                 beside = {k: v for k, v in val.items() if k not in ("value", "ci95")}
                 scores[metric] = {"validation": val["value"], **beside, **scores[metric]}
             found["scores"]["test"] = scores
-            found["scored"] = {"seconds": round(time.monotonic() - begin), **running.made_with()}
-            running.keep(path, found)
 
     return test
 
 
 def untested(runs: Path, usual: Any) -> Iterator[tuple[Path, dict[str, Any], Any]]:
     """The finished runs of a folder without scores on test examples: the file of each, what it holds, its
-    settings."""
+    settings. What is put into the second is kept, with the seconds it took."""
     for path in sorted(runs.glob("*/scores.json")):
         found = json.loads(path.read_text())
         if "test" not in found["scores"]:
             given = {k: tuple(v) if isinstance(v, list) else v for k, v in found["settings"].items()}
+            begin = time.monotonic()
             yield path, found, replace(usual, **given)
+            found["scored"] = {"seconds": round(time.monotonic() - begin), **running.made_with()}
+            running.keep(path, found)
 
 
 def shuffled(step: int, size: int, data: Tensor, seed: int, stream: int) -> Tensor:

@@ -6,18 +6,9 @@ import sys
 import pytest
 
 from metafilm.errors import ConfigError, MetafilmError
-from scripts.conditioning import (
-    generation,
-    instructions,
-    running,
-    segmentation,
-    sound_questions,
-    styles,
-    visual_questions,
-)
-
-SYSTEM = visual_questions.SYSTEM
-SCRIPTS = (generation, instructions, segmentation, sound_questions, styles, visual_questions)
+from scripts.conditioning import running
+from scripts.conditioning.commands import systems
+from scripts.conditioning.visual_questions import SYSTEM
 
 
 def test_an_error_and_ctrl_c_are_one_line(monkeypatch, tmp_path) -> None:
@@ -50,9 +41,8 @@ def test_what_needs_no_runs_and_what_does(monkeypatch, tmp_path, capsys) -> None
         SYSTEM.main(["draw", *runs])
 
 
-@pytest.mark.parametrize("script", SCRIPTS)
-def test_the_usual_arm_is_one_of_the_file(script) -> None:
-    system = script.SYSTEM
+@pytest.mark.parametrize("system", systems().values(), ids=systems())
+def test_the_usual_arm_is_one_of_the_file(system) -> None:
     assert system.settings(system.parsed(None, ["train"]).arm).iterations > 0
 
 

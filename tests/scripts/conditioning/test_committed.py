@@ -7,25 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from scripts.conditioning import (
-    generation,
-    instructions,
-    segmentation,
-    sound_questions,
-    styles,
-    visual_questions,
-)
+from scripts.conditioning.commands import systems
 
 ROOT = Path(__file__).resolve().parents[3]
 KEYS = set(
     "system arm setting metric value ci95 ci95_over seeds parameters training_seconds hardware commit "
     "command config protocol tested_on".split()
 )
-SYSTEMS = [
-    script.SYSTEM
-    for script in (generation, instructions, segmentation, sound_questions, styles, visual_questions)
-]
-RECORDS = [(system, one) for system in SYSTEMS for one in json.loads(system.out.read_text())]
+RECORDS = [(system, one) for system in systems().values() for one in json.loads(system.out.read_text())]
 
 
 @pytest.mark.parametrize(
