@@ -19,7 +19,7 @@ if __name__ == "__main__":
 from metafilm.cli.text.table import judging_in_words  # noqa: E402
 from metafilm.evaluation import farthest  # noqa: E402
 from metafilm.storage.atomic import atomic_write  # noqa: E402
-from scripts.conditioning.running import by_arm, by_scenes  # noqa: E402
+from scripts.conditioning.committed import by_arm, by_scenes  # noqa: E402
 
 PAGES = ("README.md", "docs/results.md", "docs/adaptation.md", "docs/conditioning.md", "docs/film-lessons.md")
 

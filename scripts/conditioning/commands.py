@@ -14,7 +14,7 @@ import torch
 
 from metafilm.errors import MetafilmError
 from scripts import device
-from scripts.conditioning import running
+from scripts.conditioning import committed, running
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -112,7 +112,7 @@ class System:
                 raise MetafilmError(
                     f"no finished runs in {options.runs}; train some, or name their folder by --runs"
                 )
-            running.put(self.out, [*self.records(found), *self.combine(found)])
+            committed.put(self.out, [*self.records(found), *self.combine(found)])
         else:
             try:
                 self.more[options.do](options, found)
@@ -155,21 +155,20 @@ class System:
         for one in found:
             setting = {k: v for k, v in one["settings"].items() if k != "seed"}
             groups.setdefault(json.dumps([one["arm"], setting], sort_keys=True), []).append(one)
-        rows = []
+        made = []
         for group in groups.values():
             group.sort(key=lambda one: one["settings"]["seed"])
             first = group[0]
-            arm, seed = first["arm"], first["settings"]["seed"]
+            arm = first["arm"]
             seeds = [one["settings"]["seed"] for one in group]
             if len(set(seeds)) < len(seeds):
                 raise MetafilmError(
                     f"arm {arm} has two runs of the same settings and seed among {seeds}; remove one's folder"
                 )
-            command = f"python {self.script} train --arm {arm} --seed {'$seed' if len(seeds) > 1 else seed}"
+            command = f"python {self.script} train --arm {arm} --seed {seeds[0]}"
             for name, value in self.changed(first).items():
                 command += " --set " + shlex.quote(f"{name}={json.dumps(value)}")
-            if len(seeds) > 1:
-                command = f"for seed in {' '.join(map(str, seeds))}; do {command}; done"
+            command = committed.for_seeds(command, seeds[:1], seeds)
             setting = {k: v for k, v in first["settings"].items() if k != "seed"}
             for metric in first["scores"]["test"]:
                 runs = [
@@ -182,9 +181,9 @@ class System:
                     }
                     for one in group
                 ]
-                row = running.record(self.name, arm, setting, metric, runs, command, self.over)
-                rows.append(self.completed(row))
-        return rows
+                row = committed.record(self.name, arm, setting, metric, runs, command, self.over)
+                made.append(self.completed(row))
+        return made
 
     def completed(self, row: dict[str, Any]) -> dict[str, Any]:
         """A record with what is the same for all of the system's: its configuration, and what it was

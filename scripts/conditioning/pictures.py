@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from matplotlib import pyplot as plt
 
-from scripts.conditioning.running import by_arm, by_scenes
+from scripts.conditioning.committed import by_arm, by_scenes
 from scripts.figures import BIAS, DOCS, GAIN, save
 
 COLOURS = (GAIN, BIAS, "#5b8c5a", "#8e5ea2", "#9a9a9a", "#c0a000", "#263238")

@@ -1,4 +1,4 @@
-"""What the scripts of this folder share: settings with arms, a training that resumes exactly, records."""
+"""What the scripts of this folder share: settings with arms, and a training that resumes exactly."""
 
 import json
 import math
@@ -15,8 +15,7 @@ from torch import Tensor, nn
 from episodes.progress import Progress
 from metafilm.config.yamlfile import StrictLoader, read_yaml
 from metafilm.engine.memory import keep_freed_memory
-from metafilm.errors import ConfigError, MetafilmError, RunError
-from metafilm.evaluation.intervals import interval
+from metafilm.errors import ConfigError, RunError
 from metafilm.storage import checkpoint
 from metafilm.storage.atomic import atomic_write
 from metafilm.training.interrupt import interruptible
@@ -25,7 +24,6 @@ from metafilm.training.optimiser import load as load_optimiser
 from scripts import device
 from scripts.conditioning.recorded import Batched, Recorded
 from scripts.records import commit, hardware
-from scripts.records import put as into
 
 SAVE_SECONDS = 60.0
 
@@ -238,100 +236,7 @@ def keep(path: Path, found: Mapping[str, Any]) -> None:
     atomic_write(path, (json.dumps(found, indent=2) + "\n").encode())
 
 
-def record(
-    system: str,
-    arm: str,
-    setting: Mapping[str, Any],
-    metric: str,
-    runs: Sequence[Mapping[str, Any]],
-    command: str,
-    over: str,
-) -> dict[str, Any]:
-    """One committed figure of one or several seeds.
-
-    Args:
-        runs: for each seed `seed`, `value`, `ci95` (over its test examples), `parameters`,
-            `training_seconds`, `hardware`, `commit`, `scored` (its scoring's seconds, hardware and commit,
-            where they are known), and whatever else is to stand beside the value.
-        over: what the interval of one run is over.
-
-    Returns:
-        The mean, with the interval over seeds from two seeds on and that of its run for one.
-    """
-    values = [run["value"] for run in runs]
-    several = len(runs) > 1
-    shared = {"seed", "value", "ci95", "parameters", "training_seconds", "hardware", "commit", "scored"}
-    seconds = [round(run["training_seconds"]) for run in runs]
-    beside = {k: sum(run[k] for run in runs) / len(runs) for k in runs[0] if k not in shared}
-    return {
-        "system": system,
-        "arm": arm,
-        "setting": dict(setting),
-        "metric": metric,
-        "value": rounded(sum(values) / len(values)),
-        "ci95": rounded(interval(values) if several else runs[0]["ci95"]),
-        "ci95_over": "seeds" if several else over,
-        "seeds": [run["seed"] for run in runs],
-        "by_seed": values,
-        **beside,
-        "parameters": runs[0]["parameters"],
-        "training_seconds": round(sum(seconds) / len(runs)),
-        **({"training_seconds_by_seed": seconds} if several else {}),
-        **{k: "; ".join(dict.fromkeys(run[k] for run in runs)) for k in ("hardware", "commit")},
-        **({"scored": [run["scored"] for run in runs]} if all(run.get("scored") for run in runs) else {}),
-        "protocol": "inductive",
-        "command": command,
-    }
-
-
-def rounded(value: float) -> float:
-    """To three decimals, or to three digits where those would be fewer."""
-    return round(value, 3) if abs(value) >= 1 else float(f"{value:.3g}")
-
-
 def made_with() -> dict[str, str]:
     """Hardware and commit of what is made now."""
     said = f"{hardware(device.chosen().type)}, {torch.get_num_threads()} threads"
     return {"hardware": said, "commit": commit()}
-
-
-def put(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
-    """Write records to a file; those of the same system, arm, setting and metric give way.
-
-    Raises:
-        MetafilmError: one is there of seeds that the new one lacks.
-    """
-
-    def key(one: Mapping[str, Any]) -> str:
-        return json.dumps([one[name] for name in ("system", "arm", "setting", "metric")], sort_keys=True)
-
-    there = json.loads(path.read_text()) if path.is_file() else []
-    before = {key(one): set(one["seeds"]) for one in there}
-    for one in records:
-        if lost := before.get(key(one), set()) - set(one["seeds"]):
-            raise MetafilmError(
-                f"{path} has arm {one['arm']} of the seeds {sorted(lost)} too, whose runs are not here; "
-                "bring or train them, or take that record out"
-            )
-    into(path, records, key, ordered=False)
-
-
-def by_arm(records: Sequence[Mapping[str, Any]], metric: str) -> dict[str, Mapping[str, Any]]:
-    """A metric's records by their arm: with the arm's own settings, or else the one that trained longest."""
-    mine = [one for one in records if one["metric"] == metric]
-    mine.sort(key=lambda one: (" --set " not in one["command"], one["setting"]["iterations"]))
-    return {one["arm"]: one for one in mine}
-
-
-def by_scenes(records: Sequence[Mapping[str, Any]], arm: str) -> dict[int, dict[str, Mapping[str, Any]]]:
-    """An arm's records by how many scenes it saw, and by metric: of several settings the one whose mean over
-    the metrics is best on validation scenes, for all of them."""
-    found: dict[int, dict[str, dict[str, Mapping[str, Any]]]] = {}
-    for one in records:
-        if one["arm"] == arm:
-            setting = json.dumps(one["setting"], sort_keys=True)
-            found.setdefault(one["setting"]["scenes"], {}).setdefault(setting, {})[one["metric"]] = one
-    return {
-        scenes: max(settings.values(), key=lambda of: sum(one["validation"] for one in of.values()) / len(of))
-        for scenes, settings in sorted(found.items())
-    }

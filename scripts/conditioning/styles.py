@@ -38,7 +38,7 @@ from metafilm.errors import MetafilmError  # noqa: E402
 from metafilm.evaluation.intervals import interval  # noqa: E402
 from metafilm.storage.atomic import atomic_write  # noqa: E402
 from scripts import device  # noqa: E402
-from scripts.conditioning import running, tested  # noqa: E402
+from scripts.conditioning import committed, running, tested  # noqa: E402
 from scripts.conditioning.commands import System  # noqa: E402
 from scripts.conditioning.contents import Contents  # noqa: E402
 from scripts.conditioning.painter import Judge, Painter, content_loss, gram, style_loss  # noqa: E402
@@ -208,7 +208,7 @@ def ratios(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
                 k: v for k, v in runs[arm, compared[0]["seed"], style]["settings"].items() if k != "seed"
             }
             command = f"python {SYSTEM.script} write"
-            row = running.record(
+            row = committed.record(
                 SYSTEM.name, arm, setting, "style-loss-ratio", compared, command, SYSTEM.over
             )
             rows.append(SYSTEM.completed(row))

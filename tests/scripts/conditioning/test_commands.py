@@ -1,12 +1,13 @@
 """The command line that all systems share."""
 
 import dataclasses
+import json
 import sys
 
 import pytest
 
 from metafilm.errors import ConfigError, MetafilmError
-from scripts.conditioning import running
+from scripts.conditioning import committed
 from scripts.conditioning.commands import systems
 from scripts.conditioning.visual_questions import SYSTEM
 
@@ -59,13 +60,46 @@ def test_a_size_below_one_is_refused(change) -> None:
 def test_seeds_that_are_not_here_are_kept(tmp_path) -> None:
     one = {"system": "a", "arm": "b", "setting": {}, "metric": "c", "value": 1.0}
     path = tmp_path / "records.json"
-    running.put(path, [{**one, "seeds": [0, 1, 2]}])
+    committed.put(path, [{**one, "seeds": [0, 1, 2]}])
     kept = path.read_text()
     with pytest.raises(MetafilmError, match=r"arm b of the seeds \[1, 2\] too, whose runs are not here"):
-        running.put(path, [{**one, "seeds": [0]}])
+        committed.put(path, [{**one, "seeds": [0]}])
     assert path.read_text() == kept
-    running.put(path, [{**one, "seeds": [0, 1, 2, 3]}])
+    committed.put(path, [{**one, "seeds": [0, 1, 2, 3]}])
     assert "3" in path.read_text()
+
+
+@pytest.mark.parametrize("order", [[0, 1, 2], [1, 0, 2], [2, 1, 0]])
+def test_seeds_of_several_machines_make_the_record_of_one(order, tmp_path) -> None:
+    settings = dataclasses.asdict(SYSTEM.settings("film-4", ["scenes=250"]))
+    runs = [
+        {
+            "arm": "film-4",
+            "settings": {**settings, "seed": seed},
+            "scores": {
+                "test": {m: {"value": value + i, "ci95": 1.0, "gap": value} for i, m in enumerate("mn")}
+            },
+            "beside": {"condition_parameters": 7},
+            "parameters": 9,
+            "training_seconds": value,
+            "scored": {"seconds": seed, "hardware": "h", "commit": "c"},
+            "hardware": hardware,
+            "commit": "abc-dirty" if seed else "abc",
+        }
+        for seed, value, hardware in ((0, 4.1, "a; b"), (1, 2.3, "b"), (2, 3.7, "a; b"))
+    ]
+    one, several = tmp_path / "one.json", tmp_path / "several.json"
+    committed.put(one, SYSTEM.records(runs))
+    for seed in order:
+        committed.put(several, SYSTEM.records([runs[seed]]))
+    found, wanted = json.loads(several.read_text()), json.loads(one.read_text())
+    assert len(found) == len(wanted) == 2 and found[0]["seeds"] == [0, 1, 2]
+    for mine, theirs in zip(found, wanted, strict=True):
+        for name in ("hardware", "commit"):  # in the order of their coming
+            assert set(mine.pop(name).split("; ")) == set(theirs.pop(name).split("; "))
+        assert mine.pop("gap") == pytest.approx(theirs.pop("gap")) and mine == theirs
+    with pytest.raises(MetafilmError, match=r"of the seeds \[0, 2\] too"):
+        committed.put(several, SYSTEM.records([runs[1]]))
 
 
 def test_a_run_has_one_folder_however_its_settings_are_said(tmp_path) -> None:
