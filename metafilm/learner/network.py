@@ -75,7 +75,7 @@ class SharedNetwork(nn.Module):
     std: Tensor
 
     @classmethod
-    def from_pretrained(cls, name_or_path: str | dict[str, Any]) -> Any:
+    def from_pretrained(cls, name_or_path: str | Path | dict[str, Any]) -> Any:
         """A trained learner in evaluation mode.
 
         Args:
