@@ -19,6 +19,7 @@ if __name__ == "__main__":
 from metafilm.cli.text.table import judging_in_words  # noqa: E402
 from metafilm.evaluation import farthest  # noqa: E402
 from metafilm.storage.atomic import atomic_write  # noqa: E402
+from scripts import laboratory  # noqa: E402
 from scripts.conditioning.committed import by_arm, by_scenes  # noqa: E402
 
 PAGES = ("README.md", "docs/results.md", "docs/adaptation.md", "docs/conditioning.md", "docs/film-lessons.md")
@@ -288,6 +289,8 @@ TABLES: dict[str, Callable[[list[dict[str, Any]]], str]] = {
     "adaptation": adaptation,
     "drawings": drawings,
     "functions-floor": floors,
+    "laboratory": laboratory.table,
+    "sweeps": laboratory.sweeps,
     **{
         f"conditioning/{path.stem}": conditioned
         for path in sorted((ROOT / "results/conditioning").glob("*.json"))

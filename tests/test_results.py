@@ -31,8 +31,10 @@ OTHERS = (
     "architectures.json",
     "compare.json",
     "functions-floor.json",
+    "laboratory.json",
     "probabilities.json",
     "reuse.json",
+    "sweeps.json",
 )
 RECORDS = [(name, row) for name, row in ALL if name not in OTHERS]
 PROBABILITIES = [row for name, row in ALL if name == "probabilities.json"]
