@@ -112,7 +112,8 @@ class System:
                 raise MetafilmError(
                     f"no finished runs in {options.runs}; train some, or name their folder by --runs"
                 )
-            committed.put(self.out, [*self.records(found), *self.combine(found)])
+            rows = self.records(committed.not_joined(self.out, found))
+            committed.put(self.out, [*rows, *self.combine(found)])
         else:
             try:
                 self.more[options.do](options, found)

@@ -90,6 +90,29 @@ def put(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
     into(path, new, key, ordered=False)
 
 
+def not_joined(path: Path, runs: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The runs without those that a record of the file has together with seeds whose runs are not here."""
+    there = json.loads(path.read_text()) if path.is_file() else []
+
+    def of_record(run: Mapping[str, Any], one: Mapping[str, Any]) -> bool:
+        setting = {name: value for name, value in run["settings"].items() if name != "seed"}
+        same = json.dumps(setting, sort_keys=True) == json.dumps(one["setting"], sort_keys=True)
+        return same and run["arm"] == one["arm"] and one["metric"] in run["scores"].get("test", {})
+
+    def counted(run: Mapping[str, Any], one: Mapping[str, Any], seeds: set[int]) -> bool:
+        seed = run["settings"]["seed"]
+        if seed not in one["seeds"] or not set(one["seeds"]) - seeds:
+            return False
+        return one["by_seed"][one["seeds"].index(seed)] == run["scores"]["test"][one["metric"]]["value"]
+
+    kept = list(runs)
+    for one in there:
+        mine = [run for run in runs if of_record(run, one)]
+        seeds = {run["settings"]["seed"] for run in mine}
+        kept = [run for run in kept if not (run in mine and counted(run, one, seeds))]
+    return kept
+
+
 def joined(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
     """Two records of the same figure and of different seeds, as :func:`record` makes one of all of them."""
     runs = sorted([*runs_of(first), *runs_of(second)], key=lambda run: run["seed"])

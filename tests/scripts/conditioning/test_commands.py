@@ -90,8 +90,16 @@ def test_seeds_of_several_machines_make_the_record_of_one(order, tmp_path) -> No
     ]
     one, several = tmp_path / "one.json", tmp_path / "several.json"
     committed.put(one, SYSTEM.records(runs))
-    for seed in order:
-        committed.put(several, SYSTEM.records([runs[seed]]))
+    here: list = []
+    for seed in order:  # a machine has none of the first's runs, and writes its own again with each new one
+        here = [*here[: len(order)], runs[seed]] if seed != order[0] else []
+        new = committed.not_joined(several, here or [runs[seed]])
+        assert [run["settings"]["seed"] for run in new] == [seed]
+        committed.put(several, SYSTEM.records(new))
+    assert committed.not_joined(several, here) == []
+    changed = {**here[0], "scores": {"test": {m: {"value": 9.0, "ci95": 1.0, "gap": 9.0} for m in "mn"}}}
+    with pytest.raises(MetafilmError, match="too, whose runs are not here"):
+        committed.put(several, SYSTEM.records(committed.not_joined(several, [changed])))
     found, wanted = json.loads(several.read_text()), json.loads(one.read_text())
     assert len(found) == len(wanted) == 2 and found[0]["seeds"] == [0, 1, 2]
     for mine, theirs in zip(found, wanted, strict=True):
