@@ -92,25 +92,26 @@ def put(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
 
 def not_joined(path: Path, runs: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """The runs without those that a record of the file has together with seeds whose runs are not here."""
-    there = json.loads(path.read_text()) if path.is_file() else []
 
-    def of_record(run: Mapping[str, Any], one: Mapping[str, Any]) -> bool:
-        setting = {name: value for name, value in run["settings"].items() if name != "seed"}
-        same = json.dumps(setting, sort_keys=True) == json.dumps(one["setting"], sort_keys=True)
-        return same and run["arm"] == one["arm"] and one["metric"] in run["scores"].get("test", {})
+    def what(arm: str, settings: Mapping[str, Any]) -> str:
+        return json.dumps([arm, {k: v for k, v in settings.items() if k != "seed"}], sort_keys=True)
 
-    def counted(run: Mapping[str, Any], one: Mapping[str, Any], seeds: set[int]) -> bool:
-        seed = run["settings"]["seed"]
-        if seed not in one["seeds"] or not set(one["seeds"]) - seeds:
-            return False
-        return one["by_seed"][one["seeds"].index(seed)] == run["scores"]["test"][one["metric"]]["value"]
+    here: dict[str, set[int]] = {}
+    for run in runs:
+        here.setdefault(what(run["arm"], run["settings"]), set()).add(run["settings"]["seed"])
+    counted: dict[tuple[str, str, int], float] = {}
+    for one in json.loads(path.read_text()) if path.is_file() else []:
+        trained = what(one["arm"], one["setting"])
+        if set(one["seeds"]) - here.get(trained, set()):
+            for seed, value in zip(one["seeds"], one["by_seed"], strict=True):
+                counted[trained, one["metric"], seed] = value
 
-    kept = list(runs)
-    for one in there:
-        mine = [run for run in runs if of_record(run, one)]
-        seeds = {run["settings"]["seed"] for run in mine}
-        kept = [run for run in kept if not (run in mine and counted(run, one, seeds))]
-    return kept
+    def is_counted(run: Mapping[str, Any]) -> bool:
+        trained, seed = what(run["arm"], run["settings"]), run["settings"]["seed"]
+        scores = run["scores"].get("test", {}).items()
+        return any(counted.get((trained, metric, seed)) == score["value"] for metric, score in scores)
+
+    return [run for run in runs if not is_counted(run)]
 
 
 def joined(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
