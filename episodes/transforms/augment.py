@@ -210,7 +210,7 @@ def by_name(name: str) -> Augment | None:
 def _check(images: Tensor, uniforms: Tensor | NDArray, columns: int) -> Tensor:
     """The uniforms as a tensor beside the images, or an EpisodesError."""
     uniforms = torch.as_tensor(uniforms, device=images.device)
-    if images.dim() != 4 or uniforms.shape != (len(images), columns):
+    if images.dim() != 4 or uniforms.shape != (images.shape[0], columns):  # len() would fix an exported batch
         raise EpisodesError(
             f"expected images [B, C, H, W] and uniforms [B, {columns}], "
             f"got {list(images.shape)} and {list(uniforms.shape)}"
@@ -236,12 +236,13 @@ def _crops(images: Tensor, uniforms: Tensor, margin: int, mode: str) -> Tensor:
     offsets = 2 * margin + 1
     top, left = (offsets - 1 - (uniforms[:, i] * offsets).long().clamp(0, offsets - 1) for i in (0, 1))
     mirrored = uniforms[:, 2] >= 0.5 if uniforms.shape[1] > 2 else torch.zeros_like(top, dtype=torch.bool)
-    if images.device.type == "cpu" and images.dtype == torch.float32 and not images.requires_grad:
+    traced = torch.compiler.is_exporting()
+    if images.device.type == "cpu" and images.dtype == torch.float32 and not (images.requires_grad or traced):
         return _crops_one_by_one(images, top.tolist(), left.tolist(), mirrored.tolist(), margin, mode)
     padded = F.pad(images, [margin] * 4, mode=mode)
     # All crops exist as one strided view; picking one an image is a single copy without an index per pixel.
     windows = padded.unfold(2, height, 1).unfold(3, width, 1)  # [B, C, offsets, offsets, H, W]
-    cropped = windows[torch.arange(len(images), device=images.device), :, top, left]
+    cropped = windows[torch.arange(images.shape[0], device=images.device), :, top, left]
     return torch.where(mirrored[:, None, None, None], cropped.flip(-1), cropped)
 
 

@@ -64,9 +64,9 @@ def records(
     Returns for each what `metafilm.evaluation.evaluate` does (accuracy in percent, ci95, accuracy_by_step,
     gain_by_step, protocol, ...) and dataset, split, scheme, style, rotated_classes (whether turned copies are
     classes of their own), ways, shots, queries, seed, checkpoint, weights (a fingerprint of them as trained);
-    head, transform, blend, blend_weight, pooling, copies, copy_augment: how tasks were judged. Of pictures
-    also `test_classes`, how many classes there are, and `training_classes_in_test`, how many of them the
-    weights were trained on (None: not known); turned classes count as one. `overlap` says why the
+    head, transform, blend, blend_weight, pooling, copies, copy_augment, query_copies: how tasks were judged.
+    Of pictures also `test_classes`, how many classes there are, and `training_classes_in_test`, how many of
+    them the weights were trained on (None: not known); turned classes count as one. `overlap` says why the
     backbone's first weights are known to have seen the classes, where they have and `allow_overlap` is given.
     Raises MetafilmError, EpisodesError.
     """
@@ -174,7 +174,8 @@ def judging(learner: MetaFiLM) -> dict[str, Any]:
         "blend_weight": weight,
         "pooling": getattr(learner.backbone, "pooling", None),
         "copies": learner.copies,
-        "copy_augment": learner.copy_augment if learner.copies else None,
+        "copy_augment": learner.copy_augment if learner.copies or learner.query_copies else None,
+        "query_copies": learner.query_copies,
     }
 
 

@@ -147,6 +147,11 @@ def of_head(
             yield "outer.compile", "can't trace two heads; leave --head.blend empty"
     if evaluation.copies and not kind.uses_support:
         yield "evaluation.copies", f"must be 0 for the {head.name} head, which is not fitted to the support"
+    if evaluation.query_copies and kind.regression:
+        yield (
+            "evaluation.query_copies",
+            f"must be 0 for the {head.name} head, whose points have no copies",
+        )
     # a classifier that isn't fitted to the support has one learned output per class
     fixed = not kind.uses_support and not kind.regression
     if fixed and isinstance(episodes.ways, tuple):

@@ -15,6 +15,7 @@ from episodes.sampling.prefetch import Sampler
 from metafilm.errors import MetafilmError, NotFinite
 from metafilm.evaluation.calibration import fit_temperature
 from metafilm.evaluation.scoring import TOGETHER
+from metafilm.learner.copies import looks_at_queries
 from metafilm.learner.finite import require_finite_weights
 from metafilm.learner.learner import MetaFiLM
 from metafilm.storage.calibration import Calibration, Level
@@ -84,12 +85,14 @@ def _judge(learner: MetaFiLM, episode: Episode, ways: int, found: Judgements) ->
         if not predictions.isfinite().all():
             raise NotFinite(f"the predictions of episode {int(one.index[0])} are not finite")
         features = learner.head.seen(features)
-        support = features.shape[1] - predictions.shape[1]
+        count = looks_at_queries(learner)
+        support = features.shape[1] - count * predictions.shape[1]
         # after the support may come copies of it, in its order
         labels = one.support_labels.repeat(1, support // one.support_labels.shape[1])
         state = learner.head.fit(features[:, :support], labels, ways)
         counts = one.support_labels[0].bincount(minlength=ways).to(features.dtype).unsqueeze(0)
-        familiar = learner.head.familiarity(state, features[:, support:], counts)[0].cpu()
+        familiar = learner.head.familiarity(state, features[:, support:], counts)[0]
+        familiar = familiar.unflatten(0, (count, -1)).mean(0).cpu()
         inside = (one.query_labels[0] < ways).cpu()
         found.logits.append(predictions[0].cpu()[inside])
         found.labels.append(one.query_labels[0].cpu()[inside])

@@ -134,6 +134,7 @@ def build_learner(
             batch=config.inner.batch,
             copies=config.evaluation.copies,
             copy_augment=config.evaluation.copy_augment,
+            query_copies=config.evaluation.query_copies,
             gate=Gate() if config.inner.gate else None,
             stage=parts.ADAPT.get(config.evaluation.adapt),
             auxiliary_classes=train_classes if config.outer.auxiliary else 0,

@@ -18,7 +18,7 @@ from metafilm.errors import MetafilmError
 from metafilm.film import FilmDict
 from metafilm.heads import Head, prototypes
 from metafilm.learner.batches import alike, augmented_views, batches
-from metafilm.learner.copies import with_copies
+from metafilm.learner.copies import looks, looks_at_queries, with_copies
 from metafilm.learner.gate import Gate, choose, require_classes
 from metafilm.learner.inner_loop import InnerLoop
 from metafilm.learner.network import join
@@ -46,6 +46,9 @@ class MetaFiLM(UsableNetwork):
             that it costs no more time and memory than for so many shots; None: all.
         copies, copy_augment: augmented copies of each support image that the head is fitted to as well, in
             evaluation (0: none), and by which augmentation; adaptation does not see them.
+        query_copies: copies of each query image by the same augmentation, in evaluation: its logits are the
+            mean over itself and them, and copy k of every image, the support's too, is made by the same
+            transformation. Each costs as much as the query itself.
         gate: chooses, task by task in evaluation, between no adaptation, the encoder's, and 1 ...
             ``evaluation_steps`` steps; None: all steps are taken.
         stage: how far tasks are adapted in evaluation where nobody asks for steps or a gate: ``identity``
@@ -72,6 +75,7 @@ class MetaFiLM(UsableNetwork):
         batch: int | None = None,
         copies: int = 0,
         copy_augment: str = "shift",
+        query_copies: int = 0,
         gate: Gate | None = None,
         stage: str | None = None,
     ) -> None:
@@ -91,7 +95,7 @@ class MetaFiLM(UsableNetwork):
         if batch is not None and batch < 1:
             raise MetafilmError(f"batch {batch} must be at least 1 image of each class, or None for all")
         self.batch = batch
-        self.copies, self.copy_augment = copies, copy_augment
+        self.copies, self.copy_augment, self.query_copies = copies, copy_augment, query_copies
         if gate is not None:
             require_classes(self)
         self.gate = gate
@@ -398,10 +402,17 @@ class MetaFiLM(UsableNetwork):
         """The second half of :meth:`forward`: under each of these deviations, the queries' predictions ``[T,
         Q, ways]`` and the features ``[T, n, D]`` they come from, the support's first where the head reads it.
         In training the normalisation statistics under the last of them are noted for the running averages.
+
+        Where queries have copies, their predictions are the mean over them, and the features are of all: of
+        every query, then of every copy 1 ...
         """
         episode = with_copies(self, episode)
         tasks, labels = episode.tasks, episode.support_labels
-        x = self.prepare(episode.query_images)
+        queries, count = episode.query_images, 1 if self.training else looks_at_queries(self)
+        if count > 1:
+            several = looks(self.unit(queries).flatten(0, 1), count, self.copy_augment)
+            queries = several.unflatten(0, (count, tasks, -1)).transpose(0, 1).flatten(1, 2)
+        x = self.prepare(queries)
         support = labels.shape[1] if self.reads_support else 0
         if support:
             x = join(self.prepare(episode.support_images), x, tasks)
@@ -410,4 +421,5 @@ class MetaFiLM(UsableNetwork):
             x = self.stem(x, tasks, support=support or None, record=self.training)
         for number, deviations in enumerate(films, 1):
             last = number == len(films)
-            yield self.predict_prepared(x, deviations, labels, episode.ways, support, record=last)
+            found, features = self.predict_prepared(x, deviations, labels, episode.ways, support, record=last)
+            yield found.unflatten(1, (count, -1)).mean(1) if count > 1 else found, features

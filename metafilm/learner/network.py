@@ -62,6 +62,7 @@ class SharedNetwork(nn.Module):
             given = [plain] * channels if values is None else [float(value) for value in values]
             self.register_buffer(name, torch.tensor(given).view(shape))
         self.whole = False  # whether tasks have weights of their own, beside deviations
+        self.copies, self.copy_augment, self.query_copies = 0, "shift", 0  # see metafilm.learner.copies
         # what the outer loop lays under the deviations of the tasks at hand, while it trains with noise
         self.underlay: Callable[[FilmDict], FilmDict] | None = None
         self.config: Any = None  # the config it was built from, where there is one; goes with the weights
@@ -73,6 +74,9 @@ class SharedNetwork(nn.Module):
 
     mean: Tensor
     std: Tensor
+    copies: int
+    copy_augment: str
+    query_copies: int
 
     @classmethod
     def from_pretrained(cls, name_or_path: str | Path | dict[str, Any]) -> Any:

@@ -32,6 +32,7 @@ def overridden(
     pooling: str | None = None,
     copies: int | None = None,
     copy_augment: str | None = None,
+    query_copies: int | None = None,
 ) -> MetaFiLM:
     """A learner of the same weights that judges its tasks another way; None leaves a setting as it is.
 
@@ -41,10 +42,11 @@ def overridden(
 
     Args:
         learner: built from settings; left as it is.
-        head, scale, transform, blend, blend_weight, pooling, copies, copy_augment: as the settings
-            ``head.name``, ``head.scale``, ``head.transform``, ``head.blend``, ``head.blend_weight``,
-            ``backbone.pooling``, ``evaluation.copies`` and ``evaluation.copy_augment``. A head of cells takes
-            ``flatten`` by itself where the network was trained with a mean over the map.
+        head, scale, transform, blend, blend_weight, pooling, copies, copy_augment, query_copies: as the
+            settings ``head.name``, ``head.scale``, ``head.transform``, ``head.blend``,
+            ``head.blend_weight``, ``backbone.pooling``, ``evaluation.copies``,
+            ``evaluation.copy_augment`` and ``evaluation.query_copies``. A head of cells takes ``flatten`` by
+            itself where the network was trained with a mean over the map.
 
     Returns:
         A new learner in evaluation mode, on the same device, with its own ``config``.
@@ -66,7 +68,10 @@ def overridden(
             old.head,
             **_given(name=head, scale=scale, transform=transform, blend=blend, blend_weight=blend_weight),
         ),
-        evaluation=replace(old.evaluation, **_given(copies=copies, copy_augment=copy_augment)),
+        evaluation=replace(
+            old.evaluation,
+            **_given(copies=copies, copy_augment=copy_augment, query_copies=query_copies),
+        ),
     )
     used = [name for name in (config.head.name, config.head.blend) if name is not None]
     for name in used:

@@ -75,8 +75,10 @@ def save(path: str | Path, learner: Any) -> None:
         described["transform"] = learner.head.transform.arguments
     if learner.batch is not None:
         described["batch"] = learner.batch
-    if learner.copies:
+    if learner.copies or learner.query_copies:
         described |= {"copies": learner.copies, "copy_augment": learner.copy_augment}
+    if learner.query_copies:
+        described["query_copies"] = learner.query_copies
     if learner.gate is not None:
         described["gate"] = learner.gate.to_dict()
     if learner.stage is not None:
@@ -187,6 +189,7 @@ def rebuilt(metadata: Mapping[str, str], path: str | Path, backbone: nn.Module |
             "batch": described.get("batch"),
             "copies": described.get("copies", 0),
             "copy_augment": described.get("copy_augment", "shift"),
+            "query_copies": described.get("query_copies", 0),
             "gate": Gate.from_dict(described["gate"]) if "gate" in described else None,
             "stage": described.get("stage"),
         }

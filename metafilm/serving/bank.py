@@ -18,6 +18,7 @@ from torch import Tensor
 
 from metafilm import film, norms
 from metafilm.errors import CheckpointError, MetafilmError
+from metafilm.learner.copies import looks, looks_at_queries
 from metafilm.learner.gate import Report
 from metafilm.learner.network import SharedNetwork
 from metafilm.learner.support import as_pictures
@@ -230,14 +231,21 @@ class TaskBank:
         Raises:
             MetafilmError: another image shape, an unknown id, or not one id per image.
         """
-        learner, device = self.learner, self.learner.mean.device
+        learner = self.learner
         if tuple(images.shape[1:]) != learner.image_shape:
             as_pictures(images, learner.image_shape)  # raises
         if len(ids) != len(images):
             raise MetafilmError(f"{len(ids)} ids for {len(images)} images; give the id of each image's task")
         places = self._find(ids)
+        if (count := looks_at_queries(learner)) > 1:
+            images = looks(as_pictures(images, learner.image_shape), count, learner.copy_augment)
+        return self._scores(images, places * count).unflatten(0, (count, len(places))).mean(0)
+
+    def _scores(self, images: Tensor, places: Sequence[_Place]) -> Tensor:
+        """``[B, ways]``, each image looked at once."""
+        device = self.learner.mean.device
         widest = max((place.ways for place in places), default=0)
-        result = learner.mean.new_full((len(images), widest), -torch.inf)
+        result = self.learner.mean.new_full((len(images), widest), -torch.inf)
         with torch.no_grad():
             for start in range(0, len(images), self.batch_size):
                 part = places[start : start + self.batch_size]

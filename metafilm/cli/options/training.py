@@ -117,6 +117,9 @@ class Eval:
     """Augmented copies of each support image that the head is fitted to as well (evaluation.copies)."""
     copy_augment: str | None = None
     """Augmentation that makes them (evaluation.copy_augment)."""
+    query_copies: int | None = None
+    """Copies of each query image by the same augmentation, whose logits are averaged with its own
+    (evaluation.query_copies)."""
     gate: Switch = False
     """Let held-out support pictures decide for each task whether it is adapted, and how far."""
     precision: Literal["float32", "bfloat16"] = "float32"
@@ -165,6 +168,7 @@ class Eval:
             pooling=self.pooling,
             copies=self.copies,
             copy_augment=self.copy_augment,
+            query_copies=self.query_copies,
         )
         print_records(found, self.json)
         return 0

@@ -26,8 +26,12 @@ def judging_in_words(found: dict[str, Any]) -> str:
         words.append(f"{found['head']} + {found['blend_weight']:g} {found['blend']}")
     if found.get("transform"):
         words.append(f"features: {', '.join(found['transform'])}")
-    if found.get("copies"):
-        words.append(f"{found['copies']} copies by {found['copy_augment']}")
+    copies, of_queries = found.get("copies"), found.get("query_copies")
+    if copies and of_queries:
+        words.append(f"{copies} copies, of a query {of_queries}, by {found['copy_augment']}")
+    elif copies or of_queries:
+        whose = "" if copies else "of a query "
+        words.append(f"{copies or of_queries} copies {whose}by {found['copy_augment']}")
     if words and not found.get("blend"):
         words.insert(0, found["head"])
     return "; ".join(words)

@@ -161,6 +161,9 @@ class Evaluation:
     """Augmented copies of each support image that the head is fitted to as well, in every evaluation."""
     copy_augment: Annotated[Text, OneOf(augment.BY_NAME)] = "shift"
     """Augmentation that makes them, by name."""
+    query_copies: Annotated[Whole, at_least(0)] = 0
+    """Copies of each query image by the same augmentation, whose logits are averaged with its own, in every
+    evaluation and prediction; the support's copies are then made by the same transformations."""
     adapt: Literal["auto", "always", "encoder", "never"] = "auto"
     """How far the trained learner adapts to a task where nobody says otherwise: always, by the encoder alone,
     never; auto: no further than validation finds clearly better (a gate judges for itself: always)."""

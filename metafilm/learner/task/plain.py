@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from metafilm import film, norms
+from metafilm.learner.copies import Averaged, looks_at_queries
 from metafilm.learner.network import SharedNetwork
 
 
@@ -47,4 +48,7 @@ def plain_network(
         norms.plain(backbone),
         learner.head.plain_with_transform(state),
     )
-    return nn.Sequential(*layers).requires_grad_(False).eval()
+    network = nn.Sequential(*layers)
+    count = looks_at_queries(learner)
+    whole = network if count == 1 else Averaged(network, count, learner.copy_augment)
+    return whole.requires_grad_(False).eval()

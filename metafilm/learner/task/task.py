@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from episodes import Episode
 from metafilm import film, norms
 from metafilm.errors import MetafilmError, NotFinite
-from metafilm.learner.copies import with_copies
+from metafilm.learner.copies import Averaged, looks, looks_at_queries, with_copies
 from metafilm.learner.finite import not_finite, require_finite_weights
 from metafilm.learner.gate import Report
 from metafilm.learner.network import SharedNetwork
@@ -64,13 +64,14 @@ class Task:
 
     def logits(self, images: Any, batch_size: int = 256) -> Tensor:
         """``[Q, C, H, W]`` as in ``adapt`` -> ``[Q, ways]`` (regression: x -> y). Each row depends on its own
-        image alone.
+        image alone; the mean over its copies, where the learner has ``query_copies``.
         """
         return self._batched(self._network(), images, batch_size)
 
     def embed(self, images: Any, batch_size: int = 256) -> Tensor:
         """``[Q, C, H, W]`` as in ``adapt`` -> features under the task's deviations ``[Q, D]``."""
-        normalise, backbone, _ = self._network().children()
+        network = self._network()
+        normalise, backbone, _ = (network.network if isinstance(network, Averaged) else network).children()
         return self._batched(nn.Sequential(normalise, backbone), images, batch_size)
 
     def _network(self) -> nn.Module:
@@ -134,11 +135,15 @@ class Task:
                 f"{self!r} can't tell familiar images from others: it is of functions, or of an older file; "
                 "adapt it again"
             )
-        features = self.embed(images).unsqueeze(0)
-        counts = torch.tensor([self.shots], dtype=features.dtype, device=features.device)
-        with self.learner.evaluating(), torch.no_grad():
-            head = self.learner.head
-            return head.familiarity(self._state(), head.seen(features), counts)[0]
+        learner = self.learner
+        with learner.evaluating(), torch.no_grad():
+            count = looks_at_queries(learner)
+            if count > 1:
+                images = looks(as_pictures(images, learner.image_shape), count, learner.copy_augment)
+            features = self.embed(images).unsqueeze(0)
+            counts = torch.tensor([self.shots], dtype=features.dtype, device=features.device)
+            found = learner.head.familiarity(self._state(), learner.head.seen(features), counts)[0]
+            return found.unflatten(0, (count, -1)).mean(0)
 
     def known(self, images: Any, reject: float) -> Tensor:
         """Which images are of one of the task's classes, bool ``[Q]``.
@@ -169,7 +174,7 @@ class Task:
         """A plain network for this task: images ``[B, C, H, W]`` in [0, 1] -> logits ``[B, ways]``.
 
         Ordinary layers only, FiLM folded into the norms; it knows nothing of metafilm's FiLM any more. In
-        eval mode.
+        eval mode. Where the learner has ``query_copies``, the mean over an image and its copies.
 
         Raises:
             MetafilmError: a FiLM site that can't be folded.

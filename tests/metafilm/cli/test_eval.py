@@ -215,20 +215,21 @@ def test_another_head_at_test_and_how_the_record_names_it(place, common, tmp_pat
         return json.loads(out.read_text())
 
     plain = scored()
-    names = ("head", "transform", "blend", "blend_weight", "pooling", "copies", "copy_augment")
-    assert [plain[name] for name in names] == ["cosine", [], None, None, "mean", 0, None]
+    names = ("head", "transform", "blend", "blend_weight", "pooling")
+    names += ("copies", "copy_augment", "query_copies")
+    assert [plain[name] for name in names] == ["cosine", [], None, None, "mean", 0, None, 0]
     found = scored(
         *("--transform", "centre", "power", "--blend", "reconstruction", "--blend-weight", "0.4"),
-        *("--copies", "2", "--copy-augment", "crop-flip"),
+        *("--copies", "2", "--copy-augment", "crop-flip", "--query-copies", "1"),
     )
-    expected = ["cosine", ["centre", "power"], "reconstruction", 0.4, "flatten", 2, "crop-flip"]
+    expected = ["cosine", ["centre", "power"], "reconstruction", 0.4, "flatten", 2, "crop-flip", 1]
     assert [found[name] for name in names] == expected
     assert found["weights"] == plain["weights"], "those that were trained"
     found = scored("--head", "descriptors", "--pooling", "flatten2x2", "--head-scale", "3")
-    assert [found[name] for name in names] == ["descriptors", [], None, None, "flatten2x2", 0, None]
+    assert [found[name] for name in names] == ["descriptors", [], None, None, "flatten2x2", 0, None, 0]
     assert scored("--transform", "none")["transform"] == []
     shown = capsys.readouterr()
-    assert "cosine + 0.4 reconstruction" in shown.out
+    assert "cosine + 0.4 reconstruction" in shown.out and "2 copies, of a query 1, by crop-flip" in shown.out
     assert main([*words, "--head", "median"]) == 2
     assert "--head.name median is unknown" in capsys.readouterr().err
     bare = tmp_path / "bare.safetensors"
