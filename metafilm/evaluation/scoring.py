@@ -17,6 +17,7 @@ from metafilm.engine.distributed import Group
 from metafilm.errors import MetafilmError, NotFinite
 from metafilm.evaluation.mean_deviations import in_place_of_encoder, mean_encoder
 from metafilm.evaluation.other_support import OtherDomain, OtherSupport
+from metafilm.evaluation.remembered import Remembered
 from metafilm.evaluation.summary import by_domain, summary
 from metafilm.learner.finite import require_finite_weights
 from metafilm.learner.learner import MetaFiLM
@@ -105,6 +106,8 @@ def evaluate(
     if other_support and steps is None:
         steps = learner.evaluation_steps  # with its own support as far as with the other
     options: dict[str, Any] = {"steps": steps, "use_encoder": encoder_support != "none", "gate": gate}
+    if Remembered.possible(learner):
+        options["remembered"] = Remembered(learner)
     others = OtherSupport(sampler) if encoder_support == "shuffled" else None
     if encoder_support == "other-domain":
         others = OtherDomain(sampler, other_domains)
@@ -197,9 +200,10 @@ def staged(
     encoder_episode: Episode | None = None,
     use_encoder: bool = True,
     gate: bool | None = None,
+    remembered: Remembered | None = None,
 ) -> Iterator[tuple[Episode, list[str], list[Tensor]]]:
     """Adapt to T tasks together and predict their queries, image tasks one by one: one task's queries fill
-    the cache as it is. Tasks of vectors go all together.
+    the cache as it is. Tasks of vectors go all together. Where nothing adapts, ``remembered`` predicts.
 
     Yields:
         Part of the tasks, the names of the stages (the last alone unless ``by_stage``) and their predictions
@@ -219,6 +223,9 @@ def staged(
     for start in range(0, episode.tasks, size):
         part = slice(start, start + size)
         mine = episode.select(part)
+        if remembered is not None and films == [{}]:
+            yield mine, stages, [remembered.predictions(mine)]
+            continue
         own = [{name: value[part] for name, value in film.items()} for film in films]
         yield mine, stages, [prediction for prediction, _ in learner.predictions(mine, own)]
 

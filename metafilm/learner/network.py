@@ -313,9 +313,14 @@ class SharedNetwork(nn.Module):
         """
         record = self.training and record
         features = self.features(x, deviations, labels.shape[0], support=support or None, record=record)
+        return self.judged(features, labels, ways, support), features
+
+    def judged(self, features: Tensor, labels: Tensor, ways: int, support: int) -> Tensor:
+        """Predictions ``[T, Q, ways]`` of features ``[T, n, D]``, of which the first ``support`` of each task
+        are the support's, of labels ``[T, S]``."""
         seen = self.head.seen(features)
         state = self.head.fit(seen[:, :support], labels, ways)
-        return self.head.predict(state, seen[:, support:]), features
+        return self.head.predict(state, seen[:, support:])
 
 
 class Evaluating:
