@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from hashlib import blake2b
 
 import numpy as np
@@ -32,8 +31,7 @@ class Remembered:
 
     def __init__(self, learner: MetaFiLM, room: int = ROOM) -> None:
         self.learner, self.room = learner, room
-        self._rows: dict[bytes, int] = {}
-        self._kept: Tensor | None = None
+        self._known: dict[bytes, Tensor] = {}
 
     @staticmethod
     def possible(learner: MetaFiLM) -> bool:
@@ -66,30 +64,14 @@ class Remembered:
         flat = images.flatten(0, 1)
         pixels = flat.contiguous().flatten(1).numpy().view(np.uint8)
         keys = [blake2b(image, digest_size=16, salt=copy.to_bytes(8)).digest() for image in pixels]
-        fresh = {key: row for row, key in enumerate(keys) if key not in self._rows}
-        found = None
-        if fresh:
-            learner, first = self.learner, list(fresh.values())
-            rows = changed(learner.unit(flat[first]), copy, learner.copy_augment)
-            found = learner.features(learner.prepare(rows.unsqueeze(0)), {}, 1)[0]
-            self._keep(list(fresh), found)
-        places = [self._rows.get(key, -1) for key in keys]
-        assert self._kept is not None
-        result = self._kept[[max(place, 0) for place in places]]
-        if found is not None and (new := [row for row, place in enumerate(places) if place < 0]):
-            order = {key: number for number, key in enumerate(fresh)}
-            result[new] = found[[order[keys[row]] for row in new]]
-        return result.unflatten(0, images.shape[:2])
-
-    def _keep(self, keys: Sequence[bytes], features: Tensor) -> None:
-        """As many as there is room for."""
-        if self._kept is None:
-            self._kept = features.new_zeros(1, features.shape[1])
-        most = max(self.room // self._kept[0].nbytes, 1)
-        number = min(len(keys), most - len(self._rows))
-        while (size := len(self._kept)) < len(self._rows) + number:
-            more = self._kept.new_zeros(min(size, most - size), features.shape[1])
-            self._kept = torch.cat((self._kept, more))
-        begin = len(self._rows)
-        self._kept[begin : begin + number] = features[:number]
-        self._rows |= {key: begin + row for row, key in enumerate(keys[:number])}
+        rows = {key: self._known[key] for key in keys if key in self._known}
+        unknown = {key: row for row, key in enumerate(keys) if key not in rows}
+        if unknown:
+            learner, first = self.learner, list(unknown.values())
+            seen = changed(learner.unit(flat[first]), copy, learner.copy_augment)
+            found = learner.features(learner.prepare(seen.unsqueeze(0)), {}, 1)[0]
+            rows |= (fresh := dict(zip(unknown, found, strict=True)))
+            if found.nbytes <= self.room:
+                self.room -= found.nbytes
+                self._known |= fresh
+        return torch.stack([rows[key] for key in keys]).unflatten(0, images.shape[:2])
