@@ -53,10 +53,11 @@ def build(learner: MetaFiLM, settings: Outer, beside: nn.Module | None = None) -
         for kind, by_rate in groups.items()
         for rate, parameters in by_rate.items()
     ]
+    fused = beside is not None  # a classifier of thousands of classes is seen once a step, not ten times
     if settings.optimiser == "sgd":
         momentum = settings.momentum
-        return torch.optim.SGD(listed, momentum=momentum, nesterov=momentum > 0)
-    return torch.optim.AdamW(listed)
+        return torch.optim.SGD(listed, momentum=momentum, nesterov=momentum > 0, fused=fused)
+    return torch.optim.AdamW(listed, fused=fused)
 
 
 def schedule(iteration: int, settings: Outer) -> float:

@@ -140,7 +140,8 @@ class Outer:
     compile: Switch = False
     """Run each task through torch.compile: one or two minutes at the start, needs a C++ compiler."""
     precision: Literal["float32", "bfloat16"] = "float32"
-    """Arithmetic of the backbone in training; validation is always float32."""
+    """Arithmetic of the backbone in training, and of a cosine classifier of all training classes; validation
+    is always float32."""
 
 
 @section("evaluation")

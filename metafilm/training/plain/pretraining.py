@@ -62,7 +62,13 @@ class Pretraining:
             for decays, decay in ((True, config.pretrain.weight_decay), (False, 0.0))
         ]
         momentum = config.pretrain.momentum
-        self.optimiser = torch.optim.SGD(groups, lr=peak, momentum=momentum, nesterov=momentum > 0)
+        self.optimiser = torch.optim.SGD(
+            groups,
+            lr=peak,
+            momentum=momentum,
+            nesterov=momentum > 0,
+            fused=True,  # one pass over a classifier of thousands of classes instead of four
+        )
         decay = config.pretrain.average
         self.average = optimiser.MovingAverage(self._learned(), decay) if decay else None
         self.iteration = 0

@@ -1,5 +1,6 @@
 """The backbone learns all training classes before the outer loop: right, resumable, and kept if frozen."""
 
+import copy
 import math
 import signal
 from dataclasses import replace
@@ -106,6 +107,36 @@ def test_cosines_times_a_learned_factor() -> None:
             cosine = F.cosine_similarity(features[i], classifier.weight[j], dim=0)
             assert classifier(features)[i, j].item() == pytest.approx(10 * cosine.item(), rel=1e-5)
     assert classifier.log_scale.requires_grad
+
+
+@pytest.mark.parametrize(("dtype", "close"), [(torch.float64, 1e-12), (torch.float32, 1e-5), (None, 0.03)])
+def test_cosines_and_their_gradients_are_those_of_normalised_vectors(dtype, close) -> None:
+    """dtype None: products in bfloat16."""
+    torch.manual_seed(0)
+    classifier = NormedLinear(24, 9, 7.0, torch.bfloat16 if dtype is None else None).to(
+        dtype or torch.float32
+    )
+    with torch.no_grad():
+        classifier.weight[0] *= 1e3
+    reference = copy.deepcopy(classifier)
+    features = torch.randn(5, 24, dtype=classifier.weight.dtype, requires_grad=True)
+    same = features.detach().clone().requires_grad_()
+    labels = torch.arange(5)
+    directions = F.normalize(reference.weight, dim=-1)
+    expected = reference.log_scale.exp() * F.linear(F.normalize(same, dim=-1), directions)
+    found = classifier(features)
+    torch.testing.assert_close(found, expected, rtol=close, atol=close * 7)
+    for logits in (found, expected):
+        F.cross_entropy(logits, labels).backward()
+    for mine, other in (
+        (features.grad, same.grad),
+        (classifier.weight.grad, reference.weight.grad),
+        (classifier.log_scale.grad, reference.log_scale.grad),
+    ):
+        assert mine is not None and other is not None and mine.dtype == other.dtype
+        rows, others = torch.atleast_2d(mine), torch.atleast_2d(other)
+        for row, right in zip(rows, others, strict=True):
+            torch.testing.assert_close(row, right, rtol=close, atol=close * float(right.abs().max()))
 
 
 @pytest.mark.parametrize(("kind", "learning_rate"), [("linear", 0.2), ("cosine", 5.0)])
