@@ -112,6 +112,7 @@ class System:
                 raise MetafilmError(
                     f"no finished runs in {options.runs}; train some, or name their folder by --runs"
                 )
+            found = [one for one in found if "test" in one["scores"]]  # a run may have ended just now
             rows = self.records(committed.not_joined(self.out, found))
             committed.put(self.out, [*rows, *self.combine(found)])
         else:

@@ -130,3 +130,19 @@ def test_a_run_is_no_second_seed_of_itself() -> None:
     assert record["training_seconds_by_seed"] == [1, 4]
     with pytest.raises(MetafilmError, match=r"two runs of the same settings and seed among \[0, 0\]"):
         SYSTEM.records([seeds[0], seeds[0]])
+
+
+def test_a_run_that_ends_while_others_are_tested_waits_for_the_next_time(monkeypatch, tmp_path) -> None:
+    settings = dataclasses.asdict(SYSTEM.settings("film-4"))
+    made = {"parameters": 1, "training_seconds": 1.0, "hardware": "a", "commit": "b"}
+    for seed, splits in ((0, ("val", "test")), (1, ("val",))):
+        folder = tmp_path / f"film-4-seed={seed}"
+        folder.mkdir()
+        scores = {split: {"m": {"value": 1.0, "ci95": 1.0}} for split in splits}
+        one = {"arm": "film-4", "settings": {**settings, "seed": seed}, "scores": scores, **made}
+        (folder / "scores.json").write_text(json.dumps(one))
+    monkeypatch.setattr(SYSTEM, "test", lambda runs: None)
+    monkeypatch.setattr(SYSTEM, "out", tmp_path / "out.json")
+    SYSTEM.main(["write", "--runs", str(tmp_path)])
+    (record,) = json.loads((tmp_path / "out.json").read_text())
+    assert record["seeds"] == [0]
