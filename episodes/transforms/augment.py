@@ -236,8 +236,8 @@ def _crops(images: Tensor, uniforms: Tensor, margin: int, mode: str) -> Tensor:
     offsets = 2 * margin + 1
     top, left = (offsets - 1 - (uniforms[:, i] * offsets).long().clamp(0, offsets - 1) for i in (0, 1))
     mirrored = uniforms[:, 2] >= 0.5 if uniforms.shape[1] > 2 else torch.zeros_like(top, dtype=torch.bool)
-    traced = torch.compiler.is_exporting()
-    if images.device.type == "cpu" and images.dtype == torch.float32 and not (images.requires_grad or traced):
+    plain = images.dtype == torch.float32 and not (images.requires_grad or torch.compiler.is_compiling())
+    if images.device.type == "cpu" and plain:
         return _crops_one_by_one(images, top.tolist(), left.tolist(), mirrored.tolist(), margin, mode)
     padded = F.pad(images, [margin] * 4, mode=mode)
     # All crops exist as one strided view; picking one an image is a single copy without an index per pixel.

@@ -105,7 +105,8 @@ class Group:
         head, body = message[: len(head)].tolist(), message[len(head) :]
         sums = body.split([value.numel() for value in values])
         for value, present, total in zip(values, head, sums, strict=False):
-            value.grad = total.view_as(value).to(value.dtype) if present else None
+            # in the parameter's own layout, which fused optimisers take for granted
+            value.grad = torch.empty_like(value).copy_(total.view_as(value)) if present else None
         return head[len(values) :]
 
 

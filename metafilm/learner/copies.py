@@ -3,7 +3,7 @@ whose logits are averaged."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -52,25 +52,25 @@ def looks_at_queries(network: SharedNetwork) -> int:
     return 1 + network.query_copies
 
 
-def looks(images: Tensor, count: int, name: str) -> Tensor:
-    """The images and their copies 1 ... ``count - 1``.
+def looks(images: Tensor, count: int, name: str) -> Iterator[Tensor]:
+    """The images, then their copies 1 ... ``count - 1``.
 
     Args:
         images: ``[B, C, H, W]`` float in [0, 1].
         count: how often each is looked at; 1: they are as they are.
         name: augmentation (:func:`episodes.transforms.augment.by_name`).
 
-    Returns:
-        ``[count·B, C, H, W]``: all images, all of copy 1 ...
+    Yields:
+        ``[B, C, H, W]`` each.
     """
-    return images if count == 1 else torch.cat([changed(images, copy, name) for copy in range(count)])
+    return (changed(images, copy, name) for copy in range(count))
 
 
 def changed(images: Tensor, copy: int, name: str) -> Tensor:
     """Every image ``[B, C, H, W]`` by the same transformation, number ``copy`` of this augmentation; number 0
     leaves them as they are."""
     by = augment.by_name(name)
-    if by is None or copy == 0:
+    if by is None or copy == 0 or images.shape[0] == 0:
         return images
     draws = counter.uniforms(SEED, np.array([copy]), counter.Stream.VIEWS, (by.num_uniforms,))
     # in the images' precision: an ONNX file has no tangent in another
@@ -91,7 +91,6 @@ class Averaged(nn.Module):
         self.network, self.count, self.name = network, count, name
 
     def forward(self, images: Tensor) -> Tensor:
-        total = self.network(images)
-        for copy in range(1, self.count):  # one after the other: no more memory than one takes
-            total = total + self.network(changed(images, copy, self.name))
-        return total / self.count
+        # one after the other: no more memory than one takes
+        found = [self.network(look) for look in looks(images, self.count, self.name)]
+        return torch.stack(found).mean(0)

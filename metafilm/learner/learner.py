@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from episodes import Episode
+from episodes.transforms import augment
 from metafilm import film, heads
 from metafilm.backbones import Pretrained
 from metafilm.conditioning import ConstantEncoder, TaskEncoder, class_spread
@@ -95,6 +96,11 @@ class MetaFiLM(UsableNetwork):
         if batch is not None and batch < 1:
             raise MetafilmError(f"batch {batch} must be at least 1 image of each class, or None for all")
         self.batch = batch
+        for name, value in (("copies", copies), ("query_copies", query_copies)):
+            if not isinstance(value, int) or value < 0 or (value and head.regression):
+                most = "0, for functions have none" if head.regression else "a whole number, 0 or more"
+                raise MetafilmError(f"{name} {value!r} must be {most}")
+        augment.by_name(copy_augment)  # raises
         self.copies, self.copy_augment, self.query_copies = copies, copy_augment, query_copies
         if gate is not None:
             require_classes(self)
@@ -410,8 +416,9 @@ class MetaFiLM(UsableNetwork):
         tasks, labels = episode.tasks, episode.support_labels
         queries, count = episode.query_images, 1 if self.training else looks_at_queries(self)
         if count > 1:
-            several = looks(self.unit(queries).flatten(0, 1), count, self.copy_augment)
-            queries = several.unflatten(0, (count, tasks, -1)).transpose(0, 1).flatten(1, 2)
+            rows = self.unit(queries).to(self.mean.dtype).flatten(0, 1)
+            several = [look.unflatten(0, (tasks, -1)) for look in looks(rows, count, self.copy_augment)]
+            queries = torch.cat(several, 1)
         x = self.prepare(queries)
         support = labels.shape[1] if self.reads_support else 0
         if support:

@@ -237,38 +237,35 @@ class TaskBank:
         if len(ids) != len(images):
             raise MetafilmError(f"{len(ids)} ids for {len(images)} images; give the id of each image's task")
         places = self._find(ids)
-        if (count := looks_at_queries(learner)) > 1:
-            images = looks(as_pictures(images, learner.image_shape), count, learner.copy_augment)
-        return self._scores(images, places * count).unflatten(0, (count, len(places))).mean(0)
-
-    def _scores(self, images: Tensor, places: Sequence[_Place]) -> Tensor:
-        """``[B, ways]``, each image looked at once."""
-        device = self.learner.mean.device
+        device = learner.mean.device
         widest = max((place.ways for place in places), default=0)
-        result = self.learner.mean.new_full((len(images), widest), -torch.inf)
+        result = learner.mean.new_full((len(images), widest), -torch.inf)
         with torch.no_grad():
             for start in range(0, len(images), self.batch_size):
                 part = places[start : start + self.batch_size]
-                features = self._features(images[start : start + self.batch_size], part)
+                found = self._features(images[start : start + self.batch_size], part)
                 for ways in {place.ways for place in part}:
                     members = [i for i, place in enumerate(part) if place.ways == ways]
                     kept = torch.tensor([part[i].head_row for i in members], device=device)
                     state = {name: value[kept] for name, value in self._heads[ways].tensors.items()}
                     index = torch.tensor(members, device=device)
                     # each row is a task of one query
-                    scores = self._head.predict(state, features[index].unsqueeze(1)).squeeze(1)
-                    result[start + index, :ways] = scores
+                    scores = [self._head.predict(state, look[index].unsqueeze(1)) for look in found]
+                    result[start + index, :ways] = torch.stack(scores).mean(0).squeeze(1)
         return result
 
-    def _features(self, images: Tensor, places: Sequence[_Place]) -> Tensor:
-        """``[B, D]`` as the head takes them."""
+    def _features(self, images: Tensor, places: Sequence[_Place]) -> list[Tensor]:
+        """``[B, D]`` as the head takes them, of the images and of each of their copies."""
         like = self.learner.mean
         images = as_pictures(images, self.learner.image_shape).to(like.device, like.dtype)
         rows = torch.tensor([place.row for place in places], device=like.device)
-        x = self.learner.prepare(images.unsqueeze(0))
-        with torch.autocast(like.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
-            found = film.call(self._network, self._film.tensors, x, rows, self._norm.tensors)
-        return self._head.seen(found.to(like.dtype))
+        found = []
+        for look in looks(images, looks_at_queries(self.learner), self.learner.copy_augment):
+            x = self.learner.prepare(look.unsqueeze(0))
+            with torch.autocast(like.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
+                features = film.call(self._network, self._film.tensors, x, rows, self._norm.tensors)
+            found.append(self._head.seen(features.to(like.dtype)))
+        return found
 
     def predict(self, images: Tensor, ids: Sequence[int] | Tensor) -> list[Any] | Tensor:
         """The most probable label of each image, as given to ``adapt``; for regression y ``[B, 1]``.

@@ -31,8 +31,6 @@ def build(learner: MetaFiLM, settings: Outer, beside: nn.Module | None = None) -
     kinds = ("shared", "encoder", "undecayed", "encoder_undecayed")
     groups: dict[str, dict[float, list[nn.Parameter]]] = {kind: {} for kind in kinds}
     learned = learner.outer_parameters()
-    if beside is not None:
-        learned |= {f"beside.{name}": parameter for name, parameter in beside.named_parameters()}
     if not learned:
         frozen = f"{flag('outer', 'freeze')} {' '.join(settings.freeze)}"
         raise MetafilmError(f"{frozen} leaves the outer loop nothing to learn; take a part out of it")
@@ -48,16 +46,27 @@ def build(learner: MetaFiLM, settings: Outer, beside: nn.Module | None = None) -
         rate *= getattr(settings.rates, part, 1.0)
         groups[kind].setdefault(rate, []).append(parameter)
     decay = {"shared": settings.weight_decay, "encoder": settings.encoder_weight_decay}
-    listed = [
+    listed: list[dict[str, Any]] = [
         {"params": parameters, "lr": rate, "peak": rate, "weight_decay": decay.get(kind, 0.0)}
         for kind, by_rate in groups.items()
         for rate, parameters in by_rate.items()
     ]
-    fused = beside is not None  # a classifier of thousands of classes is seen once a step, not ten times
+    if beside is not None:
+        listed += of_classifier(beside, settings.learning_rate, settings.weight_decay)
     if settings.optimiser == "sgd":
         momentum = settings.momentum
-        return torch.optim.SGD(listed, momentum=momentum, nesterov=momentum > 0, fused=fused)
-    return torch.optim.AdamW(listed, fused=fused)
+        return torch.optim.SGD(listed, momentum=momentum, nesterov=momentum > 0)
+    return torch.optim.AdamW(listed)
+
+
+def of_classifier(classifier: nn.Module, rate: float, decay: float) -> list[dict[str, Any]]:
+    """Groups of the parameters of a classifier of training classes. With thousands of classes they are most
+    of a step's memory: fused, an optimiser goes over it once instead of several times."""
+    return [
+        {"params": parameters, "lr": rate, "peak": rate, "weight_decay": weight_decay, "fused": True}
+        for decays, weight_decay in ((True, decay), (False, 0.0))
+        if (parameters := [p for p in classifier.parameters() if (p.dim() > 1) == decays])
+    ]
 
 
 def schedule(iteration: int, settings: Outer) -> float:

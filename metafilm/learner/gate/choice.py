@@ -32,7 +32,7 @@ def choose(
     class the whole support adapts, and copies of it that no step has seen are scored; where they are all
     named rightly before the first step, no step is taken. The whole support then
     takes as many steps as were chosen, and none are taken where none pay; all in all less than three times
-    the work of K plain steps.
+    the work of K plain steps, where held-out images have no copies of their own (``query_copies``).
 
     Args:
         learner: a :class:`metafilm.MetaFiLM` in evaluation mode, no regression.

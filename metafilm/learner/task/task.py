@@ -55,8 +55,8 @@ class Task:
         self.statistics, self.classes = statistics, classes
         self.fingerprint = fingerprint or learner.fingerprint()
         self.report, self.shots = report, shots
-        # the plain network, and where and of what precision the learner was that it was made of
-        self._module: tuple[tuple[torch.device, torch.dtype], nn.Module] | None = None
+        # the plain network, and what of the learner it was made by: where, its precision, how often it looks
+        self._module: tuple[tuple[torch.device, torch.dtype, int, str], nn.Module] | None = None
 
     def __repr__(self) -> str:
         size = sum(value.numel() for value in self.film.values())
@@ -75,8 +75,8 @@ class Task:
         return self._batched(nn.Sequential(normalise, backbone), images, batch_size)
 
     def _network(self) -> nn.Module:
-        mean, kept = self.learner.mean, self._module
-        now = mean.device, mean.dtype
+        learner, kept = self.learner, self._module
+        now = (learner.mean.device, learner.mean.dtype, learner.query_copies, learner.copy_augment)
         if kept is None or kept[0] != now:
             kept = self._module = now, self.to_module()
         return kept[1]
@@ -138,12 +138,13 @@ class Task:
         learner = self.learner
         with learner.evaluating(), torch.no_grad():
             count = looks_at_queries(learner)
-            if count > 1:
-                images = looks(as_pictures(images, learner.image_shape), count, learner.copy_augment)
-            features = self.embed(images).unsqueeze(0)
-            counts = torch.tensor([self.shots], dtype=features.dtype, device=features.device)
-            found = learner.head.familiarity(self._state(), learner.head.seen(features), counts)[0]
-            return found.unflatten(0, (count, -1)).mean(0)
+            pictures = as_pictures(images, learner.image_shape)
+            pictures = pictures if count == 1 else pictures.to(learner.mean)
+            counts, state, found = learner.mean.new_tensor([self.shots]), self._state(), []
+            for look in looks(pictures, count, learner.copy_augment):
+                features = learner.head.seen(self.embed(look).unsqueeze(0))
+                found.append(learner.head.familiarity(state, features, counts)[0])
+            return torch.stack(found).mean(0)
 
     def known(self, images: Any, reject: float) -> Tensor:
         """Which images are of one of the task's classes, bool ``[Q]``.

@@ -51,9 +51,8 @@ class Pretraining:
         self._require_gradients(True)
         own = learner.outer_parameters()
         parameters = [value for name, value in own.items() if name.startswith("backbone.")]
-        parameters += self.classifier.parameters()
         peak = config.pretrain.learning_rate
-        groups = [
+        groups: list[dict[str, Any]] = [
             {
                 "params": [p for p in parameters if (p.dim() > 1) == decays],
                 "weight_decay": decay,
@@ -62,13 +61,8 @@ class Pretraining:
             for decays, decay in ((True, config.pretrain.weight_decay), (False, 0.0))
         ]
         momentum = config.pretrain.momentum
-        self.optimiser = torch.optim.SGD(
-            groups,
-            lr=peak,
-            momentum=momentum,
-            nesterov=momentum > 0,
-            fused=True,  # one pass over a classifier of thousands of classes instead of four
-        )
+        groups += optimiser.of_classifier(self.classifier, peak, config.pretrain.weight_decay)
+        self.optimiser = torch.optim.SGD(groups, lr=peak, momentum=momentum, nesterov=momentum > 0)
         decay = config.pretrain.average
         self.average = optimiser.MovingAverage(self._learned(), decay) if decay else None
         self.iteration = 0

@@ -73,6 +73,7 @@ def main(file: str) -> None:
     )
     group = distributed.start()
     learner = build_learner(config, image_shape=(1, 16, 16), train_classes=3).double()
+    learner = learner.to(memory_format=torch.channels_last)  # as a training has it
     with torch.no_grad():
         # at 0 the decoder's first gradients are rounding alone, which Adam would blow up to full steps
         learner.encoder.multiplier.fill_(0.3)

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from episodes import Episode, EpisodeSampler, counter
+from episodes import Episode, EpisodeSampler, EpisodesError, counter
 from episodes.transforms import augment
 from metafilm import MetaFiLM, film, norms
 from metafilm.backbones import Conv4
-from metafilm.errors import ConfigError
+from metafilm.errors import ConfigError, MetafilmError
 from metafilm.evaluation import judge
 from metafilm.heads import CosineHead
 from metafilm.learner.build import load_learner
@@ -215,7 +215,9 @@ def test_familiarity_is_the_mean_over_the_looks(make_learner, make_episode, pool
     task = learner.adapt(episode.support_images[0], episode.support_labels[0].tolist())
     queries = episode.query_images[0]
     found = task.familiarity(queries)
+    before = task.logits(queries)
     learner.query_copies = 0
+    assert not torch.equal(task.logits(queries), before), "a task looks as often as its learner does now"
     each = [task.familiarity(changed(queries, copy, "affine")) for copy in range(3)]
     learner.query_copies = 2
     torch.testing.assert_close(found, torch.stack(each).mean(0), **EXACT)
@@ -249,3 +251,49 @@ def test_points_have_no_copies(tiny_config) -> None:
             head={"name": "regression"},
             evaluation={"query_copies": 2},
         )
+
+
+@pytest.mark.parametrize("name", ["affine", "crop-flip-jitter"])
+def test_no_images_have_no_copies_and_no_answers(make_learner, make_episode, name) -> None:
+    learner = made(make_learner, evaluation={"copy_augment": name, "query_copies": 2})
+    episode = double(make_episode(tasks=1, shots=2))
+    task = learner.adapt(episode.support_images[0], episode.support_labels[0].tolist())
+    none = episode.query_images[0][:0]
+    assert task.logits(none).shape == (0, 3) and task.predict(none) == []
+    assert task.familiarity(none).shape == (0,)
+    bank = TaskBank(learner)
+    bank.add(task)
+    assert len(bank.logits(none, [])) == 0
+
+
+def test_images_of_half_precision_are_changed_in_the_learners(make_learner, make_episode) -> None:
+    learner = made(make_learner, **QUERIES).float()
+    episode = make_episode(tasks=1, shots=2)
+    task = learner.adapt(episode.support_images[0], episode.support_labels[0].tolist())
+    bank, queries = TaskBank(learner), episode.query_images[0].half()
+    expected = task.logits(queries.float())
+    numbers = [bank.add(task)] * len(queries)
+    for found in (task.logits(queries), bank.logits(queries, numbers)):
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    assert task.familiarity(queries).dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"query_copies": -1}, "query_copies -1 must be a whole number, 0 or more"),
+        ({"copies": 1.5}, r"copies 1\.5 must be a whole number"),
+        ({"copy_augment": "afine"}, "no augmentation is called 'afine'"),
+    ],
+)
+def test_what_no_copies_are_made_by_is_refused(settings, said) -> None:
+    backbone = film.insert(Conv4((1, 16, 16), 4))
+    with pytest.raises((MetafilmError, EpisodesError), match=said):
+        MetaFiLM(backbone, CosineHead(10.0), image_shape=(1, 16, 16), **settings)
+
+
+def test_a_gate_judges_by_what_is_looked_at(make_learner, make_episode) -> None:
+    learner = made(make_learner, inner={"steps": 2, "gate": True}, **QUERIES)
+    episode = double(make_episode(tasks=1, shots=2))
+    found = learner(episode)
+    assert found.stages[-1] == "gate" and found.predictions[-1].shape[1] == episode.query_images.shape[1]
