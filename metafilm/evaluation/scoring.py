@@ -19,6 +19,7 @@ from metafilm.evaluation.mean_deviations import in_place_of_encoder, mean_encode
 from metafilm.evaluation.other_support import OtherDomain, OtherSupport
 from metafilm.evaluation.remembered import Remembered
 from metafilm.evaluation.summary import by_domain, summary
+from metafilm.film import FilmDict
 from metafilm.learner.finite import require_finite_weights
 from metafilm.learner.learner import MetaFiLM
 
@@ -202,8 +203,8 @@ def staged(
     gate: bool | None = None,
     remembered: Remembered | None = None,
 ) -> Iterator[tuple[Episode, list[str], list[Tensor]]]:
-    """Adapt to T tasks together and predict their queries, image tasks one by one: one task's queries fill
-    the cache as it is. Tasks of vectors go all together. Where nothing adapts, ``remembered`` predicts.
+    """Adapt to T tasks together and predict their queries (:func:`by_task`). Where nothing adapts,
+    ``remembered`` predicts.
 
     Yields:
         Part of the tasks, the names of the stages (the last alone unless ``by_stage``) and their predictions
@@ -219,15 +220,23 @@ def staged(
     )
     first = 0 if by_stage else -1
     stages, films = found.stages[first:], found.films[first:]
+    for mine, own in by_task(episode, films):
+        if remembered is not None and films == [{}]:
+            yield mine, stages, [remembered.predictions(mine)]
+        else:
+            yield mine, stages, [prediction for prediction, _ in learner.predictions(mine, own)]
+
+
+def by_task(episode: Episode, films: Sequence[FilmDict]) -> Iterator[tuple[Episode, list[FilmDict]]]:
+    """T tasks with their deviations ``[T, C]``, image tasks one by one: one task's queries fill the cache as
+    it is, and their copies need not lie in memory beside those of others."""
     size = 1 if episode.query_images.dim() == 5 else episode.tasks
     for start in range(0, episode.tasks, size):
         part = slice(start, start + size)
-        mine = episode.select(part)
-        if remembered is not None and films == [{}]:
-            yield mine, stages, [remembered.predictions(mine)]
-            continue
-        own = [{name: value[part] for name, value in film.items()} for film in films]
-        yield mine, stages, [prediction for prediction, _ in learner.predictions(mine, own)]
+        yield (
+            episode.select(part),
+            [{name: value[part] for name, value in film.items()} for film in films],
+        )
 
 
 def _gathered(scores: dict[int, list[float]], episodes: int, width: int, group: Group) -> list[list[float]]:

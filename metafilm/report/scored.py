@@ -16,7 +16,7 @@ from episodes.progress import Progress
 from metafilm import film
 from metafilm.config.sources import Source
 from metafilm.errors import NotFinite
-from metafilm.evaluation.scoring import TOGETHER
+from metafilm.evaluation.scoring import TOGETHER, by_task
 from metafilm.evaluation.summary import by_domain, summary
 from metafilm.evaluation.worth import farthest
 from metafilm.learner.finite import require_finite_weights
@@ -115,7 +115,8 @@ def _add(found: Scored, learner: MetaFiLM, episode: Episode, names: Names) -> No
     adapted = learner.adaptation(episode)
     which = shown(adapted.stages)
     stages, films = [adapted.stages[i] for i in which], [adapted.films[i] for i in which]
-    predictions = [prediction for prediction, _ in learner.predictions(episode, films)]
+    each = [[said for said, _ in learner.predictions(*one)] for one in by_task(episode, films)]
+    predictions = [torch.cat(parts) for parts in zip(*each, strict=True)]
     found.stages = stages
     for stage, prediction in zip(stages, predictions, strict=True):
         if not prediction.isfinite().all():
