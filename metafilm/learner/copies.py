@@ -33,14 +33,13 @@ def with_copies(network: SharedNetwork, episode: Episode) -> Episode:
         return episode
     images = network.unit(episode.support_images)
     if looks_at_queries(network) > 1:
-        rows = images.flatten(0, 1)
-        parts = [changed(rows, copy, network.copy_augment) for copy in range(1, 1 + copies)]
-        more = torch.cat([part.unflatten(0, images.shape[:2]) for part in parts], 1)
+        images = with_looks(images, 1 + copies, network.copy_augment)
     else:
         more = augmented_views(images, copies, network.copy_augment, episode.index, seed=SEED)
+        images = torch.cat((images, more), 1)
     return replace(
         episode,
-        support_images=torch.cat((images, more), 1),
+        support_images=images,
         support_labels=episode.support_labels.repeat(1, 1 + copies),
         support_ids=None,
         support_views=None,
@@ -64,6 +63,12 @@ def looks(images: Tensor, count: int, name: str) -> Iterator[Tensor]:
         ``[B, C, H, W]`` each.
     """
     return (changed(images, copy, name) for copy in range(count))
+
+
+def with_looks(images: Tensor, count: int, name: str) -> Tensor:
+    """``[T, n, C, H, W]`` -> ``[T, count·n, C, H, W]``: each task's images, then all of copy 1 ..."""
+    seen = looks(images.flatten(0, 1), count, name)
+    return torch.cat([look.unflatten(0, images.shape[:2]) for look in seen], 1)
 
 
 def changed(images: Tensor, copy: int, name: str) -> Tensor:

@@ -19,7 +19,7 @@ from metafilm.errors import MetafilmError
 from metafilm.film import FilmDict
 from metafilm.heads import Head, prototypes
 from metafilm.learner.batches import alike, augmented_views, batches
-from metafilm.learner.copies import looks, looks_at_queries, with_copies
+from metafilm.learner.copies import looks_at_queries, with_copies, with_looks
 from metafilm.learner.gate import Gate, choose, require_classes
 from metafilm.learner.inner_loop import InnerLoop
 from metafilm.learner.network import join
@@ -416,9 +416,7 @@ class MetaFiLM(UsableNetwork):
         tasks, labels = episode.tasks, episode.support_labels
         queries, count = episode.query_images, 1 if self.training else looks_at_queries(self)
         if count > 1:
-            rows = self.unit(queries).to(self.mean.dtype).flatten(0, 1)
-            several = [look.unflatten(0, (tasks, -1)) for look in looks(rows, count, self.copy_augment)]
-            queries = torch.cat(several, 1)
+            queries = with_looks(self.unit(queries).to(self.mean.dtype), count, self.copy_augment)
         x = self.prepare(queries)
         support = labels.shape[1] if self.reads_support else 0
         if support:

@@ -231,13 +231,12 @@ class TaskBank:
         Raises:
             MetafilmError: another image shape, an unknown id, or not one id per image.
         """
-        learner = self.learner
+        learner, device = self.learner, self.learner.mean.device
         if tuple(images.shape[1:]) != learner.image_shape:
             as_pictures(images, learner.image_shape)  # raises
         if len(ids) != len(images):
             raise MetafilmError(f"{len(ids)} ids for {len(images)} images; give the id of each image's task")
         places = self._find(ids)
-        device = learner.mean.device
         widest = max((place.ways for place in places), default=0)
         result = learner.mean.new_full((len(images), widest), -torch.inf)
         with torch.no_grad():

@@ -5,7 +5,7 @@ average.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -31,7 +31,7 @@ def build(learner: MetaFiLM, settings: Outer, beside: nn.Module | None = None) -
     kinds = ("shared", "encoder", "undecayed", "encoder_undecayed")
     groups: dict[str, dict[float, list[nn.Parameter]]] = {kind: {} for kind in kinds}
     learned = learner.outer_parameters()
-    if not learned:
+    if not learned and beside is None:
         frozen = f"{flag('outer', 'freeze')} {' '.join(settings.freeze)}"
         raise MetafilmError(f"{frozen} leaves the outer loop nothing to learn; take a part out of it")
     for name, parameter in learned.items():
@@ -62,10 +62,16 @@ def build(learner: MetaFiLM, settings: Outer, beside: nn.Module | None = None) -
 def of_classifier(classifier: nn.Module, rate: float, decay: float) -> list[dict[str, Any]]:
     """Groups of the parameters of a classifier of training classes. With thousands of classes they are most
     of a step's memory: fused, an optimiser goes over it once instead of several times."""
+    return by_decay(classifier.parameters(), rate, decay, fused=True)
+
+
+def by_decay(parameters: Iterable[Tensor], rate: float, decay: float, **more: Any) -> list[dict[str, Any]]:
+    """Two groups: matrices and kernels, which decay, and all else; ``more``: what each says besides."""
+    known = list(parameters)
     return [
-        {"params": parameters, "lr": rate, "peak": rate, "weight_decay": weight_decay, "fused": True}
-        for decays, weight_decay in ((True, decay), (False, 0.0))
-        if (parameters := [p for p in classifier.parameters() if (p.dim() > 1) == decays])
+        {"params": [p for p in known if (p.dim() > 1) == decays], "lr": rate, "peak": rate}
+        | {"weight_decay": decay if decays else 0.0, **more}
+        for decays in (True, False)
     ]
 
 

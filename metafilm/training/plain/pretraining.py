@@ -51,17 +51,10 @@ class Pretraining:
         self._require_gradients(True)
         own = learner.outer_parameters()
         parameters = [value for name, value in own.items() if name.startswith("backbone.")]
-        peak = config.pretrain.learning_rate
-        groups: list[dict[str, Any]] = [
-            {
-                "params": [p for p in parameters if (p.dim() > 1) == decays],
-                "weight_decay": decay,
-                "peak": peak,
-            }
-            for decays, decay in ((True, config.pretrain.weight_decay), (False, 0.0))
-        ]
+        peak, decay = config.pretrain.learning_rate, config.pretrain.weight_decay
+        groups = optimiser.by_decay(parameters, peak, decay)
+        groups += optimiser.of_classifier(self.classifier, peak, decay)
         momentum = config.pretrain.momentum
-        groups += optimiser.of_classifier(self.classifier, peak, config.pretrain.weight_decay)
         self.optimiser = torch.optim.SGD(groups, lr=peak, momentum=momentum, nesterov=momentum > 0)
         decay = config.pretrain.average
         self.average = optimiser.MovingAverage(self._learned(), decay) if decay else None
