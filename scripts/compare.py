@@ -11,8 +11,8 @@ and metafilm in full. All train on tasks of one shape with the same Conv-4 of 64
 warm-up and a cosine, and keep the weights (their moving average) that are best on validation tasks. Budgets:
 so many `images` drawn; so many seconds (`time`; validation does not count), planned from a short measurement,
 so that a record says by how much a training missed them; `target`: as time, for the systems of that question,
-validated often: minutes to a validation accuracy, of metafilm without its classification stage, within which
-nothing is validated. --images and --seconds are for rows not begun yet.
+validated often: minutes to a validation accuracy, of metafilm and metafilm-plain without their classification
+stage, within which nothing is validated. --images and --seconds are for rows not begun yet.
 
 One row at a time, each resumed exactly where it was cut; nothing is trained or scored twice, and a row that
 fails is told at the end. A row's test tasks are those of every other row of its work, so that the gains of
@@ -45,7 +45,7 @@ from scripts.records import commit, hardware  # noqa: E402
 
 OUT = ROOT / "results" / "compare.json"
 SYSTEMS = (*ours.SYSTEMS, *frozen.NOTES, *peers.SYSTEMS)
-TARGET = (FULL, "learn2learn-protonet", "learn2learn-maml")
+TARGET = (FULL, "metafilm-plain", "learn2learn-protonet", "learn2learn-maml")
 VALIDATIONS = {"images": 6, "time": 6, "target": 24}
 FAILURES = (MetafilmError, EpisodesError, RuntimeError)
 

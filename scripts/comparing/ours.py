@@ -108,6 +108,11 @@ SYSTEMS: dict[str, System] = {
         "validation finds them worth it",
         0.6,
     ),
+    "metafilm-plain": System(
+        NO_ENCODER | {"head": {"name": "cosine"}, "outer": {"plain": 64, "average": 0.999}},
+        "classification stage, then tasks beside plain images; neither task encoder nor inner steps",
+        0.6,
+    ),
 }
 
 
