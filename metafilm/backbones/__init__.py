@@ -5,7 +5,7 @@
 from metafilm.backbones.conv4 import Conv4
 from metafilm.backbones.mlp import MLP
 from metafilm.backbones.pooling import POOLINGS, flattens
-from metafilm.backbones.pretrained import LIBRARIES, LITE0, Pretrained
+from metafilm.backbones.pretrained import LIBRARIES, LIBRARY_WEIGHTS, LITE0, Pretrained
 from metafilm.backbones.resnet12 import ResNet12
 
 BACKBONES = {"conv4": Conv4, "resnet12": ResNet12, "mlp": MLP}
@@ -14,6 +14,7 @@ BACKBONES = {"conv4": Conv4, "resnet12": ResNet12, "mlp": MLP}
 __all__ = [
     "BACKBONES",
     "LIBRARIES",
+    "LIBRARY_WEIGHTS",
     "LITE0",
     "MLP",
     "POOLINGS",

