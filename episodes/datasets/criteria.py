@@ -66,14 +66,15 @@ class Dial:
         return f"{360 * position // self.positions} degrees"
 
 
-_MOVES = ("shift", "crop-flip", "crop-flip-jitter", "affine")
+_MAPS = ("affine", "handwriting")
 _MIRRORS = ("crop-flip", "crop-flip-jitter")
+_MOVES = ("shift", *_MIRRORS, *_MAPS)
 DIALS = (
     Dial("ink", 24),
     Dial("paper", 24),
     Dial("place", 24, _MOVES),
-    Dial("turn", 24, (*_MIRRORS, "affine")),
-    Dial("size", 20, ("affine",)),
+    Dial("turn", 24, (*_MIRRORS, *_MAPS)),
+    Dial("size", 20, _MAPS),
 )
 
 

@@ -56,5 +56,5 @@ def _attributes(pool: ClassPool) -> tuple[Attribute, ...]:
     return (
         Attribute("character", characters, pool.class_names, pool.groups, _MIRRORS),
         Attribute("alphabet", alphabets, pool.group_names, None, _MIRRORS),
-        Attribute("drawer", drawers, names, groups, (*_MIRRORS, "affine")),
+        Attribute("drawer", drawers, names, groups, (*_MIRRORS, "affine", "handwriting")),
     )

@@ -6,8 +6,6 @@ Row b of the result depends on row b of the arguments alone. Nothing here draws 
 whoever owns the numbers owns the reproducibility.
 """
 
-import math
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -15,8 +13,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from episodes.errors import EpisodesError
+from episodes.transforms.affine import Affine
+from episodes.transforms.handwriting import Handwriting
 from episodes.transforms.pixels import empty, rotate90
-from episodes.transforms.protocols import Augment
+from episodes.transforms.protocols import Augment, checked
 
 __all__ = [
     "BY_NAME",
@@ -25,6 +25,7 @@ __all__ = [
     "ColorJitter",
     "Compose",
     "CropFlip",
+    "Handwriting",
     "Identity",
     "Shift",
     "by_name",
@@ -58,7 +59,7 @@ class Shift:
 
     def __call__(self, images: Tensor, uniforms: Tensor | NDArray) -> Tensor:
         """images [B, C, H, W], uniforms [B, 2] (down, right) -> [B, C, H, W]."""
-        uniforms = _check(images, uniforms, self.num_uniforms)
+        uniforms = checked(images, uniforms, self.num_uniforms)
         return _crops(images, uniforms, _margin(self.pixels, images), "constant")
 
 
@@ -79,7 +80,7 @@ class CropFlip:
 
     def __call__(self, images: Tensor, uniforms: Tensor | NDArray) -> Tensor:
         """images [B, C, H, W], uniforms [B, 3] (down, right, mirror) -> [B, C, H, W]."""
-        uniforms = _check(images, uniforms, self.num_uniforms)
+        uniforms = checked(images, uniforms, self.num_uniforms)
         return _crops(images, uniforms, _margin(self.padding, images), self.mode)
 
 
@@ -100,7 +101,7 @@ class ColorJitter:
 
     def __call__(self, images: Tensor, uniforms: Tensor | NDArray) -> Tensor:
         """images [B, 1 or 3, H, W], uniforms [B, 3] (brightness, contrast, saturation) -> like images."""
-        uniforms = _check(images, uniforms, self.num_uniforms)
+        uniforms = checked(images, uniforms, self.num_uniforms)
         batch, channels = images.shape[:2]
         if channels not in (1, 3):
             raise EpisodesError(
@@ -121,53 +122,6 @@ class ColorJitter:
         return jittered.clamp_(0, 1).reshape(images.shape)
 
 
-class Affine:
-    """A random rotation, scaling, shear and translation about the centre, bilinear; what comes in is black.
-
-    degrees: the largest rotation either way. translate: the largest move as a fraction of the side.
-    scale: sizes from 1 - scale to 1 + scale. shear: the largest shear angle in degrees.
-    """
-
-    num_uniforms = 5
-
-    def __init__(
-        self, degrees: float = 10.0, translate: float = 0.1, scale: float = 0.1, shear: float = 10.0
-    ) -> None:
-        if not 0 <= scale < 1:
-            raise EpisodesError(f"Affine(scale) is {scale}: choose a number from 0 up to 1, 1 excluded")
-        if min(degrees, translate, shear) < 0 or shear >= 90:
-            raise EpisodesError(
-                f"Affine got degrees {degrees}, translate {translate}, shear {shear}: none may be negative, "
-                "shear must be below 90"
-            )
-        self.degrees, self.translate, self.scale, self.shear = degrees, translate, scale, shear
-
-    def matrices(self, uniforms: Tensor) -> Tensor:
-        """The map from output to input places, in coordinates from -1 to 1: [B, 2, 3] for uniforms [B, 5].
-
-        Columns of `uniforms`: rotation, move right, move down, scale, shear.
-        """
-        signed = 2 * uniforms - 1
-        angle, shear = (
-            math.radians(a) * u for a, u in ((self.degrees, signed[:, 0]), (self.shear, signed[:, 4]))
-        )
-        # A coordinate step of 2 is the whole side, hence the factor.
-        right, down = 2 * self.translate * signed[:, 1], 2 * self.translate * signed[:, 2]
-        cos, sin, tan, size = angle.cos(), angle.sin(), shear.tan(), 1 + self.scale * signed[:, 3]
-        # Output = move o rotate o shear o scale (input); the inverse, written out, is what sampling needs.
-        a, b = (cos + tan * sin) / size, (sin - tan * cos) / size
-        c, d = -sin / size, cos / size
-        rows = [a, b, -(a * right + b * down), c, d, -(c * right + d * down)]
-        return torch.stack(rows, dim=1).reshape(-1, 2, 3)
-
-    def __call__(self, images: Tensor, uniforms: Tensor | NDArray) -> Tensor:
-        """images [B, C, H, W], uniforms [B, 5] -> [B, C, H, W]. The move is a fraction of each side."""
-        uniforms = _check(images, uniforms, self.num_uniforms)
-        matrices = self.matrices(uniforms).to(images.dtype)
-        grid = F.affine_grid(matrices, list(images.shape), align_corners=False)
-        return F.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
-
-
 class Compose:
     """Several augmentations, one after another, each with its own columns of the uniforms."""
 
@@ -177,7 +131,7 @@ class Compose:
 
     def __call__(self, images: Tensor, uniforms: Tensor | NDArray) -> Tensor:
         """images [B, C, H, W], uniforms [B, U] with U the sum over the parts -> [B, C, H, W]."""
-        uniforms = _check(images, uniforms, self.num_uniforms)
+        uniforms = checked(images, uniforms, self.num_uniforms)
         first = 0
         for augment in self.augments:
             last = first + augment.num_uniforms
@@ -193,29 +147,19 @@ BY_NAME = {
     "crop-flip": CropFlip,
     "crop-flip-jitter": lambda: Compose(CropFlip(), ColorJitter()),
     "affine": Affine,
+    "handwriting": Handwriting,
 }
 
 
 def by_name(name: str) -> Augment | None:
     """The augmentation of that name with its default strength; None for "none".
 
-    Names: "none", "shift", "jitter", "crop-flip", "crop-flip-jitter", "affine". Raises EpisodesError for any
-    other.
+    Names: "none", "shift", "jitter", "crop-flip", "crop-flip-jitter", "affine", "handwriting".
+    Raises EpisodesError for any other.
     """
     if name not in BY_NAME:
         raise EpisodesError(f"no augmentation is called {name!r}: choose one of {', '.join(BY_NAME)}")
     return BY_NAME[name]()
-
-
-def _check(images: Tensor, uniforms: Tensor | NDArray, columns: int) -> Tensor:
-    """The uniforms as a tensor beside the images, or an EpisodesError."""
-    uniforms = torch.as_tensor(uniforms, device=images.device)
-    if images.dim() != 4 or uniforms.shape != (images.shape[0], columns):  # len() would fix an exported batch
-        raise EpisodesError(
-            f"expected images [B, C, H, W] and uniforms [B, {columns}], "
-            f"got {list(images.shape)} and {list(uniforms.shape)}"
-        )
-    return uniforms
 
 
 def _check_padding(pixels: int | None, name: str) -> int | None:

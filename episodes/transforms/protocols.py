@@ -2,7 +2,11 @@
 
 from typing import Protocol
 
+import torch
+from numpy.typing import NDArray
 from torch import Tensor
+
+from episodes.errors import EpisodesError
 
 
 class Augment(Protocol):
@@ -21,3 +25,14 @@ class Transform(Protocol):
     num_uniforms: int
 
     def __call__(self, images: Tensor, uniforms: Tensor, /) -> Tensor: ...
+
+
+def checked(images: Tensor, uniforms: Tensor | NDArray, columns: int) -> Tensor:
+    """The uniforms as a tensor beside the images, or an EpisodesError."""
+    uniforms = torch.as_tensor(uniforms, device=images.device)
+    if images.dim() != 4 or uniforms.shape != (images.shape[0], columns):  # len() would fix an exported batch
+        raise EpisodesError(
+            f"expected images [B, C, H, W] and uniforms [B, {columns}], "
+            f"got {list(images.shape)} and {list(uniforms.shape)}"
+        )
+    return uniforms

@@ -232,7 +232,14 @@ def test_familiarity_is_the_mean_over_the_looks(make_learner, make_episode, pool
 
 @pytest.mark.parametrize(
     ("name", "suffix"),
-    [("shift", ".pt2"), ("crop-flip-jitter", ".pt2"), ("affine", ".onnx"), ("crop-flip-jitter", ".onnx")],
+    [
+        ("shift", ".pt2"),
+        ("crop-flip-jitter", ".pt2"),
+        ("affine", ".onnx"),
+        ("handwriting", ".pt2"),
+        ("handwriting", ".onnx"),
+        ("crop-flip-jitter", ".onnx"),
+    ],
 )
 def test_an_exported_network_looks_several_times(make_learner, make_episode, tmp_path, name, suffix) -> None:
     settings = {"copies": 2, "copy_augment": name, "query_copies": 2}
