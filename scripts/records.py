@@ -80,9 +80,11 @@ def trained_by(run: Path) -> dict[str, Any]:
     """What a row says of its training."""
     trained = json.loads((run / "results.json").read_text())
     config = Config.from_yaml(run / "config.yaml")
+    seed = f" --seed {config.seed}" if config.seed else ""
     return {
         "config": f"configs/{config.name}.yaml",
-        "train_command": f"metafilm train configs/{config.name}.yaml --run-dir {run.as_posix()}",
+        "train_command": f"metafilm train configs/{config.name}.yaml{seed} --run-dir {run.as_posix()}",
+        "training_seed": config.seed,
         "training_seconds": trained["training_seconds"],
         "training_threads": trained["threads"],
     }

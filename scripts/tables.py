@@ -74,6 +74,24 @@ def stages(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def by_seed(rows: list[dict[str, Any]]) -> str:
+    """Rows of `metafilm eval` of trainings that differ by their seed: the mean over them, and each."""
+    tasks: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        words = judging_in_words(row)
+        tasks.setdefault(f"{row['ways']}-way {row['shots']}-shot{words and f', {words}'}", []).append(row)
+    count = max(map(len, tasks.values()))
+    lines = [
+        f"| task | {' | '.join(f'training {number + 1}' for number in range(count))} | **mean** |",
+        "|---|" + "---|" * (count + 1),
+    ]
+    for task, found in tasks.items():
+        each = [f"{row['accuracy']:.2f} ± {row['ci95']:.2f}" for row in found]
+        mean = sum(row["accuracy"] for row in found) / len(found)
+        lines.append(f"| {task} | {' | '.join(each)} | **{mean:.2f}** |")
+    return "\n".join(lines)
+
+
 def adaptation(rows: list[dict[str, Any]]) -> str:
     """A row per network, data set and shots: δ = 0, and the paired gain of every other arm over it."""
     known = (
@@ -286,6 +304,7 @@ TABLES: dict[str, Callable[[list[dict[str, Any]]], str]] = {
     **dict.fromkeys(
         ("omniglot", "miniimagenet", "miniimagenet-pretrained", "sinusoids", "functions", "criteria"), stages
     ),
+    "omniglot-plain": by_seed,
     "adaptation": adaptation,
     "drawings": drawings,
     "functions-floor": floors,

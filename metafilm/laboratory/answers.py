@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from metafilm.laboratory.arms import QUESTIONS
-from metafilm.laboratory.gains import Record, across, bases, differences, group, scored
+from metafilm.laboratory.gains import Record, across, bases, chance, differences, group, scored
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -16,14 +16,15 @@ Cell = dict[str, float]
 Answers = dict[str, dict[str, dict[str, dict[int | None, Cell]]]]
 """Configuration -> question -> arm -> training classes (None: all) -> means over seeds: ``new`` and ``known``
 (validation and training classes), ``gap``, ``gain`` (over the configuration itself, where it is another), the
-half widths of their intervals, ``new_ci95`` and so on, ``seeds``, and ``failed``: seeds without a score."""
+half widths of their intervals, ``new_ci95`` and so on, ``seeds``, and ``failed``: seeds without a score;
+where enough trainings differ by chance alone, the standard deviation of their scores, ``chance``."""
 
 
 def answers(records: Iterable[Record]) -> Answers:
     """The records by question, arms in the question's order; of several seeds the mean. Those of a version
     that kept no score of each task are left out."""
     records = [record for record in records if record["failed"] or scored(record)]
-    base = bases(records)
+    base, by_chance = bases(records), chance(records)
     collected: dict[tuple[str, str, int, str, int | None], list[Record]] = {}
     for record in records:
         name, classes, _ = group(record)
@@ -37,6 +38,8 @@ def answers(records: Iterable[Record]) -> Answers:
         name, question, _, arm, classes = at
         here = said.setdefault(name, {}).setdefault(question, {}).setdefault(arm, {})
         here[classes] = _cell(collected[at], base)
+        if (name, classes) in by_chance:
+            here[classes]["chance"] = by_chance[name, classes]
     return said
 
 
@@ -66,6 +69,7 @@ def tables(said: Answers, missing: int = 0) -> str:
     if missing:
         lines += [f"{missing} arms are not there yet"]
     for name, questions in said.items():
+        lines += _by_chance(name, [cells for arms in questions.values() for cells in arms.values()])
         for question, arms in questions.items():
             columns = sorted({classes for row in arms.values() for classes in row}, key=_order)
             lines += ["", f"**{name}: {QUESTIONS[question].title}** (`{question}`)", ""]
@@ -75,6 +79,20 @@ def tables(said: Answers, missing: int = 0) -> str:
                 cells = [_shown(row[count]) if count in row else "–" for count in columns]
                 lines.append(f"| {arm} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
+
+
+def _by_chance(name: str, arms: Sequence[Mapping[int | None, Cell]]) -> list[str]:
+    """What scores differ by for no reason, where it is known."""
+    known = {count: cell["chance"] for cells in arms for count, cell in cells.items() if "chance" in cell}
+    if not known:
+        return []
+    each = [f"{known[count]:.2f} with {_classes(count)}" for count in sorted(known, key=_order)]
+    return [
+        "",
+        f"{name}: trainings whose weight decays differ by next to nothing have scores with a standard "
+        f"deviation of {', '.join(each)}. Of one seed, a difference of less than about three times that is "
+        "chance.",
+    ]
 
 
 def figure(questions: Mapping[str, Mapping[str, Mapping[int | None, Cell]]]) -> Figure:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import statistics
 from dataclasses import replace
 
 import pytest
@@ -292,6 +293,32 @@ def test_arms_are_compared_in_pairs_with_the_configuration() -> None:
     assert errors["none"][8]["gain"] == -1
     diverged = [record | ({} if record["changes"] else {"failed": "diverged"}) for record in records]
     assert "gain" not in answers(diverged)["tiny"]["penalty"]["none"][8]
+
+
+def test_three_seeds_say_what_trainings_differ_by() -> None:
+    none = {"outer.penalty": 0.0}
+    bases = [one(seed, [50.0, 60.0, 70.0]) for seed in range(3)]
+    records = bases + [one(seed, [50.0 + 9 * seed, 60.0 + 9 * seed, 70.0], none) for seed in range(3)]
+    gains = answers(records)["tiny"]["penalty"]["none"][8]
+    assert gains["gain"] == 6 and gains["gain_ci95"] == pytest.approx(interval([0.0, 6.0, 12.0]))
+    two = answers([record for record in records if record["seed"] < 2])["tiny"]["penalty"]["none"][8]
+    assert two["gain_ci95"] == interval([4.5, 4.5, 0.0]) < interval([0.0, 6.0]), "two can't say it"
+
+
+def test_what_chance_does_is_told_by_decays_of_next_to_nothing() -> None:
+    arms = [({}, 60.0), ({"outer.weight_decay": 0.0}, 63.0), ({"outer.encoder_weight_decay": 0.01}, 57.0)]
+    arms += [({"outer.weight_decay": 0.001}, 64.0), ({"outer.weight_decay": 1.0}, 90.0)]
+    records = []
+    for changes, score in [*arms, ({"outer.penalty": 0.0}, 20.0)]:
+        outer = {"optimiser": "adamw", "learning_rate": 0.002, "iterations": 1000}
+        outer |= {"weight_decay": 0.0005, "encoder_weight_decay": 0.0}
+        outer |= {setting.removeprefix("outer."): value for setting, value in changes.items()}
+        scores = [score - 5, score, score + 5]
+        records.append(one(0, scores, changes, settings={"name": "tiny", "outer": outer}))
+    found, said = statistics.stdev([60.0, 63.0, 57.0, 64.0]), answers(records)
+    assert said["tiny"]["penalty"]["none"][8]["chance"] == pytest.approx(found)
+    assert f"deviation of {found:.2f} with 8 classes" in tables(said)
+    assert "chance" not in answers(records[1:])["tiny"]["penalty"]["none"][8], "three are too few"
 
 
 def test_the_configuration_itself_is_an_arm_of_every_question(tiny) -> None:
