@@ -170,7 +170,7 @@ def main(arguments: Sequence[str] | None = None, root: Path = ROOT) -> None:
     if (options.do == "draw") == bool(options.folders):
         parser.error("draw takes no folders" if options.folders else f"{options.do} needs a folder at least")
     if options.do == "ablation":
-        found = [row for folder in options.folders for row in of_ablation(read(folder / "records.json"))]
+        found = [row for folder in options.folders for row in of_ablation(_commands(folder))]
         put(root / ABLATIONS, found, _arm, ordered=False)
     elif options.do == "sweep":
         found = [of_sweep(read(folder / "trials.json"), folder) for folder in options.folders]
@@ -180,7 +180,18 @@ def main(arguments: Sequence[str] | None = None, root: Path = ROOT) -> None:
     else:
         for name, of_config in said(read(root / ABLATIONS)).items():
             write_svg(figure(of_config), root / "docs" / f"{name}.svg")
-        write_svg(curves(read(root / SWEEPS)), root / "docs" / "sweeps.svg")
+        if (root / SWEEPS).is_file():
+            write_svg(curves(read(root / SWEEPS)), root / "docs" / "sweeps.svg")
+
+
+def _commands(folder: Path) -> list[dict[str, Any]]:
+    """An ablation's records, whose commands name its folder as the caller does and not by its whole path."""
+    whole, named = f"--run-dir {folder.resolve().as_posix()}", f"--run-dir {folder.as_posix()}"
+    records = read(folder / "records.json")
+    for record in records:
+        commands = (key for key in ("command", "train_command") if key in record)
+        record.update({key: record[key].replace(whole, named) for key in commands})
+    return records
 
 
 def _arm(row: dict[str, Any]) -> tuple[Any, ...]:

@@ -53,12 +53,14 @@ RECORDS = [
 ]
 
 
-def test_an_ablation_says_the_same_from_its_records(tmp_path) -> None:
+def test_an_ablation_says_the_same_from_its_records(tmp_path, monkeypatch) -> None:
     folder = tmp_path / "ablations"
     folder.mkdir()
-    (folder / "records.json").write_text(json.dumps(RECORDS))
+    whole = [row | {"command": f"metafilm ablate a.yaml --run-dir {folder}"} for row in RECORDS]
+    (folder / "records.json").write_text(json.dumps(whole))
+    monkeypatch.chdir(tmp_path)
     for _ in range(2):  # the second time in the place of the first
-        laboratory.main(["ablation", str(folder)], tmp_path)
+        laboratory.main(["ablation", "ablations"], tmp_path)
     rows = json.loads((tmp_path / laboratory.ABLATIONS).read_text())
     assert len(rows) == 4 and laboratory.table(rows) == tables(answers(RECORDS)).strip()
     found = next(row for row in rows if row["arm"] == "penalty 1" and row["classes"] == 8)
@@ -66,6 +68,7 @@ def test_an_ablation_says_the_same_from_its_records(tmp_path) -> None:
     assert [run["seed"] for run in found["runs"]] == [0, 1] and found["changes"] == {"outer.penalty": 1.0}
     failed = next(row for row in rows if row["arm"] == "penalty 1" and row["classes"] is None)
     assert failed["failed"] == 1 and failed["runs"][0]["failed"] == "the loss is not finite"
+    assert found["runs"][0]["command"] == "metafilm ablate a.yaml --run-dir ablations"
     assert "scores" not in found and "scores" not in found["runs"][0]
 
 
@@ -115,6 +118,14 @@ def test_sweeps_stand_side_by_side(tmp_path) -> None:
     laboratory.main(["draw"], tmp_path)
     assert (tmp_path / "docs/mine.svg").stat().st_size > 10_000
     assert b"best validation so far" in (tmp_path / "docs/sweeps.svg").read_bytes()
+
+
+def test_without_sweeps_the_ablations_are_drawn(tmp_path) -> None:
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "results").mkdir()
+    (tmp_path / laboratory.ABLATIONS).write_text(json.dumps(laboratory.of_ablation(RECORDS)))
+    laboratory.main(["draw"], tmp_path)
+    assert [file.name for file in (tmp_path / "docs").iterdir()] == ["mine.svg"]
 
 
 def test_what_is_not_there_or_damaged(tmp_path, capsys) -> None:
