@@ -22,7 +22,14 @@ from metafilm.storage.atomic import atomic_write  # noqa: E402
 from scripts import laboratory  # noqa: E402
 from scripts.conditioning.committed import by_arm, by_scenes  # noqa: E402
 
-PAGES = ("README.md", "docs/results.md", "docs/adaptation.md", "docs/conditioning.md", "docs/film-lessons.md")
+PAGES = (
+    "README.md",
+    "docs/results.md",
+    "docs/adaptation.md",
+    "docs/conditioning.md",
+    "docs/film-lessons.md",
+    "docs/regularisation.md",
+)
 
 SYSTEMS = {  # what conditions, what is conditioned, FiLM's arm, the arm that is deaf to the condition
     "visual-questions": ("a question", "a picture", "film-4", "none"),
