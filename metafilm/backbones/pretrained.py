@@ -240,17 +240,21 @@ def load_file(network: nn.Module, path: str | Path) -> None:
     expected = network.state_dict()
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise CheckpointError(f"{path} holds {type(state).__name__}, expected a dict of named tensors")
-    wrong = sorted(
-        name
-        for name in expected.keys() | state.keys()
-        if getattr(state.get(name), "shape", None) != getattr(expected.get(name), "shape", 0)
-    )
-    if wrong:
+    if wrong := unlike(expected, state):
         raise CheckpointError(
             f"{path} does not fit the network: {len(wrong)} of {len(expected)} tensors differ or are absent, "
             f"{', '.join(wrong[:3])} among them"
         )
     network.load_state_dict(state)
+
+
+def unlike(expected: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> list[str]:
+    """Names that one of two states lacks, or that have other shapes there."""
+    return sorted(
+        name
+        for name in expected.keys() | state.keys()
+        if getattr(state.get(name), "shape", None) != getattr(expected.get(name), "shape", None)
+    )
 
 
 def lite0_state(expected: Mapping[str, Tensor]) -> dict[str, Tensor]:

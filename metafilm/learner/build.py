@@ -12,7 +12,7 @@ from torch import nn
 
 from metafilm import film, heads, norms
 from metafilm.backbones import BACKBONES, LITE0, MLP, Pretrained
-from metafilm.backbones.pretrained import LIBRARIES
+from metafilm.backbones.pretrained import LIBRARIES, unlike
 from metafilm.conditioning import ConstantEncoder, TaskEncoder
 from metafilm.config.config import Config
 from metafilm.errors import CheckpointError, MetafilmError
@@ -173,11 +173,7 @@ def begin_with(learner: MetaFiLM, weights: str | Path) -> None:
         for name in expected.keys() & plain.keys():
             if plain[name].dim() == 4 and plain[name].shape[1] == 1 and expected[name].shape[1] == 3:
                 plain[name] = plain[name].expand(-1, 3, -1, -1) / 3
-    wrong = sorted(
-        name
-        for name in expected.keys() | plain.keys()
-        if getattr(plain.get(name), "shape", None) != getattr(expected.get(name), "shape", None)
-    )
+    wrong = unlike(expected, plain)
     if any(value.shape != getattr(learner, name).shape for name, value in statistics.items()):
         wrong.append("the channels of its images")
     if _modes(other.backbone) != _modes(learner.backbone):

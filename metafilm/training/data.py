@@ -6,11 +6,11 @@ import warnings
 from pathlib import Path
 from typing import NamedTuple
 
-from metafilm.backbones import LIBRARIES
 from metafilm.config.classes import Classes, classes_again, require_disjoint
 from metafilm.config.config import Config
 from metafilm.config.sources import Source, evaluation_source, training_source
 from metafilm.engine.distributed import Group
+from metafilm.learner.build import is_pretrained
 from metafilm.storage.models import model_path, read_classes, read_model
 
 VALIDATION_SEED = 1_000_000
@@ -60,8 +60,8 @@ def trained_before(config: Config, root: str | Path | None) -> tuple[Classes, ..
     Raises:
         CheckpointError: there are no such weights.
     """
-    weights, library = config.backbone.weights, config.backbone.name.partition(":")[0] in LIBRARIES
-    if weights is None or library:
+    weights = config.backbone.weights
+    if weights is None or is_pretrained(config.backbone.name):
         return ()
     path = model_path(weights)
     classes = read_classes(path)
