@@ -9,7 +9,8 @@
     metafilm train configs/miniimagenet.yaml
     python scripts/results.py miniimagenet-pretrained runs/miniimagenet
     python scripts/results.py sinusoids runs/sinusoids          # trains its runs there first, a few minutes
-    python scripts/results.py criteria runs/criteria            # of the runs that are there
+    python scripts/results.py criteria runs/criteria            # of the runs that are there: says what trains
+    python scripts/results.py omniglot-arms runs/omniglot-arms  # likewise
     python scripts/tables.py                                    # puts the tables into the README and docs/
 
 Every row is one run of the test split, with the keys of `metafilm eval --json` and `config`, `command`,
@@ -20,7 +21,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ from metafilm.training.run import train  # noqa: E402
 from metafilm.training.tracking import Tracker  # noqa: E402
 from scripts.records import commit, hardware, made, options, print_row, trained_by, write  # noqa: E402
 
+STEPS = "--inner.first-order True --inner.view-augment affine"
 IMAGE_ROWS: dict[str, list[dict[str, Any]]] = {
     "omniglot": [
         {"ways": 5, "shots": 1, "episodes": 1000},
@@ -64,13 +66,62 @@ IMAGE_ROWS: dict[str, list[dict[str, Any]]] = {
     ],
 }
 
-# One training each, of about the same time, with these changes to configs/criteria.yaml.
-CRITERIA_ARMS = {
-    "prototypes": "--encoder.enabled False --encoder.spread False --inner.steps 0 "
-    "--outer.iterations 15000 --evaluation.every 3000",
-    "constant+steps": "--encoder.kind constant --encoder.spread False",
-    "encoder": "--inner.steps 0 --outer.iterations 8000 --evaluation.every 1600",
-    "encoder+steps": "",
+
+@dataclass(frozen=True)
+class Arms:
+    """What a method is held against, a training each.
+
+    Attributes:
+        config: of configs/, of all of them.
+        changes: to it, by arm, as its command line has them; ``shared``: of every arm.
+        rows: how each is scored.
+        ways: each of these settings over each of the rows, of arms that are scored otherwise than plainly.
+    """
+
+    config: str
+    changes: dict[str, str]
+    rows: list[dict[str, Any]]
+    ways: dict[str, list[dict[str, Any]]]
+    shared: str = ""
+
+    def train_command(self, arm: str, run: Path) -> str:
+        words = ["metafilm train", f"configs/{self.config}.yaml", self.changes[arm], self.shared]
+        return " ".join(filter(None, [*words, "--run-dir", run.as_posix()]))
+
+
+ARMS = {
+    # Of about the same time each.
+    "criteria": Arms(
+        "criteria",
+        {
+            "prototypes": "--encoder.enabled False --encoder.spread False --inner.steps 0 "
+            "--outer.iterations 15000 --evaluation.every 3000",
+            "constant+steps": "--encoder.kind constant --encoder.spread False",
+            "encoder": "--inner.steps 0 --outer.iterations 8000 --evaluation.every 1600",
+            "encoder+steps": "",
+        },
+        [{"ways": 5, "shots": shots, "episodes": 1200} for shots in (3, 5)],
+        # without steps: from another criterion's deviations they overflow in some tasks
+        {"encoder+steps": [{}, {"encoder_support": "other-domain", "steps": 0}]},
+        "--task-chunk 1",
+    ),
+    # Over the network of `omniglot-plain`, frozen, so that δ = 0 is that row's network.
+    "omniglot-arms": Arms(
+        "omniglot",
+        {
+            "encoder": "--encoder.enabled True",
+            "steps": f"--inner.steps 1 {STEPS}",
+            "encoder+steps": f"--encoder.enabled True --inner.steps 1 {STEPS}",
+        },
+        [
+            {"ways": ways, "shots": shots, "episodes": 600, "precision": "bfloat16"}
+            for ways in (5, 20)
+            for shots in (1, 5)
+        ],
+        {"encoder+steps": [{"gate": True}]},
+        "--backbone.weights runs/omniglot --outer.freeze backbone --outer.iterations 1000 "
+        "--evaluation.every 250 --evaluation.adapt always",
+    ),
 }
 
 
@@ -92,7 +143,6 @@ SHIPPED_ROWS: dict[str, list[tuple[str, dict[str, Any]]]] = {
         for weights in ("drawings-conv4", "omniglot-conv4")
     ],
 }
-CRITERIA_ROWS: list[dict[str, Any]] = [{"ways": 5, "shots": shots, "episodes": 1200} for shots in (3, 5)]
 
 # Both halves, either and neither.
 SINUSOID_ROWS = [{"encoder": encoder, "steps": steps} for encoder in (True, False) for steps in (1, 0)]
@@ -118,37 +168,35 @@ def image_rows(name: str, runs: Sequence[Path], data_root: Path | None, out: Pat
     return rows
 
 
-def criteria_rows(folder: Path, out: Path) -> list[dict[str, Any]]:
-    """Score every arm that is trained; the full method also with the support of another criterion in the task
-    encoder. Rows of these very trainings that are there are kept."""
+def arms_rows(name: str, folder: Path, data_root: Path | None, out: Path) -> list[dict[str, Any]]:
+    """Score every arm that is trained, and say how the others are; rows of these very trainings that are
+    there are kept."""
+    arms = ARMS[name]
     before = json.loads(out.read_text()) if out.is_file() else []
     kept = {(row["command"], row["training_seconds"]): row for row in before}
     rows = []
-    for arm, changes in CRITERIA_ARMS.items():
+    for arm in arms.changes:
         run = folder / arm
+        train_command = arms.train_command(arm, run)
         if not (run / "results.json").is_file():
             there = [row for row in before if row["setting"]["arm"] == arm]
             rows += there
             if not there:
-                command = f"metafilm train configs/criteria.yaml {changes} --run-dir {run}"
-                print(f"{run} is not trained yet: {command}")
+                print(f"{run} is not trained yet: {train_command}")
             continue
         trained = json.loads((run / "results.json").read_text())
-        train_command = f"metafilm train configs/criteria.yaml {changes}".strip()
-        train_command += f" --task-chunk 1 --run-dir {run.as_posix()}"
-        for settings in CRITERIA_ROWS:
-            for support in ("own", "other-domain") if arm == "encoder+steps" else ("own",):
-                # without steps: from another criterion's deviations they overflow in some tasks
-                more: dict[str, Any] = {} if support == "own" else {"encoder_support": support, "steps": 0}
+        for settings in arms.rows:
+            for more in arms.ways.get(arm, [{}]):
                 flags = options(settings | more)
                 command = f"metafilm eval {run.as_posix()} {flags} --queries 15 --seed 0 --split test"
                 there = kept.get((command, trained["training_seconds"]))
                 if there is not None:
                     rows.append(there)
                     continue
-                found = record(str(run), queries=15, seed=0, split="test", **settings, **more)
+                scoring = {"queries": 15, "seed": 0, "split": "test", "data_root": data_root}
+                found = record(str(run), **scoring, **settings, **more)
                 found["checkpoint"] = (run / "model.safetensors").as_posix()
-                rows.append(made({"arm": arm}, found, "criteria", train_command, command, trained))
+                rows.append(made({"arm": arm}, found, arms.config, train_command, command, trained))
                 write(out, [*rows, *(row for row in before if row not in rows)])  # a stop loses none
                 print_row(rows[-1])
     write(out, rows)
@@ -228,13 +276,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("name", choices=[*IMAGE_ROWS, *SHIPPED_ROWS, "sinusoids", "criteria", "demo"])
+    parser.add_argument("name", choices=[*IMAGE_ROWS, *ARMS, *SHIPPED_ROWS, "sinusoids", "demo"])
     parser.add_argument(
         "runs",
         type=Path,
         nargs="*",
-        help="run directory, of pictures' rows one for each seed (sinusoids, criteria: the folder of the "
-        "runs; gate: none)",
+        help="run directory, of pictures' rows one for each seed (sinusoids, criteria, omniglot-arms: the "
+        "folder of the runs; gate: none)",
     )
     parser.add_argument("--data-root", type=Path, default=None)
     parser.add_argument("--out", type=Path, default=None, help="file to write; default: results/NAME.json")
@@ -255,8 +303,8 @@ def main() -> int:
     elif arguments.name == "demo":
         rows = demo_rows(run)
         write(out, rows)
-    elif arguments.name == "criteria":
-        rows = criteria_rows(run, out)
+    elif arguments.name in ARMS:
+        rows = arms_rows(arguments.name, run, arguments.data_root, out)
     else:
         rows = image_rows(arguments.name, arguments.runs, arguments.data_root, out)
     print(f"{len(rows)} rows in {out}")

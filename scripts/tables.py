@@ -46,6 +46,7 @@ ARM_NAMES = {
     "encoder": "encoder alone",
     "encoder+steps": "encoder + 3 steps",
 }
+ONE_STEP = {"encoder": "encoder", "steps": "1 step", "encoder+steps": "encoder + 1 step"}
 
 
 def stages(rows: list[dict[str, Any]]) -> str:
@@ -96,6 +97,33 @@ def by_seed(rows: list[dict[str, Any]]) -> str:
         each = [f"{row['accuracy']:.2f} ± {row['ci95']:.2f}" for row in found]
         mean = sum(row["accuracy"] for row in found) / len(found)
         lines.append(f"| {task} | {' | '.join(each)} | **{mean:.2f}** |")
+    return "\n".join(lines)
+
+
+def over_identity(rows: list[dict[str, Any]]) -> str:
+    """Rows of `metafilm eval` of methods over one frozen network: that network at δ = 0, and what each has
+    over it in pairs."""
+    shapes = list(dict.fromkeys((row["ways"], row["shots"]) for row in rows))
+    table: dict[str, dict[tuple[int, int], str]] = {"δ = 0": {}}
+    for row in rows:
+        shape = row["ways"], row["shots"]
+        found = {
+            stage: f"{gain:+.2f} ± {ci:.2f}"
+            for stage, gain, ci in zip(
+                row["stages"], row["gain_by_step"], row["gain_ci95_by_step"], strict=True
+            )
+        }
+        accuracy, ci = row["accuracy_by_step"][0], row["ci95_by_step"][0]
+        table["δ = 0"].setdefault(shape, f"{accuracy:.2f} ± {ci:.2f}")
+        arm = ONE_STEP[row["setting"]["arm"]]
+        last = [stage for stage in row["stages"] if stage != "gate"][-1]
+        table.setdefault(arm, {})[shape] = found[last]
+        if "gate" in found:
+            table.setdefault(f"{arm}, under the gate", {})[shape] = found["gate"]
+    lines = [f"| | {' | '.join(f'{ways}-way {shots}-shot' for ways, shots in shapes)} |"]
+    lines.append("|---|" + "---|" * len(shapes))
+    for arm, cells in table.items():
+        lines.append(f"| {arm} | {' | '.join(cells.get(shape, '–') for shape in shapes)} |")
     return "\n".join(lines)
 
 
@@ -312,6 +340,7 @@ TABLES: dict[str, Callable[[list[dict[str, Any]]], str]] = {
         ("omniglot", "miniimagenet", "miniimagenet-pretrained", "sinusoids", "functions", "criteria"), stages
     ),
     "omniglot-plain": by_seed,
+    "omniglot-arms": over_identity,
     "adaptation": adaptation,
     "drawings": drawings,
     "functions-floor": floors,

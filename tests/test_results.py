@@ -18,7 +18,7 @@ from scripts.mixtures import STYLES
 from scripts.probabilities import parsed as probabilities_options
 from scripts.probabilities import put
 from scripts.probabilities import record as probabilities
-from scripts.results import CRITERIA_ARMS
+from scripts.results import ARMS
 
 ROOT = Path(__file__).resolve().parent.parent
 ALL = [
@@ -66,7 +66,7 @@ def test_record_is_complete_and_consistent(name, row):
     if name == "styles.json":
         assert row["setting"]["arm"] in MIXTURES["styles"] and row["style"] in STYLES
     if name == "criteria.json":
-        assert row["setting"]["arm"] in CRITERIA_ARMS and len(row["by_domain"]) > 1
+        assert row["setting"]["arm"] in ARMS["criteria"].changes and len(row["by_domain"]) > 1
 
 
 @pytest.mark.parametrize(("name", "row"), RECORDS, ids=[f"{name}-{i}" for i, (name, _) in enumerate(RECORDS)])

@@ -1,0 +1,44 @@
+"""Tables of records that several trainings made."""
+
+from scripts import tables
+
+
+def scored(ways: int, shots: int, accuracy: float, **more) -> dict:
+    return {"ways": ways, "shots": shots, "accuracy": accuracy, "ci95": 0.25} | more
+
+
+def test_trainings_of_several_seeds_stand_beside_their_mean():
+    rows = [scored(5, 1, 98.0), scored(5, 1, 99.0), scored(20, 1, 90.0), scored(20, 1, 93.0)]
+    assert tables.by_seed(rows).splitlines() == [
+        "| task | training 1 | training 2 | **mean** |",
+        "|---|---|---|---|",
+        "| 5-way 1-shot | 98.00 ± 0.25 | 99.00 ± 0.25 | **98.50** |",
+        "| 20-way 1-shot | 90.00 ± 0.25 | 93.00 ± 0.25 | **91.50** |",
+    ]
+
+
+def adapted(arm: str, ways: int, stages: list[str], gains: list[float]) -> dict:
+    return scored(ways, 1, 90.0 + gains[-1]) | {
+        "setting": {"arm": arm},
+        "stages": stages,
+        "accuracy_by_step": [90.0 + gain for gain in gains],
+        "ci95_by_step": [0.5] * len(gains),
+        "gain_by_step": gains,
+        "gain_ci95_by_step": [0.0, *[0.1] * (len(gains) - 1)],
+    }
+
+
+def test_methods_over_one_network_are_shown_by_their_gains_and_the_gate_apart():
+    rows = [
+        adapted("encoder", 5, ["identity", "encoder"], [0.0, 0.25]),
+        adapted("encoder", 20, ["identity", "encoder"], [0.0, -0.5]),
+        adapted("encoder+steps", 5, ["identity", "encoder", "step 1", "gate"], [0.0, 0.2, -1.0, 0.125]),
+    ]
+    assert tables.over_identity(rows).splitlines() == [
+        "| | 5-way 1-shot | 20-way 1-shot |",
+        "|---|---|---|",
+        "| δ = 0 | 90.00 ± 0.50 | 90.00 ± 0.50 |",
+        "| encoder | +0.25 ± 0.10 | -0.50 ± 0.10 |",
+        "| encoder + 1 step | -1.00 ± 0.10 | – |",
+        "| encoder + 1 step, under the gate | +0.12 ± 0.10 | – |",
+    ]
