@@ -10,9 +10,11 @@ learn2learn's algorithms on the same tasks, scikit-learn's classifiers on the fe
 and metafilm in full. All train on tasks of one shape with the same Conv-4 of 64 maps in bfloat16, AdamW, a
 warm-up and a cosine, and keep the weights (their moving average) that are best on validation tasks. Budgets:
 so many `images` drawn; so many seconds (`time`; validation does not count), planned from a short measurement,
-so that a record says by how much a training missed them; `target`: as time, for the systems of that question,
-validated often: minutes to a validation accuracy, of metafilm and metafilm-plain without their classification
-stage, within which nothing is validated. --images and --seconds are for rows not begun yet.
+so that a record says by how much a training missed them; `target`: minutes to a validation accuracy, for the
+systems of that question, of a training that is as short as it may be: budgets of time are tried from a short
+one on, each twice the one before, until a training reaches it. metafilm and metafilm-plain go without their
+classification stage there, within which nothing is validated. Systems called `-wide` train on tasks of many
+ways, one a step. --images and --seconds are for rows not begun yet.
 
 One row at a time, each resumed exactly where it was cut; nothing is trained or scored twice, and a row that
 fails is told at the end. A row's test tasks are those of every other row of its work, so that the gains of
@@ -45,8 +47,15 @@ from scripts.records import commit, hardware  # noqa: E402
 
 OUT = ROOT / "results" / "compare.json"
 SYSTEMS = (*ours.SYSTEMS, *frozen.NOTES, *peers.SYSTEMS)
-TARGET = (FULL, "metafilm-plain", "learn2learn-protonet", "learn2learn-maml")
-VALIDATIONS = {"images": 6, "time": 6, "target": 24}
+TARGET = (
+    FULL,
+    "metafilm-plain",
+    "metafilm-wide",
+    "learn2learn-protonet",
+    "learn2learn-protonet-wide",
+    "learn2learn-maml",
+)
+VALIDATIONS = {"images": 6, "time": 6, "target": 12}
 FAILURES = (MetafilmError, EpisodesError, RuntimeError)
 
 
@@ -97,34 +106,48 @@ def state(row: Row, arguments: argparse.Namespace) -> str:
     if scored(row, arguments):
         return "scored"
     try:
-        said = "begun" if plans.Plan.read(row.folder(arguments.folder)) else "-"
+        said = "begun" if any(plans.Plan.read(folder) for folder, _ in trainings(row, arguments)) else "-"
     except RunError as error:
         said = f"can't go on: {error}"
     older = row.file(arguments).with_name(f"{row.system}.json")
     return f"{said}; {older} is of an older version, and not read" if older.is_file() else said
 
 
-def amount(row: Row, arguments: argparse.Namespace) -> float:
-    """The row's budget. Raises RunError: it was begun with another than is asked for."""
-    work = WORKS[row.work]
+def trainings(row: Row, arguments: argparse.Namespace) -> list[tuple[Path, float]]:
+    """The row's folders and budgets: one, or of `target` one after the other until it is reached.
+
+    Raises:
+        RunError: it was begun with another budget than is asked for.
+    """
+    work, folder = WORKS[row.work], row.folder(arguments.folder)
+    if row.budget == "target":
+        ladder = work.ladder if arguments.seconds is None else (arguments.seconds,)
+        return [(folder / f"{seconds:g}", seconds) for seconds in ladder]
     images = row.budget == "images"
     asked, usual = (arguments.images, work.images) if images else (arguments.seconds, work.seconds)
-    return plans.amount_of(row.folder(arguments.folder), asked, usual)
+    return [(folder, plans.amount_of(folder, asked, usual))]
 
 
-def score(row: Row, arguments: argparse.Namespace, budget: float) -> dict[str, Any]:
+def score(row: Row, arguments: argparse.Namespace, todo: list[tuple[Path, float]]) -> dict[str, Any]:
     """Train, and score on the test tasks; the record without its gains, and the score of each task.
+
+    Args:
+        todo: the row's trainings; of those towards a target the first that reaches it is scored, or the last.
 
     Raises:
         RunError: the row was begun with other settings.
     """
     work: Work = WORKS[row.work]
-    folder, root = row.folder(arguments.folder), arguments.data_root
+    root = arguments.data_root
     peer = row.system in peers.SYSTEMS
     name = frozen.BASE if row.system in frozen.NOTES else row.system
-    report = (peers if peer else ours).trained(
-        work, name, row.budget, budget, folder, root, VALIDATIONS[row.budget]
-    )
+    for tried, (folder, budget) in enumerate(todo, 1):  # noqa: B007
+        report = (peers if peer else ours).trained(
+            work, name, row.budget, budget, folder, root, VALIDATIONS[row.budget]
+        )
+        reached = minutes_to(work.target, report["curve"])
+        if row.budget != "target" or reached is not None:
+            break
     tasks = arguments.tasks or work.test_tasks
     source = work.evaluation(arguments.split, root)
     if peer:
@@ -150,7 +173,8 @@ def score(row: Row, arguments: argparse.Namespace, budget: float) -> dict[str, A
         **report,
         **({} if row.budget == "images" else missed(budget, report["training_seconds"])),
         "target": work.target,
-        "minutes_to_target": minutes_to(work.target, report["curve"]),
+        "minutes_to_target": reached,
+        **({"tried_seconds": [seconds for _, seconds in todo[:tried]]} if row.budget == "target" else {}),
         "command": command(row, arguments, budget),
         "hardware": hardware(),
         "commit": commit(),
@@ -162,9 +186,12 @@ def command(row: Row, arguments: argparse.Namespace, budget: float) -> str:
     """What makes this record again."""
     work = WORKS[row.work]
     images = row.budget == "images"
+    usual = work.images if images else work.seconds
+    if row.budget == "target" and arguments.seconds is None:
+        usual = budget  # found by trying
     words = ["python", "scripts/compare.py", "score", "--work", row.work, "--budget", row.budget]
     words += ["--system", row.system]
-    if budget != (work.images if images else work.seconds):
+    if budget != usual:
         words += ["--images", str(int(budget))] if images else ["--seconds", repr(budget)]
     if arguments.tasks is not None:
         words += ["--tasks", str(arguments.tasks)]
@@ -227,10 +254,10 @@ def made(row: Row, arguments: argparse.Namespace) -> bool:
     try:
         with RunDirectory(folder) as holder:
             holder.lock()
-            budget = amount(row, arguments)
+            todo = trainings(row, arguments)
             if scored(row, arguments):
                 return True
-            found = score(row, arguments, budget)
+            found = score(row, arguments, todo)
             atomic_write(row.file(arguments), (json.dumps(finite(found)) + "\n").encode())
     except FAILURES as error:
         print(f"{row}: failed: {error}", flush=True)

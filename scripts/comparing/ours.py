@@ -35,6 +35,7 @@ class System:
         settings: over those that all share, section by section.
         pretrained: share of the budget that goes into a classification stage.
         maml_step: whether its inner steps are as large as MAML's on the work.
+        wide: whether it trains on tasks of many ways.
         note: what a record says of it.
     """
 
@@ -42,6 +43,7 @@ class System:
     note: str
     pretrained: float = 0.0
     maml_step: bool = False
+    wide: bool = False
 
 
 NO_ENCODER = {"encoder": {"enabled": False}}
@@ -113,12 +115,22 @@ SYSTEMS: dict[str, System] = {
         "classification stage, then tasks beside plain images; neither task encoder nor inner steps",
         0.6,
     ),
+    "metafilm-wide": System(
+        NO_ENCODER | {"head": {"name": "cosine"}, "outer": {"average": 0.999}},
+        "tasks of many ways; neither task encoder nor inner steps",
+        wide=True,
+    ),
 }
+
+
+def shaped(work: Work, system: System) -> Work:
+    """The work, with training tasks of the shape that the system takes."""
+    return work.widened() if system.wide else work
 
 
 def settings(work: Work, system: System) -> dict[str, dict[str, Any]]:
     """Of the work, with the method's laid over them."""
-    merged = work.settings()
+    merged = shaped(work, system).settings()
     for section, values in system.settings.items():
         merged[section] = merged.get(section, {}) | values
     inner = merged.setdefault("inner", {})
@@ -145,13 +157,13 @@ def config(
 def images_per_step(work: Work, system: System) -> tuple[int, int]:
     """Of a step of the classification stage, and of the outer loop."""
     plain = settings(work, system)["outer"].get("plain", 0)
-    return int(work.pretrain["batch"]), work.images_per_step + plain
+    return int(work.pretrain["batch"]), shaped(work, system).images_per_step + plain
 
 
 def seconds_per_step(work: Work, system: System, share: float, root: Path | None) -> tuple[float, float]:
     """Measured here and now, of the same two; of the stage only where it has a share of the budget."""
     settled = config(work, system, "probe", int(share > 0), 1000, 1)
-    source = work.training(root)
+    source = shaped(work, system).training(root)
     learner = build_learner(settled, **source.build)  # type: ignore[arg-type]
     learner = learner.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     before = 0.0

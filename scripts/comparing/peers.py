@@ -97,13 +97,19 @@ def setting(work: Work) -> Setting:
 
 @dataclass(frozen=True)
 class System:
+    """``wide``: whether it trains on tasks of many ways."""
+
     make: Callable[[Work], Peer]
     protocol: str
     note: str
+    wide: bool = False
 
 
 SYSTEMS: dict[str, System] = {
     "learn2learn-protonet": System(Prototypes, "inductive", "squared Euclidean distances"),
+    "learn2learn-protonet-wide": System(
+        Prototypes, "inductive", "squared Euclidean distances; tasks of many ways", wide=True
+    ),
     "learn2learn-maml": System(
         lambda work: Adapting(work, False, MAML_STEPS, work.maml_step),
         "transductive",
@@ -127,11 +133,11 @@ class Training:
     """
 
     def __init__(self, work: Work, name: str, source: Source, iterations: int) -> None:
-        self.work, self.source, self.iterations = work, source, iterations
+        self.work, self.source, self.iterations = shaped(work, name), source, iterations
         self.peer = SYSTEMS[name].make(work)
         mean, std = (torch.tensor(source.build[key]).view(-1, 1, 1) for key in ("mean", "std"))
         self.mean, self.std = mean.float(), std.float()
-        self.optimiser = torch.optim.AdamW(self.peer.network.parameters(), lr=1e-3, weight_decay=5e-4)
+        self.optimiser = torch.optim.AdamW(self.peer.network.parameters(), weight_decay=5e-4)
         self.average = MovingAverage(self.peer.network, AVERAGE)
         self.iteration, self.seconds = 0, 0.0
         self.best, self.best_state = -1.0, self._weights()
@@ -176,7 +182,7 @@ class Training:
         nn.utils.clip_grad_norm_(self.peer.network.parameters(), 10.0)
         warmup = min(100, max(self.iterations // 10, 1))
         for group in self.optimiser.param_groups:
-            group["lr"] = 1e-3 * warm_cosine(self.iteration, self.iterations, warmup)
+            group["lr"] = self.work.learning_rate * warm_cosine(self.iteration, self.iterations, warmup)
         self.optimiser.step()
         self.average.update(self.peer.network)
         self.iteration += 1
@@ -250,11 +256,16 @@ class Training:
         self.curve = [(float(a), float(b)) for a, b in state["curve"]]
 
 
+def shaped(work: Work, name: str) -> Work:
+    """The work, with training tasks of the shape that the system takes."""
+    return work.widened() if SYSTEMS[name].wide else work
+
+
 def planned(work: Work, name: str, budget: str, amount: float, root: Path | None) -> tuple[int, int]:
     """Meta-batches that a budget allows; there is no classification stage."""
     if budget == "images":
-        return 0, max(round(amount / work.images_per_step), 1)
-    training = Training(work, name, work.training(root), 1000)
+        return 0, max(round(amount / shaped(work, name).images_per_step), 1)
+    training = Training(work, name, shaped(work, name).training(root), 1000)
     return 0, max(round(amount / plans.mean_seconds(training.step, training.ahead())), 1)
 
 
@@ -267,7 +278,7 @@ def trained(
     training.run(folder, work.evaluation("val", root), validations)
     return {
         "iterations": [0, training.iterations],
-        "images": training.iterations * work.images_per_step,
+        "images": training.iterations * training.work.images_per_step,
         "training_seconds": training.seconds,
         "threads": torch.get_num_threads(),
         "curve": training.curve,
@@ -280,7 +291,7 @@ def restored(work: Work, name: str, folder: Path, root: Path | None) -> Training
     """A training as its folder holds it."""
     plan = plans.Plan.read(folder)
     assert plan is not None, "trained before it is scored"
-    training = Training(work, name, work.training(root), plan.steps[1])
+    training = Training(work, name, shaped(work, name).training(root), plan.steps[1])
     if (folder / "checkpoint.pt").is_file():
         training.load(folder / "checkpoint.pt")
     return training

@@ -44,6 +44,7 @@ class Plan:
 
     def write(self, folder: Path) -> None:
         """Into a row's folder."""
+        folder.mkdir(parents=True, exist_ok=True)
         atomic_write(folder / "plan.json", (json.dumps(asdict(self)) + "\n").encode())
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +24,11 @@ class Work:
         images: the budget in images drawn (support and query, and plain ones of a classification stage).
         seconds: the budget in seconds of training, validation not counted.
         target: validation accuracy in percent whose time is taken.
+        ladder: budgets in seconds for that, tried from the first on until one is enough.
         pretrain: settings of a classification stage, for systems that have one.
+        many_ways: of the training tasks of systems that train on more ways than they are asked for.
         maml_step: learning rate of MAML's and ANIL's inner steps, of a mean cross entropy.
+        training_ways: of training tasks; None: as asked for.
     """
 
     name: str
@@ -39,29 +42,38 @@ class Work:
     images: int
     seconds: float
     target: float
+    ladder: tuple[float, ...]
     test_tasks: int
     backbone: dict[str, Any]
     pretrain: dict[str, Any]
+    many_ways: int
     maml_step: float = 0.1
     validation_tasks: int = 200
     meta_batch: int = 4
+    learning_rate: float = 0.001
+    training_ways: int | None = None
+
+    def widened(self) -> Work:
+        """The same work learned from tasks of many ways, one a step, at the learning rate that suits them."""
+        return replace(self, training_ways=self.many_ways, meta_batch=1, learning_rate=0.002)
 
     @property
     def images_per_step(self) -> int:
         """Of one meta-batch."""
-        return self.meta_batch * self.ways * (self.shots + self.queries)
+        return self.meta_batch * (self.training_ways or self.ways) * (self.shots + self.queries)
 
     def settings(self) -> dict[str, dict[str, Any]]:
         """What all systems share, in the words of a configuration."""
         shape = {"ways": self.ways, "shots": self.shots}
         return {
             "data": {"name": self.dataset, "image_size": self.image_size},
-            "episodes": {**shape, "queries": self.queries, "augment": self.augment},
+            "episodes": shape
+            | {"ways": self.training_ways or self.ways, "queries": self.queries, "augment": self.augment},
             "backbone": dict(self.backbone),
             "outer": {
                 "meta_batch": self.meta_batch,
                 "task_chunk": 1,
-                "learning_rate": 0.001,
+                "learning_rate": self.learning_rate,
                 "warmup": 100,
                 "precision": PRECISION,
                 "penalty": 0.0,
@@ -108,9 +120,11 @@ WORKS = {
             images=2_400_000,
             seconds=1200.0,
             target=94.0,
+            ladder=(150.0, 300.0, 600.0, 1200.0),
             test_tasks=1000,
             backbone={"name": "conv4", "width": 64},
             pretrain={"batch": 128, "classifier": "cosine", "augment": "affine", "average": 0.999},
+            many_ways=60,
             maml_step=20 * 0.1,
         ),
         Work(
@@ -125,9 +139,11 @@ WORKS = {
             images=900_000,
             seconds=2400.0,
             target=62.0,
+            ladder=(600.0, 1200.0, 2400.0, 4800.0),
             test_tasks=600,
             backbone={"name": "conv4", "width": 64},
             pretrain={"batch": 128, "classifier": "cosine", "augment": "crop-flip", "average": 0.999},
+            many_ways=20,
             maml_step=5 * 0.01,
         ),
     )

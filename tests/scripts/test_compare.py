@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from episodes.errors import EpisodesError
 from episodes.sampling.prefetch import BaseSampler
+from metafilm.config import Config
 from metafilm.evaluation import interval
 from metafilm.storage.run import RunDirectory
 from metafilm.training.outer_gradient import Diverged
@@ -30,9 +31,11 @@ TINY = Work(
     images=600,
     seconds=5.0,
     target=10.0,
+    ladder=(0.25, 0.5),
     test_tasks=4,
     backbone={"name": "conv4", "width": 4},
     pretrain={"batch": 16, "classifier": "cosine"},
+    many_ways=5,
     validation_tasks=2,
     meta_batch=2,
 )
@@ -236,7 +239,9 @@ def test_a_row_keeps_the_budget_it_was_begun_with(tmp_path, monkeypatch, capsys)
 )
 def test_a_records_command_has_the_budget_to_the_last_digit(tmp_path, budget, amount) -> None:
     row = compare.Row("tiny", budget, "protonet")
-    words = compare.command(row, compare.parsed(["score", "--folder", str(tmp_path)]), float(amount)).split()
+    asked = ["score", "--folder", str(tmp_path)]
+    asked += ["--seconds", repr(amount)] if budget == "target" else []
+    words = compare.command(row, compare.parsed(asked), float(amount)).split()
     again = compare.parsed(words[2:])
     assert (again.images if budget == "images" else again.seconds) == amount
 
@@ -282,6 +287,25 @@ def test_minutes_to_a_target_begin_with_the_first_step(tmp_path) -> None:
     assert row["planned_seconds"] == 1.0
     assert row["seconds_missed_by"] == pytest.approx(100 * (row["training_seconds"] - 1))
     assert row["curve"][0][0] < 0.5 * row["training_seconds"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("target", "tried"), [(1.0, [0.25]), (101.0, [0.25, 0.5])])
+def test_time_to_a_target_is_of_the_shortest_training_that_reaches_it(
+    tmp_path, monkeypatch, target, tried
+) -> None:
+    monkeypatch.setitem(WORKS, "tiny", replace(TINY, target=target))
+    run(tmp_path, "list", "--budget", "target", "--system", "metafilm-wide")
+    run(tmp_path, "score", "--budget", "target", "--system", "metafilm-wide")
+    row = json.loads((tmp_path / "tiny" / "target" / "metafilm-wide-val-4.json").read_text())
+    assert row["tried_seconds"] == tried and row["planned_seconds"] == tried[-1]
+    assert (row["minutes_to_target"] is not None) == (target < 100)
+    trained = tmp_path / "tiny" / "target" / "metafilm-wide"
+    assert {one.name for one in trained.iterdir() if one.is_dir()} == {f"{seconds:g}" for seconds in tried}
+    assert "--seconds" not in row["command"] and row["ways"] == TINY.ways
+    config = Config.from_yaml(trained / f"{tried[-1]:g}" / "run" / "config.yaml")
+    assert (config.episodes.ways, config.evaluation.ways, config.outer.meta_batch) == (5, 3, 1)
+    assert row["images"] == row["iterations"][1] * 5 * (TINY.shots + TINY.queries)
 
 
 def test_seconds_of_a_step_are_those_with_episodes_built_ahead() -> None:
