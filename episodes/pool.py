@@ -197,7 +197,8 @@ class ClassPool:
 
     def rotated_classes(self) -> "ClassPool":
         """Four times the classes: each at 0, 90, 180 and 270 degrees anticlockwise,
-        "Alphabet/character01/rot090".
+        "Alphabet/character01/rot090". So are their groups: "Alphabet/rot090" is an alphabet of its own, and a
+        task within one has no characters that are told apart by how they are turned.
 
         Omniglot's convention in the Vinyals protocol (Santoro et al. 2016; Vinyals et al. 2016): a rotated
         character is a class of its own, also at test. Raises EpisodesError when images aren't square, or have
@@ -220,7 +221,8 @@ class ClassPool:
             images=turned.flatten(0, 1).index_select(0, torch.cat(rows)),
             offsets=torch.cat([torch.zeros(1, dtype=torch.int64), counts.cumsum(0)]),
             class_names=tuple(f"{title}/rot{90 * k:03d}" for title in self.class_names for k in range(4)),
-            groups=None if self.groups is None else self.groups.repeat_interleave(4),
+            groups=None if self.groups is None else (4 * self.groups[:, None] + torch.arange(4)).flatten(),
+            group_names=tuple(f"{title}/rot{90 * k:03d}" for title in self.group_names for k in range(4)),
         )
 
     def with_channels(self, channels: int) -> "ClassPool":
