@@ -4,6 +4,8 @@
     python scripts/results.py omniglot runs/omniglot_5way_1shot
     metafilm train configs/omniglot.yaml                        # of several seeds, if so wished: --seed 1
     python scripts/results.py omniglot-plain runs/omniglot runs/omniglot-seed1
+    metafilm train configs/omniglot_alphabets.yaml
+    python scripts/results.py omniglot-alphabets runs/omniglot_alphabets
     metafilm train configs/miniimagenet_5way_5shot.yaml
     python scripts/results.py miniimagenet runs/miniimagenet_5way_5shot
     metafilm train configs/miniimagenet.yaml
@@ -51,6 +53,12 @@ IMAGE_ROWS: dict[str, list[dict[str, Any]]] = {
         | {"copies": 4, "query_copies": 4, "copy_augment": "affine"}
         for ways in (5, 20)
         for shots in (1, 5)
+    ],
+    # Lake's evaluation alphabets, each by itself; chosen likewise, within the five of validation.
+    "omniglot-alphabets": [
+        {"ways": 20, "shots": 1, "episodes": 2000, "dataset": "omniglot", "precision": "bfloat16"}
+        | {"within_group": True, "rotated_classes": "no"}
+        | {"copies": 4, "query_copies": 4, "copy_augment": "affine"}
     ],
     "miniimagenet": [
         {"ways": 5, "shots": 5, "episodes": 600},

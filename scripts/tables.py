@@ -339,7 +339,7 @@ TABLES: dict[str, Callable[[list[dict[str, Any]]], str]] = {
     **dict.fromkeys(
         ("omniglot", "miniimagenet", "miniimagenet-pretrained", "sinusoids", "functions", "criteria"), stages
     ),
-    "omniglot-plain": by_seed,
+    **dict.fromkeys(("omniglot-plain", "omniglot-alphabets"), by_seed),
     "omniglot-arms": over_identity,
     "adaptation": adaptation,
     "drawings": drawings,

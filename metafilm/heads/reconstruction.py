@@ -76,15 +76,31 @@ class ReconstructionHead(LocalHead):
 
 def _grams(cells: Tensor, member: Tensor) -> Tensor:
     """SᵀS of each class, ``[T, S, cells, d]`` and ``[T, S, ways]`` -> ``[T, ways, d, d]``."""
+    if by_images(cells, member.shape[2]):
+        each = cells.transpose(2, 3) @ cells
+        return (member.transpose(1, 2) @ each.flatten(2)).unflatten(-1, each.shape[2:])
     flat = cells.flatten(1, 2)  # [T, S·cells, d]
     weights = member.repeat_interleave(cells.shape[2], 1)  # [T, S·cells, ways]
     found = [(flat * weights[..., c : c + 1]).transpose(1, 2) @ flat for c in range(member.shape[2])]
     return torch.stack(found, 1)
 
 
+def by_images(cells: Tensor, ways: int) -> bool:
+    """Whether a d×d matrix of each image is smaller than its cells in the maps of all classes."""
+    return cells.shape[3] <= ways * cells.shape[2]
+
+
 def error(cells: Tensor, residual: Tensor) -> Tensor:
     """The mean over a query's cells of the squared length of what is left: ``[T, Q, cells, d]``, ``[T, ways,
-    d, d]`` -> ``[T, Q, ways]``."""
+    d, d]`` -> ``[T, Q, ways]``.
+
+    Σ ‖q R‖² over the rows q of Q is ⟨QᵀQ, R Rᵀ⟩: with many classes one product of d² numbers for each pair of
+    query and class, instead of cells · d².
+    """
+    if by_images(cells, residual.shape[1]):
+        grams = (cells.transpose(2, 3) @ cells).flatten(2)  # [T, Q, d·d]
+        squares = (residual @ residual.transpose(2, 3)).flatten(2)  # [T, ways, d·d]
+        return grams @ squares.transpose(1, 2) / cells.shape[2]
     left = cells.flatten(1, 2).unsqueeze(1) @ residual  # [T, ways, Q·cells, d]
     return left.square().sum(-1).unflatten(-1, (-1, cells.shape[2])).mean(-1).transpose(1, 2)
 

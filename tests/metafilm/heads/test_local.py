@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from metafilm import MetafilmError, heads
-from metafilm.heads import DescriptorsHead, ReconstructionHead
+from metafilm.heads import DescriptorsHead, ReconstructionHead, reconstruction
 from metafilm.heads.local import LocalHead
 
 CELLS, CHANNELS = 4, 3
@@ -88,6 +88,26 @@ def test_inner_loss_leaves_the_scored_image_out(name, views) -> None:
                 row.append(logit(name, scored[task, i], own, task))
             losses.append(F.cross_entropy(torch.stack(row)[None], torch.tensor([label])))
         torch.testing.assert_close(found[task], torch.stack(losses).mean(), rtol=1e-9, atol=1e-9)
+
+
+def test_reconstruction_by_images_or_by_cells_is_the_same(monkeypatch) -> None:
+    """Few channels take the one way, many the other; here both are made to take both."""
+    module = head("reconstruction")
+
+    def both() -> tuple[torch.Tensor, ...]:
+        support, query = (x.clone().requires_grad_() for x in (SUPPORT, QUERY))
+        logits = module.predict(module.fit(support, LABELS, 3), query)
+        loss = module.inner_loss(support, LABELS, 3, None)
+        return logits, loss, *torch.autograd.grad(logits.square().sum() + loss.sum(), (support, query))
+
+    assert reconstruction.by_images(torch.empty(1, 1, 25, 64), 5)
+    assert not reconstruction.by_images(torch.empty(1, 1, 25, 640), 5)
+    found = []
+    for chosen in (True, False):
+        monkeypatch.setattr(reconstruction, "by_images", lambda cells, ways, chosen=chosen: chosen)
+        found.append(both())
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("name", NAMES)
