@@ -14,7 +14,7 @@ from metafilm.errors import MetafilmError
 from metafilm.film import undisturbed
 from metafilm.norms import Measured, Norm
 
-WORDS = {3: "three", 4: "four"}
+WORDS = {2: "two", 3: "three", 4: "four"}
 
 
 class Block(nn.Module):
@@ -61,12 +61,12 @@ class Conv4(nn.Module):
     """Four blocks of ``width`` maps.
 
     Args:
-        image_shape: ``(C, H, W)`` of the images; at least 16×16 (8×8 with three poolings).
+        image_shape: ``(C, H, W)`` of the images; at least 16×16 (8×8 with three poolings, 4×4 with two).
         width: feature maps per block (64 in Snell et al.; CAVIA uses up to 512).
         norm: norm mode (:mod:`metafilm.norms`).
         pooling: how the last maps become features (:data:`metafilm.backbones.POOLINGS`).
-        pools: blocks that max-pool: 4, or 3, which leaves the last block's maps at twice the size (RFS: Tian
-            et al., ECCV 2020, with ``pooling="mean"``).
+        pools: blocks that max-pool, the first ones: 4, or 3, which leaves the last block's maps at twice the
+            size (RFS: Tian et al., ECCV 2020, with ``pooling="mean"``), or 2, at four times.
 
     Raises:
         MetafilmError: smaller images, an unknown norm mode or pooling, another number of poolings.
@@ -87,8 +87,8 @@ class Conv4(nn.Module):
         self.arguments = {"image_shape": list(image_shape), "width": width, "norm": norm}
         self.arguments |= {"pooling": pooling, "pools": pools}
         channels, height, breadth = image_shape
-        if pools not in (3, 4):
-            raise MetafilmError(f"Conv-4 has 3 or 4 poolings, not {pools!r}")
+        if pools not in WORDS:
+            raise MetafilmError(f"Conv-4 has 2, 3 or 4 poolings, not {pools!r}")
         pooling_by.require(pooling)
         least = 2**pools
         if min(height, breadth) < least:

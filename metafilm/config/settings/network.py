@@ -55,8 +55,8 @@ class Backbone:
     """How the last maps become features: all their cells (flatten), a cell for the mean of each 2×2 of them
     (flatten2x2), or the mean or max over all, which fit any image size; empty: the network's own, flatten for
     conv4 and mean for resnet12."""
-    pools: Literal[3, 4] = 4
-    """Blocks of conv4 that max-pool; 3 leaves its last maps at twice the size."""
+    pools: Literal[2, 3, 4] = 4
+    """Blocks of conv4 that max-pool; 3 leaves its last maps at twice the size, 2 at four times."""
     hidden: Annotated[tuple[Whole, ...], AfterValidator(sizes)] = (40, 40)
     """Sizes of the hidden layers (mlp only)."""
     activation: Annotated[Text, OneOf(ACTIVATIONS)] = "relu"
