@@ -13,8 +13,9 @@ so many `images` drawn; so many seconds (`time`; validation does not count), pla
 so that a record says by how much a training missed them; `target`: minutes to a validation accuracy, for the
 systems of that question, of a training that is as short as it may be: budgets of time are tried from a short
 one on, each twice the one before, until a training reaches it. metafilm and metafilm-plain go without their
-classification stage there, within which nothing is validated. Systems called `-wide` train on tasks of many
-ways, one a step. --images and --seconds are for rows not begun yet.
+classification stage there, within which nothing is validated. Systems called `-wide` and `-cells` train on
+tasks of many ways, one a step, and the latter's network has the same convolutions with fewer poolings.
+--images and --seconds are for rows not begun yet.
 
 One row at a time, each resumed exactly where it was cut; nothing is trained or scored twice, and a row that
 fails is told at the end. A row's test tasks are those of every other row of its work, so that the gains of
@@ -51,6 +52,7 @@ TARGET = (
     FULL,
     "metafilm-plain",
     "metafilm-wide",
+    "metafilm-cells",
     "learn2learn-protonet",
     "learn2learn-protonet-wide",
     "learn2learn-maml",

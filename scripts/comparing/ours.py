@@ -36,6 +36,7 @@ class System:
         pretrained: share of the budget that goes into a classification stage.
         maml_step: whether its inner steps are as large as MAML's on the work.
         wide: whether it trains on tasks of many ways.
+        cells: whether its head compares the cells of larger last maps, of a network with fewer poolings.
         note: what a record says of it.
     """
 
@@ -44,6 +45,7 @@ class System:
     pretrained: float = 0.0
     maml_step: bool = False
     wide: bool = False
+    cells: bool = False
 
 
 NO_ENCODER = {"encoder": {"enabled": False}}
@@ -120,6 +122,13 @@ SYSTEMS: dict[str, System] = {
         "tasks of many ways; neither task encoder nor inner steps",
         wide=True,
     ),
+    "metafilm-cells": System(
+        NO_ENCODER | {"head": {"name": "reconstruction"}, "outer": {"average": 0.999}},
+        "tasks of many ways; a query's cells rebuilt from each class's, fewer poolings; neither task encoder "
+        "nor inner steps",
+        wide=True,
+        cells=True,
+    ),
 }
 
 
@@ -136,6 +145,8 @@ def settings(work: Work, system: System) -> dict[str, dict[str, Any]]:
     inner = merged.setdefault("inner", {})
     if inner.get("steps") or inner.get("evaluation_steps"):
         inner.setdefault("view_augment", work.augment)
+    if system.cells:
+        merged["backbone"]["pools"] = work.cell_pools
     if system.maml_step:
         inner["step_size"] = work.maml_step
     if "plain" in merged["outer"] or system.pretrained:

@@ -27,6 +27,7 @@ class Work:
         ladder: budgets in seconds for that, tried from the first on until one is enough.
         pretrain: settings of a classification stage, for systems that have one.
         many_ways: of the training tasks of systems that train on more ways than they are asked for.
+        cell_pools: poolings of the network for heads that compare the cells of its last maps.
         maml_step: learning rate of MAML's and ANIL's inner steps, of a mean cross entropy.
         training_ways: of training tasks; None: as asked for.
     """
@@ -47,6 +48,7 @@ class Work:
     backbone: dict[str, Any]
     pretrain: dict[str, Any]
     many_ways: int
+    cell_pools: int
     maml_step: float = 0.1
     validation_tasks: int = 200
     meta_batch: int = 4
@@ -120,11 +122,12 @@ WORKS = {
             images=2_400_000,
             seconds=1200.0,
             target=94.0,
-            ladder=(150.0, 300.0, 600.0, 1200.0),
+            ladder=(75.0, 150.0, 300.0, 600.0, 1200.0),
             test_tasks=1000,
             backbone={"name": "conv4", "width": 64},
             pretrain={"batch": 128, "classifier": "cosine", "augment": "affine", "average": 0.999},
             many_ways=60,
+            cell_pools=2,
             maml_step=20 * 0.1,
         ),
         Work(
@@ -144,6 +147,7 @@ WORKS = {
             backbone={"name": "conv4", "width": 64},
             pretrain={"batch": 128, "classifier": "cosine", "augment": "crop-flip", "average": 0.999},
             many_ways=20,
+            cell_pools=3,
             maml_step=5 * 0.01,
         ),
     )

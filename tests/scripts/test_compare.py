@@ -36,6 +36,7 @@ TINY = Work(
     backbone={"name": "conv4", "width": 4},
     pretrain={"batch": 16, "classifier": "cosine"},
     many_ways=5,
+    cell_pools=2,
     validation_tasks=2,
     meta_batch=2,
 )
