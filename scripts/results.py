@@ -83,13 +83,13 @@ class Arms:
         config: of configs/, of all of them.
         changes: to it, by arm, as its command line has them; ``shared``: of every arm.
         rows: how each is scored.
-        ways: each of these settings over each of the rows, of arms that are scored otherwise than plainly.
+        variants: each of these settings over each row, of arms that are scored otherwise than plainly.
     """
 
     config: str
     changes: dict[str, str]
     rows: list[dict[str, Any]]
-    ways: dict[str, list[dict[str, Any]]]
+    variants: dict[str, list[dict[str, Any]]]
     shared: str = ""
 
     def train_command(self, arm: str, run: Path) -> str:
@@ -194,7 +194,7 @@ def arms_rows(name: str, folder: Path, data_root: Path | None, out: Path) -> lis
             continue
         trained = json.loads((run / "results.json").read_text())
         for settings in arms.rows:
-            for more in arms.ways.get(arm, [{}]):
+            for more in arms.variants.get(arm, [{}]):
                 flags = options(settings | more)
                 command = f"metafilm eval {run.as_posix()} {flags} --queries 15 --seed 0 --split test"
                 there = kept.get((command, trained["training_seconds"]))
