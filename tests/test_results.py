@@ -67,6 +67,8 @@ def test_record_is_complete_and_consistent(name, row):
         assert row["setting"]["arm"] in MIXTURES["styles"] and row["style"] in STYLES
     if name == "criteria.json":
         assert row["setting"]["arm"] in ARMS["criteria"].changes and len(row["by_domain"]) > 1
+    if name == "omniglot-arms.json":
+        assert row["setting"]["arm"] in ARMS["omniglot-arms"].changes and len(row["gain_by_step"]) > 1
 
 
 @pytest.mark.parametrize(("name", "row"), RECORDS, ids=[f"{name}-{i}" for i, (name, _) in enumerate(RECORDS)])
