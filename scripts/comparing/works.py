@@ -30,6 +30,7 @@ class Work:
         cell_pools: poolings of the network for heads that compare the cells of its last maps.
         maml_step: learning rate of MAML's and ANIL's inner steps, of a mean cross entropy.
         training_ways: of training tasks; None: as asked for.
+        rotated_classes: whether turned classes are classes of their own, as the field has Omniglot.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Work:
     meta_batch: int = 4
     learning_rate: float = 0.001
     training_ways: int | None = None
+    rotated_classes: bool = False
 
     def widened(self) -> Work:
         """The same work learned from tasks of many ways, one a step, at the learning rate that suits them."""
@@ -68,7 +70,11 @@ class Work:
         """What all systems share, in the words of a configuration."""
         shape = {"ways": self.ways, "shots": self.shots}
         return {
-            "data": {"name": self.dataset, "image_size": self.image_size},
+            "data": {
+                "name": self.dataset,
+                "image_size": self.image_size,
+                "rotated_classes": self.rotated_classes,
+            },
             "episodes": shape
             | {"ways": self.training_ways or self.ways, "queries": self.queries, "augment": self.augment},
             "backbone": dict(self.backbone),
@@ -129,6 +135,7 @@ WORKS = {
             many_ways=60,
             cell_pools=2,
             maml_step=20 * 0.1,
+            rotated_classes=True,
         ),
         Work(
             "miniimagenet-5w5s",

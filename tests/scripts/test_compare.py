@@ -80,6 +80,12 @@ def test_budgets_in_images_are_kept(work, name) -> None:
     assert bool(before) == bool(system.pretrained)
 
 
+def test_omniglot_is_that_of_the_field() -> None:
+    """Turned characters are classes of their own, in training and in the test (Vinyals et al. 2016)."""
+    settled = ours.config(WORKS["omniglot-20w1s"], ours.SYSTEMS["protonet"], "one", 0, 10, 2)
+    assert settled.data.rotated_classes and settled.data.image_size == 28
+
+
 def test_inner_steps_are_as_large_as_published() -> None:
     """cbfinn/maml's loss is a sum over the support divided by the shots: ways times a mean."""
     assert WORKS["omniglot-20w1s"].maml_step == 2.0 and WORKS["miniimagenet-5w5s"].maml_step == 0.05
