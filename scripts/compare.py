@@ -143,7 +143,9 @@ def score(row: Row, arguments: argparse.Namespace, todo: list[tuple[Path, float]
     root = arguments.data_root
     peer = row.system in peers.SYSTEMS
     name = frozen.BASE if row.system in frozen.NOTES else row.system
-    for tried, (folder, budget) in enumerate(todo, 1):  # noqa: B007
+    tried: list[float] = []
+    for folder, budget in todo:
+        tried.append(budget)
         report = (peers if peer else ours).trained(
             work, name, row.budget, budget, folder, root, VALIDATIONS[row.budget]
         )
@@ -176,7 +178,7 @@ def score(row: Row, arguments: argparse.Namespace, todo: list[tuple[Path, float]
         **({} if row.budget == "images" else missed(budget, report["training_seconds"])),
         "target": work.target,
         "minutes_to_target": reached,
-        **({"tried_seconds": [seconds for _, seconds in todo[:tried]]} if row.budget == "target" else {}),
+        **({"tried_seconds": tried} if row.budget == "target" else {}),
         "command": command(row, arguments, budget),
         "hardware": hardware(),
         "commit": commit(),
@@ -188,12 +190,10 @@ def command(row: Row, arguments: argparse.Namespace, budget: float) -> str:
     """What makes this record again."""
     work = WORKS[row.work]
     images = row.budget == "images"
-    usual = work.images if images else work.seconds
-    if row.budget == "target" and arguments.seconds is None:
-        usual = budget  # found by trying
+    by_trying = row.budget == "target" and arguments.seconds is None
     words = ["python", "scripts/compare.py", "score", "--work", row.work, "--budget", row.budget]
     words += ["--system", row.system]
-    if budget != usual:
+    if not by_trying and budget != (work.images if images else work.seconds):
         words += ["--images", str(int(budget))] if images else ["--seconds", repr(budget)]
     if arguments.tasks is not None:
         words += ["--tasks", str(arguments.tasks)]

@@ -38,7 +38,7 @@ from metafilm.training.run import train  # noqa: E402
 from metafilm.training.tracking import Tracker  # noqa: E402
 from scripts.records import commit, hardware, made, options, print_row, trained_by, write  # noqa: E402
 
-STEPS = "--inner.first-order True --inner.view-augment affine"
+SCORING = {"queries": 15, "seed": 0, "split": "test"}
 IMAGE_ROWS: dict[str, list[dict[str, Any]]] = {
     "omniglot": [
         {"ways": 5, "shots": 1, "episodes": 1000},
@@ -97,6 +97,7 @@ class Arms:
         return " ".join(filter(None, [*words, "--run-dir", run.as_posix()]))
 
 
+STEPS = "--inner.first-order True --inner.view-augment affine"
 ARMS = {
     # Of about the same time each.
     "criteria": Arms(
@@ -161,15 +162,15 @@ def image_rows(name: str, runs: Sequence[Path], data_root: Path | None, out: Pat
     very trainings that is there is kept."""
     before = json.loads(out.read_text()) if out.is_file() else []
     kept = {(row["command"], row["training_seconds"]): row for row in before}
+    shared = {run: trained_by(run) | {"hardware": hardware()} for run in runs}
     rows = []
     for settings in IMAGE_ROWS[name]:
         for run in runs:
-            shared = trained_by(run) | {"hardware": hardware()}
-            command = f"metafilm eval {run.as_posix()} {options(settings)} --queries 15 --seed 0 --split test"
-            place = command, shared["training_seconds"]
+            command = f"metafilm eval {run.as_posix()} {options(settings | SCORING)}"
+            place = command, shared[run]["training_seconds"]
             if place not in kept:
-                found = record(str(run), queries=15, seed=0, split="test", data_root=data_root, **settings)
-                kept[place] = found | shared | {"command": command, "commit": commit()}
+                found = record(str(run), data_root=data_root, **settings, **SCORING)
+                kept[place] = found | shared[run] | {"command": command, "commit": commit()}
             rows.append(kept[place])
             write(out, rows)
             print_row(rows[-1])
@@ -195,14 +196,13 @@ def arms_rows(name: str, folder: Path, data_root: Path | None, out: Path) -> lis
         trained = json.loads((run / "results.json").read_text())
         for settings in arms.rows:
             for more in arms.variants.get(arm, [{}]):
-                flags = options(settings | more)
-                command = f"metafilm eval {run.as_posix()} {flags} --queries 15 --seed 0 --split test"
+                scoring = settings | more | SCORING
+                command = f"metafilm eval {run.as_posix()} {options(scoring)}"
                 there = kept.get((command, trained["training_seconds"]))
                 if there is not None:
                     rows.append(there)
                     continue
-                scoring = {"queries": 15, "seed": 0, "split": "test", "data_root": data_root}
-                found = record(str(run), **scoring, **settings, **more)
+                found = record(str(run), data_root=data_root, **scoring)
                 found["checkpoint"] = (run / "model.safetensors").as_posix()
                 rows.append(made({"arm": arm}, found, arms.config, train_command, command, trained))
                 write(out, [*rows, *(row for row in before if row not in rows)])  # a stop loses none

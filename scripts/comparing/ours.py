@@ -132,14 +132,9 @@ SYSTEMS: dict[str, System] = {
 }
 
 
-def shaped(work: Work, system: System) -> Work:
-    """The work, with training tasks of the shape that the system takes."""
-    return work.widened() if system.wide else work
-
-
 def settings(work: Work, system: System) -> dict[str, dict[str, Any]]:
     """Of the work, with the method's laid over them."""
-    merged = shaped(work, system).settings()
+    merged = work.shaped(system.wide).settings()
     for section, values in system.settings.items():
         merged[section] = merged.get(section, {}) | values
     inner = merged.setdefault("inner", {})
@@ -168,13 +163,13 @@ def config(
 def images_per_step(work: Work, system: System) -> tuple[int, int]:
     """Of a step of the classification stage, and of the outer loop."""
     plain = settings(work, system)["outer"].get("plain", 0)
-    return int(work.pretrain["batch"]), shaped(work, system).images_per_step + plain
+    return int(work.pretrain["batch"]), work.shaped(system.wide).images_per_step + plain
 
 
 def seconds_per_step(work: Work, system: System, share: float, root: Path | None) -> tuple[float, float]:
     """Measured here and now, of the same two; of the stage only where it has a share of the budget."""
     settled = config(work, system, "probe", int(share > 0), 1000, 1)
-    source = shaped(work, system).training(root)
+    source = work.shaped(system.wide).training(root)
     learner = build_learner(settled, **source.build)  # type: ignore[arg-type]
     learner = learner.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     before = 0.0

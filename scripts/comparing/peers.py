@@ -133,7 +133,7 @@ class Training:
     """
 
     def __init__(self, work: Work, name: str, source: Source, iterations: int) -> None:
-        self.work, self.source, self.iterations = shaped(work, name), source, iterations
+        self.work, self.source, self.iterations = work, source, iterations
         self.peer = SYSTEMS[name].make(work)
         mean, std = (torch.tensor(source.build[key]).view(-1, 1, 1) for key in ("mean", "std"))
         self.mean, self.std = mean.float(), std.float()
@@ -256,16 +256,12 @@ class Training:
         self.curve = [(float(a), float(b)) for a, b in state["curve"]]
 
 
-def shaped(work: Work, name: str) -> Work:
-    """The work, with training tasks of the shape that the system takes."""
-    return work.widened() if SYSTEMS[name].wide else work
-
-
 def planned(work: Work, name: str, budget: str, amount: float, root: Path | None) -> tuple[int, int]:
     """Meta-batches that a budget allows; there is no classification stage."""
+    work = work.shaped(SYSTEMS[name].wide)
     if budget == "images":
-        return 0, max(round(amount / shaped(work, name).images_per_step), 1)
-    training = Training(work, name, shaped(work, name).training(root), 1000)
+        return 0, max(round(amount / work.images_per_step), 1)
+    training = Training(work, name, work.training(root), 1000)
     return 0, max(round(amount / plans.mean_seconds(training.step, training.ahead())), 1)
 
 
@@ -291,7 +287,8 @@ def restored(work: Work, name: str, folder: Path, root: Path | None) -> Training
     """A training as its folder holds it."""
     plan = plans.Plan.read(folder)
     assert plan is not None, "trained before it is scored"
-    training = Training(work, name, shaped(work, name).training(root), plan.steps[1])
+    work = work.shaped(SYSTEMS[name].wide)
+    training = Training(work, name, work.training(root), plan.steps[1])
     if (folder / "checkpoint.pt").is_file():
         training.load(folder / "checkpoint.pt")
     return training

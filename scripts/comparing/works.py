@@ -57,8 +57,11 @@ class Work:
     training_ways: int | None = None
     rotated_classes: bool = False
 
-    def widened(self) -> Work:
-        """The same work learned from tasks of many ways, one a step, at the learning rate that suits them."""
+    def shaped(self, wide: bool) -> Work:
+        """The work itself, or ``wide``: learned from tasks of many ways, one a step, at the learning rate
+        that suits them."""
+        if not wide:
+            return self
         return replace(self, training_ways=self.many_ways, meta_batch=1, learning_rate=0.002)
 
     @property
