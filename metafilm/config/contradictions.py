@@ -209,6 +209,9 @@ def of_plain(
             yield name, "must be 0 for functions: they have no classes to tell apart"
         if wanted and episodes.criteria != "none":
             yield name, f"must be 0 with {flag('episodes.criteria')}: an image has a class by each of them"
+    if pretrain.classifier == "reconstruction" and not _local(head):
+        known = ", ".join(name for name, kind in heads.HEADS.items() if kind.local)
+        yield "pretrain.classifier", f"is for heads of cells; give {flag('head.name')} one of {known}"
     if not pretrain.iterations:
         return
     # for heads of cells the stage takes their mean

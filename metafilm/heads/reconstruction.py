@@ -44,12 +44,9 @@ class ReconstructionHead(LocalHead):
         return cells * size, size
 
     def _residual(self, grams: Tensor, counts: Tensor, cells: int) -> Tensor:
-        """What a class doesn't rebuild, as a map of cells: SᵀS ``[..., d, d]`` of so many images ``[...]`` ->
-        ``[..., d, d]``."""
-        weight = (counts * (cells / self.channels) * self.log_lambda.exp())[..., None, None]
-        eye = torch.eye(self.channels, dtype=grams.dtype, device=grams.device)
-        rho = self.log_rho.exp()
-        return (1 - rho) * eye + rho * weight * torch.linalg.inv(grams + weight * eye)
+        """:func:`residual_map` of classes of so many images ``[...]``, each of so many cells."""
+        weight = counts * (cells / self.channels) * self.log_lambda.exp()
+        return residual_map(grams, weight, self.log_rho.exp())
 
     def state_shapes(self, ways: int, features: int | None) -> dict[str, tuple[int | None, ...]]:
         return {"residual": (ways, self.channels, self.channels)}
@@ -72,6 +69,14 @@ class ReconstructionHead(LocalHead):
 
     def plain(self, state: State) -> nn.Module:
         return ReconstructionClassifier(state["residual"], self.log_scale.detach().exp())
+
+
+def residual_map(grams: Tensor, weight: Tensor, rho: Tensor | float = 1.0) -> Tensor:
+    """What a class doesn't rebuild, as a map of cells: SᵀS ``[..., d, d]``, λ ``[...]`` and ρ -> ``[..., d,
+    d]``."""
+    eye = torch.eye(grams.shape[-1], dtype=grams.dtype, device=grams.device)
+    weight = weight[..., None, None]
+    return (1 - rho) * eye + rho * weight * torch.linalg.inv(grams + weight * eye)
 
 
 def _grams(cells: Tensor, member: Tensor) -> Tensor:

@@ -38,11 +38,12 @@ class Pretrain:
     """Weight decay of kernels and matrices."""
     average: Annotated[Number, from_up_to(0, 1)] = 0.0
     """Decay of the moving average of the weights, which the stage ends with; 0: none."""
-    classifier: Literal["linear", "cosine"] = "linear"
-    """A linear map of the features, or a factor times their cosine with a vector for each class; cosines want
-    a learning rate some ten times larger."""
+    classifier: Literal["linear", "cosine", "reconstruction"] = "linear"
+    """A linear map of the features; a factor times their cosine with a vector for each class, which wants a
+    learning rate some ten times larger; or, for heads of cells, a factor times how badly cells learned for
+    each class rebuild an image's."""
     scale: Annotated[Number, above(0)] = 10.0
-    """First value of the factor of the cosine classifier, which is learned."""
+    """First value of the factor of the cosine and of the reconstruction classifier, which is learned."""
     label_smoothing: Annotated[Number, from_up_to(0, 1)] = 0.0
     """Share of each target that goes evenly to all classes."""
     augment: Annotated[Text, OneOf(augmentations.BY_NAME)] = "none"

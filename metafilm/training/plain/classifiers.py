@@ -13,6 +13,8 @@ from torch.nn import functional as F
 from episodes import Episode
 from metafilm.config.config import Config
 from metafilm.config.sources import Source
+from metafilm.heads.local import unflattened
+from metafilm.heads.reconstruction import error, residual_map
 from metafilm.learner.learner import MetaFiLM
 
 
@@ -66,6 +68,36 @@ class _Cosines(torch.autograd.Function):
         return (scaled.to(few.dtype) @ short).to(gradient.dtype), of_weight, None
 
 
+class LearnedCells(nn.Module):
+    """How well learned cells of each class rebuild an image's, by ridge regression, times a learned factor:
+    what it teaches fits the reconstruction head (Wertheimer et al., CVPR 2021, arXiv:2012.01506).
+
+    As there, λ is cells / d and ρ is 1. An image's cells are scaled to a mean square length of 1 over the
+    batch.
+
+    Args:
+        channels: d.
+        classes: how many.
+        scale: first value of the factor.
+        cells: of each class.
+    """
+
+    def __init__(self, channels: int, classes: int, scale: float, cells: int = 25) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(classes, cells, channels))
+        nn.init.normal_(self.weight, std=channels**-0.5)  # of length 1, as an image's
+        self.log_scale = nn.Parameter(torch.tensor(math.log(scale)))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Maps of any size, ``[B, d · cells]`` -> logits ``[B, classes]``."""
+        _, known, channels = self.weight.shape
+        cells = unflattened(features, channels)
+        cells = cells * cells.square().sum(-1).mean().clamp(min=1e-12).rsqrt()
+        weight = self.weight.new_full((len(self.weight),), known / channels)
+        left = residual_map(self.weight.transpose(1, 2) @ self.weight, weight)
+        return -self.log_scale.exp() * error(cells.unsqueeze(0), left.unsqueeze(0))[0]
+
+
 def classifier(learner: MetaFiLM, config: Config, classes: int) -> nn.Module:
     """Features ``[B, D]`` of the learner's backbone -> logits ``[B, classes]``, where the learner is; by the
     name in ``config.pretrain``, and a function of the seed alone."""
@@ -74,6 +106,8 @@ def classifier(learner: MetaFiLM, config: Config, classes: int) -> nn.Module:
     features = learner.head.whole_size(size)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
+        if config.pretrain.classifier == "reconstruction":
+            return LearnedCells(features, classes, config.pretrain.scale).to(learner.mean.device)
         if config.pretrain.classifier == "cosine":
             product = torch.bfloat16 if config.outer.precision == "bfloat16" else None
             return NormedLinear(features, classes, config.pretrain.scale, product).to(learner.mean.device)
@@ -106,7 +140,8 @@ def classified(
     labels = torch.cat((batch.support_labels, batch.query_labels), 1)
     assert batch.class_ids is not None
     classes = batch.class_ids.gather(1, labels).flatten()
-    logits = classifier(learner.head.whole(learner.features(images, {}, 1, record=True)[0]))
+    features = learner.features(images, {}, 1, record=True)[0]
+    logits = classifier(features if isinstance(classifier, LearnedCells) else learner.head.whole(features))
     right = (logits.detach().argmax(1) == classes).float().mean()
     return F.cross_entropy(logits, classes, label_smoothing=smoothing), 100 * float(right)
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from metafilm.training.plain.classifiers import NormedLinear, resized
+from metafilm.training.plain.classifiers import LearnedCells, NormedLinear, resized
 
 
 def test_cosines_times_a_learned_factor() -> None:
@@ -47,6 +47,28 @@ def test_cosines_and_their_gradients_are_those_of_normalised_vectors(dtype, clos
         rows, others = torch.atleast_2d(mine), torch.atleast_2d(other)
         for row, right in zip(rows, others, strict=True):
             torch.testing.assert_close(row, right, rtol=close, atol=close * float(right.abs().max()))
+
+
+def test_learned_cells_rebuild_an_images_by_ridge_regression() -> None:
+    """Weights W of least ‖Q − W S‖² + λ ‖W‖², one query's cell after the other."""
+    torch.manual_seed(0)
+    channels, cells, known = 6, 9, 5
+    classifier = LearnedCells(channels, 4, 7.0, known).double()
+    maps = torch.randn(3, channels, cells, dtype=torch.float64)
+    size = sum(float((maps[b, :, i] ** 2).sum()) for b in range(3) for i in range(cells)) / (3 * cells)
+    expected, weight = torch.zeros(3, 4, dtype=torch.float64), known / channels
+    for b in range(3):
+        for c in range(4):
+            rows = classifier.weight[c].detach()
+            for i in range(cells):
+                query = maps[b, :, i] / size**0.5
+                w = torch.linalg.solve(rows @ rows.T + weight * torch.eye(known).double(), rows @ query)
+                expected[b, c] -= 7 * ((query - w @ rows) ** 2).sum() / cells
+    torch.testing.assert_close(
+        classifier(maps.flatten(1)), expected, rtol=1e-6, atol=1e-6
+    )  # the factor is float32
+    classifier(maps.flatten(1)).sum().backward()
+    assert classifier.weight.grad is not None and bool(classifier.weight.grad.any())
 
 
 def test_a_smaller_image_averages_its_pixels() -> None:

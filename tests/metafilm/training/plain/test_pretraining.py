@@ -96,12 +96,20 @@ def test_the_rate_warms_up_and_ends_at_zero() -> None:
     assert rates[52] == pytest.approx(0.5 * (1 + math.cos(math.pi * 47 / 95))) and 0 < rates[-1] < 0.001
 
 
-@pytest.mark.parametrize(("kind", "learning_rate"), [("linear", 0.2), ("cosine", 5.0)])
+@pytest.mark.parametrize(
+    ("kind", "learning_rate"), [("linear", 0.2), ("cosine", 5.0), ("reconstruction", 0.1)]
+)
 def test_it_learns_and_a_frozen_backbone_keeps_it(
     run, config, tmp_path, kind, learning_rate, monkeypatch
 ) -> None:
     settings = replace(config.pretrain, iterations=40, classifier=kind, learning_rate=learning_rate)
     config = replace(config, pretrain=settings)
+    if kind == "reconstruction":
+        with pytest.raises(ConfigError, match=r"is for heads of cells; give --head.name one of descriptors"):
+            config.validate()
+        config = replace(
+            config, head=replace(config.head, name=kind), backbone=replace(config.backbone, pools=2)
+        )
     kept = {}
     original = Pretraining.finish
 
