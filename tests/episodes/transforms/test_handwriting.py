@@ -90,7 +90,7 @@ def test_no_displacement_is_longer_than_said() -> None:
     uniforms = drawn(20, hand.num_uniforms).round()
     still = uniforms.clone()
     still[:, 5:-1] = 0.5
-    moved = hand.places(uniforms, 16, 24) - hand.places(still, 16, 24)
+    moved = hand.bending.places(uniforms[:, :-1], 16, 24) - hand.bending.places(still[:, :-1], 16, 24)
     assert moved.shape == (20, 16, 24, 2) and 0.1 < moved.abs().max() <= 0.2 + 1e-6, "of a side that is 2"
 
 

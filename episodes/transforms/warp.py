@@ -1,0 +1,44 @@
+"""A warp per episode: characters that no alphabet has, made of those that there are."""
+
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from episodes.errors import EpisodesError
+from episodes.transforms.affine import Affine
+from episodes.transforms.bending import Bending
+
+
+class Warp:
+    """A per-episode transform: all images of a task mirrored or not, slanted and bent alike.
+
+    What tells a task's characters apart is then another thing in each task, while they stay as different
+    from each other as they were: augmentation of tasks (Liu et al., "Task augmentation by rotating for
+    meta-learning", 2020, arXiv:2003.00804, with turns), not of images. What comes in from outside is black.
+
+    bending: how far; strong, compared with what one hand does to one character.
+    """
+
+    def __init__(self, bending: Bending | None = None) -> None:
+        slant = Affine(degrees=20.0, translate=0.0, scale=0.2, shear=30.0)
+        self.bending = bending or Bending(slant, bend=0.15, nodes=4)
+        self.num_uniforms = self.bending.num_uniforms + 1  # the last: mirrored from 0.5 on
+
+    def __call__(self, images: Tensor, uniforms: Tensor | NDArray) -> Tensor:
+        """Images [T, n, C, H, W] float32 in [0, 1], uniforms [T, num_uniforms] -> new images of the same
+        shape."""
+        uniforms = torch.as_tensor(uniforms, device=images.device)
+        if images.dim() != 5 or uniforms.shape != (len(images), self.num_uniforms):
+            raise EpisodesError(
+                f"Warp bends images [T, n, C, H, W] with uniforms [T, {self.num_uniforms}], "
+                f"got {list(images.shape)} and {list(uniforms.shape)}"
+            )
+        uniforms = uniforms.to(images.dtype)
+        places = self.bending.places(uniforms[:, :-1], *images.shape[-2:])
+        side = torch.where(uniforms[:, -1] < 0.5, 1.0, -1.0).to(places.dtype)
+        places = places * torch.stack((side, torch.ones_like(side)), -1)[:, None, None]
+        warped = F.grid_sample(
+            images.flatten(1, 2), places, mode="bilinear", padding_mode="zeros", align_corners=False
+        )
+        return warped.view(images.shape)
