@@ -18,7 +18,7 @@ from scripts.mixtures import STYLES
 from scripts.probabilities import parsed as probabilities_options
 from scripts.probabilities import put
 from scripts.probabilities import record as probabilities
-from scripts.results import ARMS
+from scripts.rows import ARMS
 
 ROOT = Path(__file__).resolve().parent.parent
 ALL = [
