@@ -12,8 +12,7 @@ warm-up and a cosine, and keep the weights (their moving average) that are best 
 so many `images` drawn; so many seconds (`time`; validation does not count), planned from a short measurement,
 so that a record says by how much a training missed them; `target`: minutes to a validation accuracy, for the
 systems of that question, of a training that is as short as it may be: budgets of time are tried from a short
-one on, each twice the one before, until a training reaches it. metafilm and metafilm-plain go without their
-classification stage there, within which nothing is validated. Systems called `-wide` and `-cells` train on
+one on, each twice the one before, until a training reaches it. Systems called `-wide` and `-cells` train on
 tasks of many ways, one a step, and the latter's network has the same convolutions with fewer poolings.
 --images and --seconds are for rows not begun yet.
 

@@ -189,11 +189,8 @@ def seconds_per_step(work: Work, system: System, share: float, root: Path | None
 def planned(work: Work, system: System, budget: str, amount: float, root: Path | None) -> tuple[int, int]:
     """Steps of the classification stage and of the outer loop that a budget allows: of ``images`` exactly, of
     time as far as a short measurement tells.
-
-    Nothing is validated within the stage, so that no target could be seen to be reached before its end: of
-    ``target`` there is none.
     """
-    share = 0.0 if budget == "target" else system.pretrained
+    share = system.pretrained
     if budget == "images":
         costs: tuple[float, float] = images_per_step(work, system)
     else:
@@ -221,7 +218,6 @@ def trained(
                 results = train(settled, run, tracker, root)
         curve = curve_of(run.read_metrics())
     per_step = images_per_step(work, system)
-    unlike = "; without the classification stage" if budget == "target" and system.pretrained else ""
     return {
         "iterations": [before, iterations],
         "images": before * per_step[0] + iterations * per_step[1],
@@ -229,7 +225,7 @@ def trained(
         "threads": results["threads"],
         "curve": curve,
         "protocol": "inductive",
-        "note": system.note + unlike,
+        "note": system.note,
     }
 
 

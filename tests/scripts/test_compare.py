@@ -286,14 +286,14 @@ def test_a_training_of_other_settings_is_no_result(tmp_path, monkeypatch, capsys
 
 
 @pytest.mark.slow
-def test_minutes_to_a_target_begin_with_the_first_step(tmp_path) -> None:
-    """Within a classification stage nothing is validated, so that there is none."""
+def test_minutes_to_a_target_begin_with_the_first_step_of_the_classification_stage(tmp_path) -> None:
     run(tmp_path, "score", "--budget", "target", "--system", "metafilm", "--seconds", "1")
     row = json.loads((tmp_path / "tiny" / "target" / "metafilm-val-4.json").read_text())
-    assert row["iterations"][0] == 0 and row["note"].endswith("without the classification stage")
+    assert row["iterations"][0] > 0
     assert row["planned_seconds"] == 1.0
     assert row["seconds_missed_by"] == pytest.approx(100 * (row["training_seconds"] - 1))
-    assert row["curve"][0][0] < 0.5 * row["training_seconds"]
+    first = row["curve"][0][0]
+    assert 0.3 * row["training_seconds"] < first < 0.9 * row["training_seconds"], "0.6 of it, about"
 
 
 @pytest.mark.slow
