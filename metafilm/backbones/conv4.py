@@ -23,15 +23,19 @@ class Block(nn.Module):
 
     Args:
         pools: False leaves the max-pooling out.
+        relu: False leaves the ReLU out.
     """
 
-    def __init__(self, in_channels: int, width: int, norm: str, pools: bool = True) -> None:
+    def __init__(
+        self, in_channels: int, width: int, norm: str, pools: bool = True, relu: bool = True
+    ) -> None:
         super().__init__()
         self.conv = Conv2d(in_channels, width, 3, padding=1, bias=False)
         self.norm = Norm(width, norm)
         self.pool = nn.MaxPool2d(2) if pools else nn.Identity()
         self.window = 2 if pools else 1
-        self.relu = nn.ReLU()
+        self.rectified = relu
+        self.relu = nn.ReLU() if relu else nn.Identity()
 
     def measure(self, x: Tensor) -> Measured:
         """What the block computes before its FiLM site."""
@@ -42,7 +46,7 @@ class Block(nn.Module):
         # exported as a plain network, or traced by the compiler, which fuses these by itself
         if not isinstance(self.norm, Norm) or (torch.compiler.is_compiling() and isinstance(x, Tensor)):
             return self.relu(self.pool(self.norm(self.conv(x))))
-        return self.norm.finish(x if isinstance(x, Measured) else self.measure(x))
+        return self.norm.finish(x if isinstance(x, Measured) else self.measure(x), self.rectified)
 
 
 def _is_fixed(block: Block) -> bool:
@@ -67,6 +71,8 @@ class Conv4(nn.Module):
         pooling: how the last maps become features (:data:`metafilm.backbones.POOLINGS`).
         pools: blocks that max-pool, the first ones: 4, or 3, which leaves the last block's maps at twice the
             size (RFS: Tian et al., ECCV 2020, with ``pooling="mean"``), or 2, at four times.
+        last_relu: False leaves the last block's ReLU out, so that features may be negative, which cosines
+            tell more by (Gidaris & Komodakis, CVPR 2018, arXiv:1804.09458, section 3.1).
 
     Raises:
         MetafilmError: smaller images, an unknown norm mode or pooling, another number of poolings.
@@ -82,10 +88,11 @@ class Conv4(nn.Module):
         norm: str = "running",
         pooling: str = "flatten",
         pools: int = 4,
+        last_relu: bool = True,
     ) -> None:
         super().__init__()
         self.arguments = {"image_shape": list(image_shape), "width": width, "norm": norm}
-        self.arguments |= {"pooling": pooling, "pools": pools}
+        self.arguments |= {"pooling": pooling, "pools": pools, "last_relu": last_relu}
         channels, height, breadth = image_shape
         if pools not in WORDS:
             raise MetafilmError(f"Conv-4 has 2, 3 or 4 poolings, not {pools!r}")
@@ -97,9 +104,12 @@ class Conv4(nn.Module):
                 f"least {least}x{least}"
             )
         self.blocks = nn.Sequential(
-            *(Block(channels if i == 0 else width, width, norm, i < pools) for i in range(4))
+            *(
+                Block(channels if i == 0 else width, width, norm, i < pools, i < 3 or last_relu)
+                for i in range(4)
+            )
         )
-        self.pooling, self.pools = pooling, pools
+        self.pooling, self.pools, self.last_relu = pooling, pools, last_relu
         self.cells = pooling_by.cells(height // least, breadth // least, pooling)
         self.out_features = width * (self.cells if pooling_by.flattens(pooling) else 1)
         self.features = Features(self.out_features)

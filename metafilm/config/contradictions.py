@@ -100,6 +100,8 @@ def of_backbone(backbone: Backbone, outer: Outer) -> Iterator[Problem]:
         yield "backbone.pooling", f"is for conv4 and resnet12; {backbone.name} pools in its own way"
     if backbone.pools != 4 and backbone.name != "conv4":
         yield "backbone.pools", f"is for conv4; leave it at 4 for {backbone.name}"
+    if not backbone.last_relu and backbone.name != "conv4":
+        yield "backbone.last_relu", f"is for conv4; leave it true for {backbone.name}"
     if library and outer.compile:
         yield "outer.compile", f"knows metafilm's own backbones alone, not {backbone.name}"
 

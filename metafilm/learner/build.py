@@ -44,7 +44,7 @@ def build_backbone(config: Config, image_shape: tuple[int, ...]) -> nn.Module:
     shape = (image_shape[0], image_shape[1], image_shape[2])
     options: dict[str, Any] = {} if settings.pooling is None else {"pooling": settings.pooling}
     if settings.name == "conv4":
-        options["pools"] = settings.pools
+        options |= {"pools": settings.pools, "last_relu": settings.last_relu}
     return BACKBONES[settings.name](shape, settings.width, settings.norm, **options)
 
 

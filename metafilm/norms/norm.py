@@ -131,9 +131,9 @@ class Norm(nn.Module):
         self._note(count, found.mean.detach(), found.var.detach(), now)
         return found
 
-    def finish(self, measured: Measured) -> Tensor:
-        """Normalised, modulated and pooled maps after a ReLU, ``[T·n, C, H // 2, W // 2]`` (unpooled ``[T·n,
-        C, H, W]``)."""
+    def finish(self, measured: Measured, relu: bool = True) -> Tensor:
+        """Normalised, modulated and pooled maps, after a ReLU or before it, ``[T·n, C, H // 2, W // 2]``
+        (unpooled ``[T·n, C, H, W]``)."""
         maps, pooled, mean, var, window = measured
         film = self._apart(present_layout())
         if film is not None:
@@ -144,11 +144,13 @@ class Norm(nn.Module):
                 gain = self.weight * torch.rsqrt(var + self.eps)
                 y = modulate(maps(), gain, self.bias - mean * gain)
             y = film(y)
-            return (F.max_pool2d(y, window) if window > 1 else y).relu()
+            y = F.max_pool2d(y, window) if window > 1 else y
+            return y.relu() if relu else y
         weight, bias = self._affine()
         if pooled is None:
             whole = self._group(maps(), weight, bias)
-            return (F.max_pool2d(whole, window) if window > 1 else whole).relu()
+            whole = F.max_pool2d(whole, window) if window > 1 else whole
+            return whole.relu() if relu else whole
         if weight.dim() == 2:
             _check_rows(pooled, weight.shape[0], weight)
         elif mean.dim() == 2 and len(mean) == 1:
@@ -165,7 +167,7 @@ class Norm(nn.Module):
         shift = bias - mean * gain
         if gain.dim() == 1:
             gain, shift = gain.unsqueeze(0), shift.unsqueeze(0)
-        return kernels.affine_relu(pooled, gain, shift)
+        return kernels.affine_relu(pooled, gain, shift) if relu else modulate(pooled, gain, shift)
 
     def _affine(self) -> tuple[Tensor, Tensor]:
         """This layer's own affine followed by its FiLM, if it has one: ``[C]`` or ``[T, C]`` each."""

@@ -57,6 +57,9 @@ class Backbone:
     conv4 and mean for resnet12."""
     pools: Literal[2, 3, 4] = 4
     """Blocks of conv4 that max-pool; 3 leaves its last maps at twice the size, 2 at four times."""
+    last_relu: Switch = True
+    """False leaves the ReLU of conv4's last block out: features may then be negative, and cosines of them
+    tell more."""
     hidden: Annotated[tuple[Whole, ...], AfterValidator(sizes)] = (40, 40)
     """Sizes of the hidden layers (mlp only)."""
     activation: Annotated[Text, OneOf(ACTIVATIONS)] = "relu"

@@ -39,7 +39,9 @@ def written_out(network: Conv4, x: Tensor, films: dict[str, Tensor]) -> Tensor:
                 maps = (maps - mean) / (var + norm.eps).sqrt()
             maps = maps * norm.weight[:, None, None] + norm.bias[:, None, None]
             gain, shift = (films[name][task] for name in film.names(f"blocks.{i}.norm"))
-            maps = (maps * (1 + gain[:, None, None]) + shift[:, None, None]).relu()
+            maps = maps * (1 + gain[:, None, None]) + shift[:, None, None]
+            if i < 3 or network.last_relu:
+                maps = maps.relu()
             if i < network.pools:
                 maps = torch.stack([nn.functional.max_pool2d(one, 2) for one in maps])
         cells = maps.flatten(2)
@@ -54,10 +56,12 @@ def written_out(network: Conv4, x: Tensor, films: dict[str, Tensor]) -> Tensor:
     return torch.cat(done)
 
 
-def made(pooling: str, pools: int, norm: str, dtype: torch.dtype = torch.float64) -> Conv4:
+def made(
+    pooling: str, pools: int, norm: str, dtype: torch.dtype = torch.float64, last_relu: bool = True
+) -> Conv4:
     """Gains of both signs, running averages not 0 and 1."""
     torch.manual_seed(0)
-    network = Conv4((2, 20, 17), 3, norm, pooling, pools)
+    network = Conv4((2, 20, 17), 3, norm, pooling, pools, last_relu)
     film.insert(network)
     for module in network.modules():
         if isinstance(module, norms.Norm):
@@ -76,10 +80,19 @@ def given(network: Conv4) -> tuple[Tensor, dict[str, Tensor]]:
 @pytest.mark.parametrize("norm", norms.MODES)
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize(
-    ("pooling", "pools"), [("flatten", 2), ("flatten", 3), ("flatten2x2", 3), ("mean", 3), ("max", 4)]
+    ("pooling", "pools", "last_relu"),
+    [
+        ("flatten", 2, True),
+        ("flatten", 3, True),
+        ("flatten2x2", 3, True),
+        ("mean", 3, True),
+        ("max", 4, True),
+        ("flatten", 4, False),
+        ("mean", 3, False),
+    ],
 )
-def test_features_and_two_derivatives(pooling, pools, norm, training) -> None:
-    network = made(pooling, pools, norm).train(training)
+def test_features_and_two_derivatives(pooling, pools, last_relu, norm, training) -> None:
+    network = made(pooling, pools, norm, last_relu=last_relu).train(training)
     x, films = given(network)
     films = {name: value.requires_grad_() for name, value in films.items()}
     weights = [block.conv.weight for block in network.blocks]
@@ -95,9 +108,10 @@ def test_features_and_two_derivatives(pooling, pools, norm, training) -> None:
         torch.testing.assert_close(ours, theirs, **EXACT)
 
 
+@pytest.mark.parametrize("last_relu", [True, False])
 @pytest.mark.parametrize("norm", ["running", "support"])
-def test_kernels_of_single_precision(norm) -> None:
-    network = made("mean", 3, norm, torch.float32).to(memory_format=torch.channels_last).train()
+def test_kernels_of_single_precision(norm, last_relu) -> None:
+    network = made("mean", 3, norm, torch.float32, last_relu).to(memory_format=torch.channels_last).train()
     x, films = given(network)
     x = x.contiguous(memory_format=torch.channels_last)
     with norms.layout(TASKS, SUPPORT):
@@ -172,13 +186,15 @@ def test_settings_make_it_and_contradict(tiny_config, make_learner) -> None:
         tiny_config(backbone={"name": "mlp", "pooling": "mean"})
     with pytest.raises(ConfigError, match=r"--backbone\.pools is for conv4; leave it at 4 for resnet12"):
         tiny_config(backbone={"name": "resnet12", "pools": 3})
+    assert not make_learner(backbone={"last_relu": False}).backbone.last_relu
+    with pytest.raises(ConfigError, match=r"--backbone\.last-relu is for conv4; leave it true for resnet12"):
+        tiny_config(backbone={"name": "resnet12", "last_relu": False})
 
 
-@pytest.mark.parametrize("norm", ["running", "support"])
-def test_a_folded_network_and_a_file_say_the_same(make_learner, norm, tmp_path) -> None:
-    learner = make_learner(
-        dtype=torch.float32, backbone={"pooling": "mean", "pools": 3, "norm": norm}, inner={"steps": 2}
-    ).eval()
+@pytest.mark.parametrize(("norm", "last_relu"), [("running", True), ("support", True), ("running", False)])
+def test_a_folded_network_and_a_file_say_the_same(make_learner, norm, last_relu, tmp_path) -> None:
+    backbone = {"pooling": "mean", "pools": 3, "norm": norm, "last_relu": last_relu}
+    learner = make_learner(dtype=torch.float32, backbone=backbone, inner={"steps": 2}).eval()
     images = torch.rand(9, 1, 16, 16)
     task = learner.adapt(images[:6], [0, 1, 2] * 2)
     logits = task.logits(images[6:])
@@ -186,6 +202,7 @@ def test_a_folded_network_and_a_file_say_the_same(make_learner, norm, tmp_path) 
     learner.save(tmp_path / "model.safetensors")
     again = load_learner(tmp_path / "model.safetensors")
     assert (again.backbone.pooling, again.backbone.pools) == ("mean", 3)
+    assert again.backbone.last_relu == last_relu
     x = again.prepare(images.unsqueeze(0))
     assert torch.equal(again.features(x, {}, 1, support=6), learner.features(x, {}, 1, support=6))
 
@@ -202,10 +219,12 @@ def test_files_from_before_load(make_learner, tmp_path) -> None:
         if "config" in metadata:
             config = json.loads(metadata["config"])
             assert config["backbone"].pop("pools") == 4 and config["backbone"].pop("pooling") is None
+            assert config["backbone"].pop("last_relu")
             metadata["config"] = json.dumps(config)
         else:
             described = json.loads(metadata["parts"])
-            del described["backbone"]["arguments"]["pools"], described["backbone"]["arguments"]["pooling"]
+            for name in ("pools", "pooling", "last_relu"):
+                del described["backbone"]["arguments"][name]
             metadata["parts"] = json.dumps(described)
         save_file(tensors, tmp_path / "old.safetensors", metadata)
         again = load_learner(tmp_path / "old.safetensors")
