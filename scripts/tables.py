@@ -20,6 +20,7 @@ from metafilm.cli.text.table import judging_in_words  # noqa: E402
 from metafilm.evaluation import farthest  # noqa: E402
 from metafilm.storage.atomic import atomic_write  # noqa: E402
 from scripts import laboratory  # noqa: E402
+from scripts.comparing.table import to_target  # noqa: E402
 from scripts.conditioning.committed import by_arm, by_scenes  # noqa: E402
 
 PAGES = (
@@ -344,6 +345,7 @@ TABLES: dict[str, Callable[[list[dict[str, Any]]], str]] = {
     "functions-floor": floors,
     "laboratory": laboratory.table,
     "sweeps": laboratory.sweeps,
+    "compare": to_target,
     **{
         f"conditioning/{path.stem}": conditioned
         for path in sorted((ROOT / "results/conditioning").glob("*.json"))

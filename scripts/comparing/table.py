@@ -106,3 +106,30 @@ def markdown(found: Sequence[Record]) -> str:
         cells += [f"{one['images']:,}", "–" if reached is None else f"{reached:.1f} ({one['target']:g} %)"]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def to_target(found: Sequence[Record]) -> str:
+    """The records of time to a validation accuracy, a row for each work and system, the fastest first."""
+    lines = [
+        "| task, validation accuracy | system | minutes to it | pictures | tried, s | test after it |",
+        "|---|---|---|---|---|---|",
+    ]
+    rows = [one for one in found if one["budget"] == "target" and one["split"] == "test"]
+    works = list(dict.fromkeys(one["work"] for one in rows))
+    rows.sort(key=lambda one: (works.index(one["work"]), minutes(one)))
+    for one in rows:
+        reached = one["minutes_to_target"]
+        best = max(value for _, value in one["curve"])
+        time = f"not in {minutes(one):.0f} ({best:.1f} %)" if reached is None else f"**{reached:.1f}**"
+        tried = ", ".join(f"{seconds:g}" for seconds in one["tried_seconds"])
+        lines.append(
+            f"| {one['work']}, {one['target']:g} % | {one['system']} | {time} | {one['images']:,} | "
+            f"{tried} | {one['accuracy']:.2f} ± {one['ci95']:.2f} |"
+        )
+    return "\n".join(lines)
+
+
+def minutes(one: Record) -> float:
+    """To the target, or without reaching it."""
+    reached = one["minutes_to_target"]
+    return one["training_seconds"] / 60 if reached is None else reached
