@@ -19,7 +19,7 @@ if __name__ == "__main__":
 from metafilm.cli.text.table import judging_in_words  # noqa: E402
 from metafilm.evaluation import farthest  # noqa: E402
 from metafilm.storage.atomic import atomic_write  # noqa: E402
-from scripts import laboratory  # noqa: E402
+from scripts import laboratory, projection  # noqa: E402
 from scripts.comparing.table import to_target  # noqa: E402
 from scripts.conditioning.committed import by_arm, by_scenes  # noqa: E402
 
@@ -346,6 +346,7 @@ TABLES: dict[str, Callable[[list[dict[str, Any]]], str]] = {
     "laboratory": laboratory.table,
     "sweeps": laboratory.sweeps,
     "compare": to_target,
+    "projection": projection.table,
     **{
         f"conditioning/{path.stem}": conditioned
         for path in sorted((ROOT / "results/conditioning").glob("*.json"))
