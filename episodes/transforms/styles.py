@@ -18,7 +18,6 @@ from episodes.errors import EpisodesError
 from episodes.transforms.augment import LUMA
 from episodes.transforms.pens import StrokeStyle
 from episodes.transforms.protocols import Transform
-from episodes.transforms.warp import Warp
 
 _PARAMETERS = 2
 _CELLS = 14  # a pixelated picture has this many cells each way
@@ -242,7 +241,6 @@ BY_NAME: dict[str, Callable[[], Transform | None]] = {
     "validation-strokes": lambda: StrokeStyle("validation"),
     "unseen-strokes": lambda: StrokeStyle("unseen"),
     "plain-strokes": lambda: StrokeStyle("plain"),
-    "warped": Warp,
     **{name: partial(Styles, (name,)) for name in FILTERS},
 }
 
@@ -252,7 +250,6 @@ def by_name(name: str) -> Transform | None:
 
     "known-filters" and "unseen-filters" are for any image pool; "known-strokes", "validation-strokes",
     "unseen-strokes" and "plain-strokes" draw the generated strokes (`episodes.transforms.pens.StrokeStyle`).
-    "warped" bends all images of a task alike (`episodes.transforms.warp.Warp`).
     The name of a single filter serves too. Raises EpisodesError for any other.
     """
     if name not in BY_NAME:

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 from episodes.errors import EpisodesError
 from episodes.transforms.affine import Affine
 from episodes.transforms.bending import Bending
+from episodes.transforms.protocols import Transform
 
 
 class Warp:
@@ -17,13 +18,15 @@ class Warp:
     from each other as they were: augmentation of tasks (Liu et al., "Task augmentation by rotating for
     meta-learning", 2020, arXiv:2003.00804, with turns), not of images. What comes in from outside is black.
 
-    bending: how far; strong, compared with what one hand does to one character.
+    before: a style that comes first, with the first columns of the uniforms. bending: how far; strong,
+    compared with what one hand does to one character.
     """
 
-    def __init__(self, bending: Bending | None = None) -> None:
+    def __init__(self, before: Transform | None = None, bending: Bending | None = None) -> None:
         slant = Affine(degrees=20.0, translate=0.0, scale=0.2, shear=30.0)
-        self.bending = bending or Bending(slant, bend=0.15, nodes=4)
-        self.num_uniforms = self.bending.num_uniforms + 1  # the last: mirrored from 0.5 on
+        self.before, self.bending = before, bending or Bending(slant, bend=0.15, nodes=4)
+        self.first = before.num_uniforms if before is not None else 0
+        self.num_uniforms = self.first + self.bending.num_uniforms + 1  # the last: mirrored from 0.5 on
 
     def __call__(self, images: Tensor, uniforms: Tensor | NDArray) -> Tensor:
         """Images [T, n, C, H, W] float32 in [0, 1], uniforms [T, num_uniforms] -> new images of the same
@@ -34,7 +37,9 @@ class Warp:
                 f"Warp bends images [T, n, C, H, W] with uniforms [T, {self.num_uniforms}], "
                 f"got {list(images.shape)} and {list(uniforms.shape)}"
             )
-        uniforms = uniforms.to(images.dtype)
+        if self.before is not None:
+            images = self.before(images, uniforms[:, : self.first])
+        uniforms = uniforms[:, self.first :].to(images.dtype)
         places = self.bending.places(uniforms[:, :-1], *images.shape[-2:])
         side = torch.where(uniforms[:, -1] < 0.5, 1.0, -1.0).to(places.dtype)
         places = places * torch.stack((side, torch.ones_like(side)), -1)[:, None, None]

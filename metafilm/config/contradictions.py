@@ -182,6 +182,8 @@ def of_criteria(data: Data, episodes: Episodes, outer: Outer) -> Iterator[Proble
         yield "episodes.within_group", f"must be False {with_it}, which have groups of their own"
     if data.rotated_classes:
         yield "data.rotated_classes", f"must be False {with_it}: turned images need not keep their attributes"
+    if episodes.warp:
+        yield "episodes.warp", f"must be False {with_it}: it changes what tasks are sorted by"
     for name in ("rotation", "style"):
         if (value := getattr(episodes, name)) != "none":
             yield (

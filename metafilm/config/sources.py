@@ -14,6 +14,7 @@ from episodes.sampling import per_pool
 from episodes.sampling.prefetch import Sampler
 from episodes.transforms import augment
 from episodes.transforms.protocols import Transform
+from episodes.transforms.warp import Warp
 from metafilm.config.config import Config
 from metafilm.config.criteria import criterion_sampler
 from metafilm.config.messages import flag
@@ -146,7 +147,7 @@ def _has_scheme(name: str, scheme: str | None) -> bool:
 
 
 def training_source(config: Config, root: str | Path | None = None) -> Source:
-    """Training episodes: with augmentation, rotated classes and the style, as the configuration says."""
+    """Training episodes: with augmentation, rotated classes, style and warp, as the configuration says."""
     settings = config.episodes
     pools = load_pools(config, config.data.train_split, root)
     if not pools:
@@ -164,7 +165,7 @@ def training_source(config: Config, root: str | Path | None = None) -> Source:
         within_group=settings.within_group,
         rotation=settings.rotation,
         augment=[augment.by_name(name) for name in per_pool("augment", settings.augment, len(pools))],
-        transform=_styles(settings.style, len(pools)),
+        transform=[Warp(one) if settings.warp else one for one in _styles(settings.style, len(pools))],
         weights=config.data.weights,
         pool_run=config.outer.meta_batch if config.outer.one_domain else 1,
         views=views,
@@ -211,8 +212,8 @@ def evaluation_source(
     pools: tuple[ClassPool, ...] | None = None,
     channels: int | None = None,
 ) -> Source:
-    """Plain episodes of a split: no augmentation, no rotation; the style named, else the configuration's.
-    Of a mixture each data set is drawn as often as the others.
+    """Plain episodes of a split: no augmentation, rotation or warp; the style named, else the
+    configuration's. Of a mixture each data set is drawn as often as the others.
 
     ``pools``: the split's, where they are loaded already. ``channels``: of the images, where a learner asks
     for so many, as one trained on a mixture with colours does of grey pictures too.

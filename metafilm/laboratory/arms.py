@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import episodes
 from metafilm import film
 from metafilm.config import Config
 from metafilm.learner.build import build_backbone
@@ -61,6 +62,19 @@ def _sites(base: Config) -> list[Arm]:
     arms += [Arm(f"only {name}", {"film.sites": [name]}) for name in names[::step]]
     if "features" in plain:
         arms.append(Arm("only the features", {"film.sites": ["features"]}))
+    return arms
+
+
+def _augmentation(base: Config) -> list[Arm]:
+    """Of images, of tasks, and of both: for drawings, or for photographs."""
+    drawn = all(name in episodes.DATASETS and episodes.dataset(name).ink for name in base.data.names)
+    kinds = ("affine", "handwriting") if drawn else ("crop-flip", "crop-flip-jitter")
+    arms = [Arm("as they are", {"episodes.augment": "none"})]
+    arms += [Arm(kind, {"episodes.augment": kind}) for kind in kinds]
+    arms.append(Arm("warped tasks", {"episodes.warp": True}))
+    arms += [
+        Arm(f"{kind}, warped tasks", {"episodes.augment": kind, "episodes.warp": True}) for kind in kinds
+    ]
     return arms
 
 
@@ -136,5 +150,6 @@ QUESTIONS: dict[str, Question] = {
         "With random gains and biases in training?",
         _values("outer.film_noise", "noise ", 0.0, 0.3, 1.0),
     ),
+    "augmentation": Question("With images changed at random, or whole tasks?", _augmentation),
 }
 """The questions by name: command line, tables, figures and docs read this mapping and no other."""

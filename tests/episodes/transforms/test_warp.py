@@ -7,7 +7,7 @@ from torch.nn import functional as F
 from episodes.errors import EpisodesError
 from episodes.transforms.affine import Affine
 from episodes.transforms.bending import Bending
-from episodes.transforms.styles import by_name
+from episodes.transforms.styles import Styles
 from episodes.transforms.warp import Warp
 
 
@@ -28,7 +28,7 @@ def test_images_of_a_task_come_from_the_same_places() -> None:
 
 
 def test_without_bends_it_is_as_it_was_or_its_mirror_image() -> None:
-    warp = Warp(Bending(Affine(0, 0, 0, 0), bend=0.0, nodes=2))
+    warp = Warp(bending=Bending(Affine(0, 0, 0, 0), bend=0.0, nodes=2))
     images, uniforms = torch.rand(2, 3, 1, 8, 8), torch.rand(2, warp.num_uniforms)
     uniforms[:, -1] = torch.tensor([0.2, 0.8])
     found = warp(images, uniforms)
@@ -36,8 +36,12 @@ def test_without_bends_it_is_as_it_was_or_its_mirror_image() -> None:
     torch.testing.assert_close(found[1], images[1].flip(-1), atol=1e-5, rtol=0)
 
 
-def test_it_is_a_style_by_name_and_refuses_other_shapes() -> None:
-    warp = by_name("warped")
-    assert isinstance(warp, Warp)
+def test_a_style_comes_before_it_and_other_shapes_are_refused() -> None:
+    style, warp = Styles(("negative", "blur")), Warp()
+    images, both = torch.rand(2, 3, 1, 8, 8), Warp(style)
+    uniforms = torch.rand(2, both.num_uniforms)
+    first = style.num_uniforms
+    expected = warp(style(images, uniforms[:, :first]), uniforms[:, first:])
+    torch.testing.assert_close(both(images, uniforms), expected)
     with pytest.raises(EpisodesError, match=r"uniforms \[T, 38\], got \[2, 3, 1, 8, 8\] and \[2, 4\]"):
         warp(torch.rand(2, 3, 1, 8, 8), torch.rand(2, 4))

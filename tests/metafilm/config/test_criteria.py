@@ -101,6 +101,7 @@ def test_augmentations_that_leave_the_criteria_as_they_are(load):
         ({"episodes": {"within_group": True}}, "--episodes.within-group must be False"),
         ({"data": {"rotated_classes": True}}, "--data.rotated-classes must be False"),
         ({"episodes": {"rotation": "per-class"}}, "--episodes.rotation must be none"),
+        ({"episodes": {"warp": True}}, "--episodes.warp must be False"),
         ({"episodes": {"style": "known-strokes"}}, "--episodes.style must be none"),
         ({"episodes": {"criteria": []}}, "--episodes.criteria is an empty list"),
         ({"episodes": {"criteria": "some"}}, "--episodes.criteria must be one of none, all or a list"),

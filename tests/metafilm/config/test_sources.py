@@ -57,6 +57,9 @@ def test_views_are_drawn_where_an_inner_loop_wants_them(config) -> None:
 
 
 def test_evaluation_episodes_are_plain(config, pool) -> None:
+    trained = data.training_source(config).sampler[0]
+    config = replace(config, episodes=replace(config.episodes, warp=True))
+    assert not torch.equal(data.training_source(config).sampler[0].query_images, trained.query_images)
     source = data.evaluation_source(config, "val")
     episode = source.sampler[0]
     assert (episode.ways, episode.shots, episode.queries) == (2, 4, 3)

@@ -39,6 +39,10 @@ def test_every_arm_of_the_shipped_laboratory_is_possible(name) -> None:
     sites = [job.config.film.sites for job in found if job.question == "sites" and job.seed == 0]
     assert "all" in sites and ("features",) in sites and ("blocks.2.norm",) in sites
     assert {job.arm.support for job in found if job.question == "deviations"} == {"own", "mean", "shuffled"}
+    changed = {job.config.episodes.augment for job in found if job.question == "augmentation"}
+    photographs = {"none", "crop-flip", "crop-flip-jitter"}
+    assert changed == ({"none", "affine", "handwriting"} if "omniglot" in name else photographs)
+    assert any(job.config.episodes.warp for job in found if job.question == "augmentation")
 
 
 @pytest.mark.parametrize("name", ["laboratory_omniglot", "laboratory_miniimagenet"])
