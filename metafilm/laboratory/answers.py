@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from metafilm.laboratory.arms import QUESTIONS
+from metafilm.laboratory.drawing import forest
 from metafilm.laboratory.gains import Record, across, bases, chance, differences, group, scored
 
 if TYPE_CHECKING:
@@ -96,42 +97,43 @@ def _by_chance(name: str, arms: Sequence[Mapping[int | None, Cell]]) -> list[str
 
 
 def figure(questions: Mapping[str, Mapping[str, Mapping[int | None, Cell]]]) -> Figure:
-    """Of one configuration: a row of two panels for each question, validation classes and the gap, over the
-    number of training classes."""
-    from matplotlib.figure import Figure
+    """Of one configuration: a line for each arm, under its question, with what it gains over the
+    configuration itself and its gap, a colour for each number of training classes. A band of each colour
+    shows what chance does, three standard deviations of a mean over the seeds either way."""
+    columns = sorted(
+        {count for arms in questions.values() for row in arms.values() for count in row}, key=_order
+    )
+    groups = {
+        QUESTIONS[question].title: {arm: _points(row, arms.values()) for arm, row in arms.items()}
+        for question, arms in questions.items()
+    }
+    cells = [
+        (count, cell) for arms in questions.values() for row in arms.values() for count, cell in row.items()
+    ]
+    known = [(count, cell) for count, cell in cells if "chance" in cell and cell["seeds"]]
+    seeds = {count: min(cell["seeds"] for other, cell in known if other == count) for count, _ in known}
+    bands = {count: 3 * cell["chance"] / seeds[count] ** 0.5 for count, cell in known}
+    return forest(
+        groups,
+        {count: _classes(count) for count in columns},
+        {"gain": "gain on validation classes", "gap": "training − validation"},
+        bands={"gain": bands},
+    )
 
-    drawn = Figure(figsize=(10, 3.1 * len(questions)), layout="constrained")
-    panels = drawn.subplots(len(questions), 2, squeeze=False)
-    for (question, arms), (left, right) in zip(questions.items(), panels, strict=True):
-        columns = sorted({classes for row in arms.values() for classes in row}, key=_order)
-        for number, (arm, row) in enumerate(arms.items()):
-            at = [i for i, count in enumerate(columns) if count in row and row[count]["seeds"]]
-            rows = [row[columns[i]] for i in at]
-            if not rows:  # all failed
-                continue
-            # side by side, so that intervals don't hide each other
-            beside = [i + 0.5 * (number / max(len(arms) - 1, 1) - 0.5) for i in at]
-            for axes, value in ((left, "new"), (right, "gap")):
-                axes.errorbar(
-                    beside,
-                    [cell[value] for cell in rows],
-                    [cell[f"{value}_ci95"] for cell in rows],
-                    marker="o",
-                    markersize=4,
-                    linewidth=1,
-                    capsize=2,
-                    color=f"C{number % 10}",
-                    linestyle="--" if number >= 10 else "-",
-                    label=arm,
-                )
-        left.set_title(QUESTIONS[question].title, loc="left", fontsize=10)
-        left.set_ylabel("validation classes")
-        right.set_ylabel("training − validation")
-        right.axhline(0, color="0.8", linewidth=0.8, zorder=0)
-        for axes in (left, right):
-            axes.set_xticks(range(len(columns)), [_classes(count) for count in columns])
-        right.legend(fontsize=7.5, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
-    return drawn
+
+def _points(
+    row: Mapping[int | None, Cell], others: Iterable[Mapping[int | None, Cell]]
+) -> dict[int | None, dict[str, tuple[float, float]]]:
+    """What a line shows: values and half widths of their intervals. The configuration itself, which others
+    gain over, gains 0; where it has no score nothing is known to gain."""
+    compared = {count for other in others for count, cell in other.items() if "gain" in cell}
+    found = {}
+    for count, cell in row.items():
+        if cell["seeds"]:
+            nothing = 0.0 if count in compared else math.nan
+            gain = cell.get("gain", nothing), cell.get("gain_ci95", nothing)
+            found[count] = {"gain": gain, "gap": (cell["gap"], cell["gap_ci95"])}
+    return found
 
 
 def _shown(cell: Cell) -> str:

@@ -6,7 +6,7 @@ import statistics
 import pytest
 
 from metafilm.evaluation import interval
-from metafilm.laboratory import answers, tables
+from metafilm.laboratory import answers, figure, tables
 
 
 def one(seed: int, scores: list[float], changes: dict | None = None, **others) -> dict:
@@ -81,3 +81,31 @@ def test_what_chance_does_is_told_by_decays_of_next_to_nothing() -> None:
     assert said["tiny"]["penalty"]["none"][8]["chance"] == pytest.approx(found)
     assert f"deviation of {found:.2f} with 8 classes" in tables(said)
     assert "chance" not in answers(records[1:])["tiny"]["penalty"]["none"][8], "three are too few"
+
+
+def test_a_figure_shows_gains_gaps_and_what_chance_does() -> None:
+    """The configuration gains 0; without a score of it nothing is known to gain."""
+    none = {"outer.penalty": 0.0}
+    records = [one(0, [51.0, 62.0, 70.0], none), one(0, [50.0, 60.0, 70.0])]
+    said = answers(records)["tiny"]
+    for arms in said.values():
+        for row in arms.values():
+            row[8]["chance"] = 2.0
+
+    def drawn(said) -> tuple[list[float], list[float]]:
+        left, right = figure(said).axes
+        assert [label.get_text() for label in left.get_yticklabels()][1:] == list(said["penalty"])
+        return tuple([bar.lines[0].get_xdata()[0] for bar in axes.containers] for axes in (left, right))
+
+    gains, gaps = drawn(said)
+    assert gains == [0.0, said["penalty"]["none"][8]["gain"]] == [0.0, 1.0]
+    assert gaps == [said["penalty"][arm][8]["gap"] for arm in ("base", "none")]
+    (band,) = (patch for patch in figure(said).axes[0].patches)
+    assert band.get_x() == -6.0 and band.get_width() == 12.0
+    for row in said["penalty"].values():  # of four seeds a mean is twice as certain
+        row[8]["seeds"] = 4
+    assert figure(said).axes[0].patches[0].get_width() == 6.0
+    diverged = [record | ({} if record["changes"] else {"failed": "diverged"}) for record in records]
+    gains, gaps = drawn(answers(diverged)["tiny"])
+    assert len(gains) == len(gaps) == 1 and math.isnan(gains[0]) and not math.isnan(gaps[0])
+    assert "failed" in [text.get_text() for text in figure(answers(diverged)["tiny"]).axes[0].texts]
