@@ -167,7 +167,10 @@ class Norm(nn.Module):
         shift = bias - mean * gain
         if gain.dim() == 1:
             gain, shift = gain.unsqueeze(0), shift.unsqueeze(0)
-        return kernels.affine_relu(pooled, gain, shift) if relu else modulate(pooled, gain, shift)
+        if relu:
+            return kernels.affine_relu(pooled, gain, shift)
+        # in the precision of the affine, as the kernel does it, and rounded once
+        return modulate(pooled.to(gain.dtype), gain, shift).to(pooled.dtype)
 
     def _affine(self) -> tuple[Tensor, Tensor]:
         """This layer's own affine followed by its FiLM, if it has one: ``[C]`` or ``[T, C]`` each."""

@@ -119,6 +119,26 @@ def test_kernels_of_single_precision(norm, last_relu) -> None:
     torch.testing.assert_close(found.double(), exact, rtol=2e-5, atol=2e-5)
 
 
+def test_without_the_last_relu_bfloat16_is_rounded_as_with_it() -> None:
+    found = []
+    for last_relu in (True, False):
+        network = made("mean", 3, "running", torch.float32, last_relu).eval()
+        block = network.block(3)
+        maps = torch.randn(8, 3, 10, 8).to(torch.bfloat16).contiguous(memory_format=torch.channels_last)
+        norm, pooled = block.norm, block.measure(maps.float())._replace(pooled=maps)
+        exact = (
+            norm.weight
+            * (maps.double().movedim(1, -1) - norm.running_mean)
+            / (norm.running_var.double() + norm.eps).sqrt()
+        )
+        exact = (exact + norm.bias).movedim(-1, 1)
+        mine = norm.finish(pooled, last_relu)
+        assert mine.dtype == torch.bfloat16
+        above = exact > 0.01
+        found.append(((mine.double() - exact) / exact)[above].abs().max().item())
+    assert found == pytest.approx([2**-8, 2**-8], rel=0.2), "half of the last of eight bits"
+
+
 @pytest.mark.parametrize("norm", norms.MODES)
 def test_under_a_transform(norm) -> None:
     network = made("max", 3, norm).eval()
