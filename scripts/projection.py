@@ -40,6 +40,7 @@ BACKBONES: dict[str, dict[str, Any]] = {
     "conv4": {"name": "conv4", "pools": 3, "pooling": "mean"},
     "resnet12": {"name": "resnet12"},
 }
+KEY = ("device", "backbone", "dataset", "image_size", "batch", "threads")
 TRAINING = 3  # a step's operations, as multiples of the forward pass's
 
 
@@ -110,12 +111,17 @@ def table(rows: list[dict[str, Any]]) -> str:
     ]
     for row in rows:
         threads = f", {row['threads']} threads" if row["device"] == "cpu" else ""
+        size = row["image_size"]
         lines.append(
-            f"| {row['backbone']}, {row['device']}{threads} | {row['images_per_second']:.0f} | "
-            f"{row['gflop_per_second']:.0f} | {row['images_in_hours'] / 1e6:.2f} million in "
-            f"{row['hours']:g} | {row['rfs_hours']:.1f} |"
+            f"| {row['backbone']}, {size}×{size}, {row['device']}{threads} | "
+            f"{row['images_per_second']:.0f} | {row['gflop_per_second']:.0f} | "
+            f"{row['images_in_hours'] / 1e6:.2f} million in {row['hours']:g} | {row['rfs_hours']:.1f} |"
         )
     return "\n".join(lines)
+
+
+def _text(value: Any) -> str:
+    return " ".join(value) if isinstance(value, list) else str(value)
 
 
 def main(words: list[str] | None = None) -> int:
@@ -133,7 +139,9 @@ def main(words: list[str] | None = None) -> int:
     arguments = parser.parse_args(words)
     torch.set_num_threads(arguments.threads)
     device_named(arguments.device)  # says if there is none
-    command = f"python scripts/projection.py --device {arguments.device} --threads {arguments.threads}"
+    given = ("backbones", "device", "threads", "dataset", "image_size", "batch")
+    flags = [f"--{name.replace('_', '-')} {_text(getattr(arguments, name))}" for name in given]
+    command = " ".join(["python scripts/projection.py", *flags])
     rows = [
         projected(
             backbone,
@@ -146,7 +154,7 @@ def main(words: list[str] | None = None) -> int:
         | {"command": command, "hardware": hardware(arguments.device), "commit": commit()}
         for backbone in arguments.backbones
     ]
-    found = put(arguments.out, rows, lambda row: (row["device"], row["backbone"]))
+    found = put(arguments.out, rows, lambda row: tuple(row[name] for name in KEY))
     print(table(found))
     print(f"{len(found)} records in {arguments.out}")
     return 0

@@ -33,6 +33,7 @@ OTHERS = (
     "functions-floor.json",
     "laboratory.json",
     "probabilities.json",
+    "projection.json",
     "reuse.json",
     "sweeps.json",
 )

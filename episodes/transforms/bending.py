@@ -17,9 +17,9 @@ class Bending:
     """
 
     def __init__(self, affine: Affine, bend: float, nodes: int) -> None:
-        if bend < 0 or nodes < 2:
+        if not bend >= 0 or nodes < 2:
             raise EpisodesError(
-                f"got bend {bend}, nodes {nodes}: choose a bend of 0 or more, 2 nodes or more"
+                f"Bending got bend {bend}, nodes {nodes}: choose a bend of 0 or more, 2 nodes or more"
             )
         self.affine, self.bend, self.nodes = affine, bend, nodes
         self.num_uniforms = affine.num_uniforms + 2 * nodes**2

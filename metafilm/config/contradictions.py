@@ -24,13 +24,25 @@ Problem = tuple[str, str]
 """A setting's name and what is wrong with it, e.g. ("film.sites", "none leaves ...")."""
 
 
-def of_beginning(data: Data, episodes: Episodes) -> Iterator[Problem]:
-    """What no run is begun with, though older ones have it, and weights that came of them."""
+def of_beginning(
+    data: Data, episodes: Episodes, pretrain: Pretrain, outer: Outer, head: Head
+) -> Iterator[Problem]:
+    """What no run is begun with, though older ones have it, or weights that are judged in another way."""
     if data.rotated_classes and episodes.rotation == "per-class":
         yield (
             "data.rotated_classes",
             f"must be False with {flag('episodes.rotation')} per-class, which turns classes into these",
         )
+    trained = pretrain.iterations or outer.plain
+    if trained and pretrain.classifier == "reconstruction" and not _local(head):
+        known = ", ".join(name for name, kind in heads.HEADS.items() if kind.local)
+        yield (
+            "pretrain.classifier",
+            f"reconstruction compares cells, as the {head.name} head doesn't; take {flag('head.name')} "
+            f"{known}, or another classifier",
+        )
+    if episodes.warp and data.name in REGRESSION_DATA:
+        yield "episodes.warp", "must be False for functions, which have no images"
 
 
 def of_data(data: Data, episodes: Episodes) -> Iterator[Problem]:
@@ -213,9 +225,6 @@ def of_plain(
             yield name, "must be 0 for functions: they have no classes to tell apart"
         if wanted and episodes.criteria != "none":
             yield name, f"must be 0 with {flag('episodes.criteria')}: an image has a class by each of them"
-    if pretrain.classifier == "reconstruction" and not _local(head):
-        known = ", ".join(name for name, kind in heads.HEADS.items() if kind.local)
-        yield "pretrain.classifier", f"is for heads of cells; give {flag('head.name')} one of {known}"
     if not pretrain.iterations:
         return
     # for heads of cells the stage takes their mean

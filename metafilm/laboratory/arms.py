@@ -69,13 +69,9 @@ def _augmentation(base: Config) -> list[Arm]:
     """Of images, of tasks, and of both: for drawings, or for photographs."""
     drawn = all(name in episodes.DATASETS and episodes.dataset(name).ink for name in base.data.names)
     kinds = ("affine", "handwriting") if drawn else ("crop-flip", "crop-flip-jitter")
-    arms = [Arm("as they are", {"episodes.augment": "none"})]
-    arms += [Arm(kind, {"episodes.augment": kind}) for kind in kinds]
-    arms.append(Arm("warped tasks", {"episodes.warp": True}))
-    arms += [
-        Arm(f"{kind}, warped tasks", {"episodes.augment": kind, "episodes.warp": True}) for kind in kinds
-    ]
-    return arms
+    arms = [("as they are", "none", False), *((kind, kind, False) for kind in kinds)]
+    arms += [("warped tasks", "none", True), *((f"{kind}, warped tasks", kind, True) for kind in kinds)]
+    return [Arm(name, {"episodes.augment": kind, "episodes.warp": warp}) for name, kind, warp in arms]
 
 
 NO_ENCODER = {"encoder.enabled": False}

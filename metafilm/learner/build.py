@@ -11,10 +11,11 @@ import torch
 from torch import nn
 
 from metafilm import film, heads, norms
-from metafilm.backbones import BACKBONES, LITE0, MLP, Pretrained
+from metafilm.backbones import BACKBONES, LITE0, MLP, Conv4, Pretrained
 from metafilm.backbones.pretrained import LIBRARIES, unlike
 from metafilm.conditioning import ConstantEncoder, TaskEncoder
 from metafilm.config.config import Config
+from metafilm.config.messages import flag
 from metafilm.errors import CheckpointError, MetafilmError
 from metafilm.learner import parts
 from metafilm.learner.gate import Gate
@@ -178,6 +179,11 @@ def begin_with(learner: MetaFiLM, weights: str | Path) -> None:
         wrong.append("the channels of its images")
     if _modes(other.backbone) != _modes(learner.backbone):
         wrong.append("the norms' statistics (--backbone.norm)")
+    if isinstance(other.backbone, Conv4) and isinstance(learner.backbone, Conv4):
+        for name in ("pools", "last_relu"):  # which no shape of a weight tells
+            theirs, ours = other.backbone.arguments[name], learner.backbone.arguments[name]
+            if theirs != ours:
+                wrong.append(f"{flag(f'backbone.{name}')}, there {theirs}, here {ours}")
     if wrong:
         raise CheckpointError(
             f"the network of {weights} is another than the section backbone asks for, it differs in "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -109,27 +110,23 @@ def markdown(found: Sequence[Record]) -> str:
 
 
 def to_target(found: Sequence[Record]) -> str:
-    """The records of time to a validation accuracy, a row for each work and system, the fastest first."""
+    """The records of time to a validation accuracy, a row for each work and system, the fastest first and
+    at the end those that did not reach it."""
     lines = [
-        "| task, validation accuracy | system | minutes to it | pictures | tried, s | test after it |",
+        "| task, validation accuracy | system | minutes to it | budgets tried, s | pictures of the last | "
+        "test after it |",
         "|---|---|---|---|---|---|",
     ]
     rows = [one for one in found if one["budget"] == "target" and one["split"] == "test"]
     works = list(dict.fromkeys(one["work"] for one in rows))
-    rows.sort(key=lambda one: (works.index(one["work"]), minutes(one)))
+    rows.sort(key=lambda one: (works.index(one["work"]), one["minutes_to_target"] or math.inf))
     for one in rows:
-        reached = one["minutes_to_target"]
+        reached, whole = one["minutes_to_target"], one["training_seconds"] / 60
         best = max(value for _, value in one["curve"])
-        time = f"not in {minutes(one):.0f} ({best:.1f} %)" if reached is None else f"**{reached:.1f}**"
+        time = f"not in {whole:.0f} ({best:.1f} %)" if reached is None else f"**{reached:.1f}**"
         tried = ", ".join(f"{seconds:g}" for seconds in one["tried_seconds"])
         lines.append(
-            f"| {one['work']}, {one['target']:g} % | {one['system']} | {time} | {one['images']:,} | "
-            f"{tried} | {one['accuracy']:.2f} ± {one['ci95']:.2f} |"
+            f"| {one['work']}, {one['target']:g} % | {one['system']} | {time} | {tried} | "
+            f"{one['images']:,} | {one['accuracy']:.2f} ± {one['ci95']:.2f} |"
         )
     return "\n".join(lines)
-
-
-def minutes(one: Record) -> float:
-    """To the target, or without reaching it."""
-    reached = one["minutes_to_target"]
-    return one["training_seconds"] / 60 if reached is None else reached

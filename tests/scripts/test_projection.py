@@ -32,7 +32,9 @@ def test_a_measurement_is_multiplied_out(tmp_path, monkeypatch, capsys) -> None:
         48 * expected / 1e9
     )
     assert conv4["images_in_hours"] == 16 * 9000 and conv4["rfs_hours"] == 3.84e6 / 16 / 3600
-    assert "| conv4, cpu, 1 threads | 16 |" in capsys.readouterr().out
+    assert "| conv4, 28×28, cpu, 1 threads | 16 |" in capsys.readouterr().out
+    assert projection.main([*conv4["command"].split()[2:], "--out", str(out)]) == 0  # makes it again
+    assert json.loads(out.read_text()) == [conv4, resnet12]
     # a later call takes the place of its own rows alone
     monkeypatch.setattr(projection, "mean_seconds", lambda step, ahead: 1.0)
     assert projection.main([*words, "--backbones", "resnet12"]) == 0

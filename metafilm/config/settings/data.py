@@ -90,7 +90,8 @@ class Episodes:
     rotation: Literal["none", "per-class"] = "none"
     """per-class: each class of a training task is turned by 0, 90, 180 or 270 degrees at random."""
     warp: Switch = False
-    """Mirror, slant and bend all images of a training task alike: characters that no alphabet has."""
+    """Mirror, slant and bend all images of a training task alike, of every data set: characters that no
+    alphabet has."""
     augment: Annotated[Text | tuple[Text, ...], OneOf(augmentations.BY_NAME)] = "none"
     """Augmentation of every training image; one, or one per data set."""
     style: Annotated[Text | tuple[Text, ...], OneOf(styles.BY_NAME)] = "none"

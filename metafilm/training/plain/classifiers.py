@@ -90,12 +90,28 @@ class LearnedCells(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Maps of any size, ``[B, d · cells]`` -> logits ``[B, classes]``."""
-        _, known, channels = self.weight.shape
+        classes, known, channels = self.weight.shape
         cells = unflattened(features, channels)
         cells = cells * cells.square().sum(-1).mean().clamp(min=1e-12).rsqrt()
-        weight = self.weight.new_full((len(self.weight),), known / channels)
-        left = residual_map(self.weight.transpose(1, 2) @ self.weight, weight)
-        return -self.log_scale.exp() * error(cells.unsqueeze(0), left.unsqueeze(0))[0]
+        images, places = cells.shape[:2]
+        by_channels = classes * channels**2 * (channels + images)
+        if by_channels <= images * places * classes * known * (channels + known):
+            weight = self.weight.new_full((classes,), known / channels)
+            left = residual_map(self.weight.transpose(1, 2) @ self.weight, weight)
+            found = error(cells.unsqueeze(0), left.unsqueeze(0))[0]
+        else:
+            found = self._by_known(cells, known / channels)
+        return -self.log_scale.exp() * found
+
+    def _by_known(self, cells: Tensor, weight: float) -> Tensor:
+        """The same for maps of many channels: with a = q Sᵀ, G = S Sᵀ and K = (G + λI)⁻¹ a cell's square of
+        what is left is ‖q‖² − a (2K − K G K) aᵀ, in matrices of the learned cells' number."""
+        grams = self.weight @ self.weight.transpose(1, 2)  # [classes, known, known]
+        inverse = torch.linalg.inv(grams + weight * torch.eye(grams.shape[-1]).to(grams))
+        rebuilt = 2 * inverse - inverse @ grams @ inverse
+        products = cells.flatten(0, 1) @ self.weight.transpose(1, 2)  # [classes, B·cells, known]
+        taken = ((products @ rebuilt) * products).sum(-1).unflatten(-1, (len(cells), -1)).mean(-1)
+        return cells.square().sum(-1).mean(-1, keepdim=True) - taken.T
 
 
 def classifier(learner: MetaFiLM, config: Config, classes: int) -> nn.Module:

@@ -42,7 +42,12 @@ def test_every_arm_of_the_shipped_laboratory_is_possible(name) -> None:
     changed = {job.config.episodes.augment for job in found if job.question == "augmentation"}
     photographs = {"none", "crop-flip", "crop-flip-jitter"}
     assert changed == ({"none", "affine", "handwriting"} if "omniglot" in name else photographs)
-    assert any(job.config.episodes.warp for job in found if job.question == "augmentation")
+    changed = replace(load_config(name).episodes, augment="affine", warp=True)
+    other = replace(load_config(name), episodes=changed)
+    arms = jobs([Base(name, other)], ["augmentation"], [8], [0])
+    pairs = {job.arm.name: (job.config.episodes.augment, job.config.episodes.warp) for job in arms}
+    assert pairs["as they are"] == ("none", False) and pairs["warped tasks"] == ("none", True)
+    assert len(set(pairs.values())) == len(pairs) == len({job.training for job in arms})
 
 
 @pytest.mark.parametrize("name", ["laboratory_omniglot", "laboratory_miniimagenet"])

@@ -166,6 +166,8 @@ def test_a_network_of_grey_images_takes_colours_as_their_mean(tmp_path, name) ->
         ({"width": 8}, (1, 16, 16), r"in blocks\.0\.conv\.weight, .*, \.\.\.;"),
         ({"name": "resnet12", "width": 4}, (1, 16, 16), r"blocks\.0"),
         ({"width": 4, "norm": "group"}, (1, 16, 16), r"statistics \(--backbone\.norm\);"),
+        ({"width": 4, "last_relu": False}, (1, 16, 16), r"--backbone\.last-relu, there True, here False;"),
+        ({"width": 4, "pools": 3, "pooling": "max"}, (1, 16, 16), r"--backbone\.pools, there 4, here 3;"),
     ],
 )
 def test_a_network_of_another_shape_is_none_to_begin_with(tmp_path, sections, shape, differs) -> None:

@@ -101,6 +101,13 @@ def test_a_blend_of_prototypes_and_reconstruction_with_copies(trained, make_epis
     torch.testing.assert_close(tasks[1].to_module()(queries), logits[1], rtol=1e-4, atol=1e-4)
 
 
+def test_a_network_that_a_classifier_of_cells_taught_is_judged_by_whole_images_too(make_learner) -> None:
+    pretrain = {"iterations": 3, "classifier": "reconstruction"}
+    cells = {"head": {"name": "reconstruction"}, "backbone": {"pools": 3}, "pretrain": pretrain}
+    learner = make_learner(**PLAIN | cells)
+    assert isinstance(overridden(learner, head="cosine", pooling="mean").head, CosineHead)
+
+
 def test_inner_steps_under_another_head(make_learner, make_episode) -> None:
     learner = make_learner(shape=SHAPE, **PLAIN, inner={"steps": 2}).eval()
     other = overridden(learner, blend="descriptors", pooling="flatten2x2")

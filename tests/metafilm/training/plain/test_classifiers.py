@@ -49,11 +49,14 @@ def test_cosines_and_their_gradients_are_those_of_normalised_vectors(dtype, clos
             torch.testing.assert_close(row, right, rtol=close, atol=close * float(right.abs().max()))
 
 
-def test_learned_cells_rebuild_an_images_by_ridge_regression() -> None:
-    """Weights W of least ‖Q − W S‖² + λ ‖W‖², one query's cell after the other."""
+@pytest.mark.parametrize(("channels", "cells", "known"), [(6, 9, 5), (40, 3, 2)])
+def test_learned_cells_rebuild_an_images_by_ridge_regression(channels, cells, known, monkeypatch) -> None:
+    """Weights W of least ‖Q − W S‖² + λ ‖W‖², one query's cell after the other; with few channels and with
+    many another way is faster."""
     torch.manual_seed(0)
-    channels, cells, known = 6, 9, 5
-    classifier = LearnedCells(channels, 4, 7.0, known).double()
+    classifier, taken = LearnedCells(channels, 4, 7.0, known).double(), []
+    way = classifier._by_known
+    monkeypatch.setattr(classifier, "_by_known", lambda *given: taken.append(1) or way(*given))
     maps = torch.randn(3, channels, cells, dtype=torch.float64)
     size = sum(float((maps[b, :, i] ** 2).sum()) for b in range(3) for i in range(cells)) / (3 * cells)
     expected, weight = torch.zeros(3, 4, dtype=torch.float64), known / channels
@@ -67,6 +70,7 @@ def test_learned_cells_rebuild_an_images_by_ridge_regression() -> None:
     torch.testing.assert_close(
         classifier(maps.flatten(1)), expected, rtol=1e-6, atol=1e-6
     )  # the factor is float32
+    assert bool(taken) == (channels == 40)
     classifier(maps.flatten(1)).sum().backward()
     assert classifier.weight.grad is not None and bool(classifier.weight.grad.any())
 

@@ -105,8 +105,10 @@ def test_it_learns_and_a_frozen_backbone_keeps_it(
     settings = replace(config.pretrain, iterations=40, classifier=kind, learning_rate=learning_rate)
     config = replace(config, pretrain=settings)
     if kind == "reconstruction":
-        with pytest.raises(ConfigError, match=r"is for heads of cells; give --head.name one of descriptors"):
-            config.validate()
+        with pytest.raises(
+            ConfigError, match=r"as the prototype head doesn't; take --head.name descriptors, "
+        ):
+            config.require_beginnable()
         config = replace(
             config, head=replace(config.head, name=kind), backbone=replace(config.backbone, pools=2)
         )
