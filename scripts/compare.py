@@ -13,7 +13,8 @@ so many `images` drawn; so many seconds (`time`; validation does not count), pla
 so that a record says by how much a training missed them; `target`: minutes to a validation accuracy, for the
 systems of that question, of a training that is as short as it may be: budgets of time are tried from a short
 one on, each twice the one before, until a training reaches it. Systems called `-wide` and `-cells` train on
-tasks of many ways, one a step, and the latter's network has the same convolutions with fewer poolings.
+tasks of many ways, one a step, and the latter's network has the same convolutions with fewer poolings, as
+that of `metafilm-mean` has.
 --images and --seconds are for rows not begun yet.
 
 One row at a time, each resumed exactly where it was cut; nothing is trained or scored twice, and a row that
@@ -50,6 +51,7 @@ SYSTEMS = (*ours.SYSTEMS, *frozen.NOTES, *peers.SYSTEMS)
 TARGET = (
     FULL,
     "metafilm-plain",
+    "metafilm-mean",
     "metafilm-wide",
     "metafilm-cells",
     "learn2learn-protonet",

@@ -37,6 +37,7 @@ class System:
         maml_step: whether its inner steps are as large as MAML's on the work.
         wide: whether it trains on tasks of many ways.
         cells: whether its head compares the cells of larger last maps, of a network with fewer poolings.
+        mean: whether its features are the mean over those, of a network without its last pooling and ReLU.
         note: what a record says of it.
     """
 
@@ -46,6 +47,7 @@ class System:
     maml_step: bool = False
     wide: bool = False
     cells: bool = False
+    mean: bool = False
 
 
 NO_ENCODER = {"encoder": {"enabled": False}}
@@ -117,6 +119,12 @@ SYSTEMS: dict[str, System] = {
         "classification stage, then tasks beside plain images; neither task encoder nor inner steps",
         0.6,
     ),
+    "metafilm-mean": System(
+        NO_ENCODER | {"head": {"name": "cosine"}, "outer": {"plain": 64, "average": 0.999}},
+        "as metafilm-plain, with a network that lacks its last pooling and ReLU, and the mean over its maps",
+        0.8,
+        mean=True,
+    ),
     "metafilm-wide": System(
         NO_ENCODER | {"head": {"name": "cosine"}, "outer": {"average": 0.999}},
         "tasks of many ways; neither task encoder nor inner steps",
@@ -142,6 +150,8 @@ def settings(work: Work, system: System) -> dict[str, dict[str, Any]]:
         inner.setdefault("view_augment", work.augment)
     if system.cells:
         merged["backbone"]["pools"] = work.cell_pools
+    if system.mean:
+        merged["backbone"] |= {"pools": 3, "pooling": "mean", "last_relu": False}
     if system.maml_step:
         inner["step_size"] = work.maml_step
     if "plain" in merged["outer"] or system.pretrained:

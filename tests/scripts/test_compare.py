@@ -297,6 +297,17 @@ def test_a_training_of_other_settings_is_no_result(tmp_path, monkeypatch, capsys
     assert "holds a run with other settings" in capsys.readouterr().out
 
 
+def test_networks_with_fewer_poolings_are_those_of_their_systems() -> None:
+    def backbone(work: str, name: str) -> tuple[object, ...]:
+        found = ours.config(WORKS[work], ours.SYSTEMS[name], name, 10, 10, 2).backbone
+        return found.pools, found.pooling, found.last_relu
+
+    assert backbone("omniglot-20w1s", "metafilm-cells") == (2, None, True)
+    assert backbone("miniimagenet-5w5s", "metafilm-cells") == (3, None, True)
+    assert backbone("miniimagenet-5w5s", "metafilm-mean") == (3, "mean", False)
+    assert backbone("miniimagenet-5w5s", "metafilm-plain") == (4, None, True)
+
+
 @pytest.mark.slow
 def test_minutes_to_a_target_begin_with_the_first_step_of_the_classification_stage(tmp_path) -> None:
     run(tmp_path, "score", "--budget", "target", "--system", "metafilm", "--seconds", "1")
