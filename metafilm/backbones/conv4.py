@@ -72,7 +72,7 @@ class Conv4(nn.Module):
         pools: blocks that max-pool, the first ones: 4, or 3, which leaves the last block's maps at twice the
             size (RFS: Tian et al., ECCV 2020, with ``pooling="mean"``), or 2, at four times.
         last_relu: False leaves the last block's ReLU out, so that features may be negative, which cosines
-            tell more by (Gidaris & Komodakis, CVPR 2018, arXiv:1804.09458, section 3.1).
+            tell more by (Gidaris & Komodakis, CVPR 2018, arXiv:1804.09458).
 
     Raises:
         MetafilmError: smaller images, an unknown norm mode or pooling, another number of poolings.
