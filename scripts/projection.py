@@ -12,7 +12,6 @@ minute's measurement, no accuracy. Records of other devices and networks that ar
 
 import argparse
 import sys
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +29,7 @@ from metafilm.engine.device import device_named  # noqa: E402
 from metafilm.learner import build_learner  # noqa: E402
 from metafilm.learner.learner import MetaFiLM  # noqa: E402
 from metafilm.training.plain import Pretraining  # noqa: E402
-from scripts.comparing.plans import mean_seconds  # noqa: E402
+from scripts.comparing.plans import stage_seconds  # noqa: E402
 from scripts.records import commit, hardware, put  # noqa: E402
 
 OUT = ROOT / "results" / "projection.json"
@@ -78,11 +77,7 @@ def projected(
     learner = build_learner(config, **source.build).to(device)  # type: ignore[arg-type]
     learner = learner.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     stage = Pretraining(learner, config, plain_source(config, source.pools))
-
-    def step(batches: Any) -> None:
-        stage.step(batches[0])  # its loss is read, so that a GPU has done it
-
-    rate = batch / mean_seconds(step, stage.source.sampler.prefetch([i] for i in count()))
+    rate = batch / stage_seconds(stage)  # a step reads its loss, so that a GPU has done it
     forward = forward_operations(learner, config)
     hours = HOURS[torch.device(device).type]
     return {

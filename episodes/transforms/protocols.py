@@ -36,3 +36,14 @@ def checked(images: Tensor, uniforms: Tensor | NDArray, columns: int) -> Tensor:
             f"got {list(images.shape)} and {list(uniforms.shape)}"
         )
     return uniforms
+
+
+def checked_tasks(images: Tensor, uniforms: Tensor | NDArray, columns: int, does: str) -> Tensor:
+    """Those of tasks, likewise; ``does``: who does what to the images, for the message."""
+    uniforms = torch.as_tensor(uniforms, device=images.device)
+    if images.dim() != 5 or uniforms.shape != (len(images), columns):
+        raise EpisodesError(
+            f"{does} images [T, n, C, H, W] with uniforms [T, {columns}], "
+            f"got {list(images.shape)} and {list(uniforms.shape)}"
+        )
+    return uniforms

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from episodes.errors import EpisodesError
 from episodes.transforms.augment import LUMA
 from episodes.transforms.pens import StrokeStyle
-from episodes.transforms.protocols import Transform
+from episodes.transforms.protocols import Transform, checked_tasks
 
 _PARAMETERS = 2
 _CELLS = 14  # a pixelated picture has this many cells each way
@@ -215,12 +215,7 @@ class Styles:
     def __call__(self, images: Tensor, uniforms: Tensor | NDArray) -> Tensor:
         """Images [T, n, C, H, W] float32 in [0, 1], uniforms [T, num_uniforms] -> new images of the same
         shape."""
-        uniforms = torch.as_tensor(uniforms, device=images.device)
-        if images.dim() != 5 or uniforms.shape != (len(images), self.num_uniforms):
-            raise EpisodesError(
-                f"Styles filters images [T, n, C, H, W] with uniforms [T, {self.num_uniforms}], "
-                f"got {list(images.shape)} and {list(uniforms.shape)}"
-            )
+        uniforms = checked_tasks(images, uniforms, self.num_uniforms, "Styles filters")
         chosen = self.choice(uniforms)
         styled = torch.empty_like(images)
         for number in chosen.unique().tolist():

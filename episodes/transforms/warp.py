@@ -5,10 +5,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from episodes.errors import EpisodesError
 from episodes.transforms.affine import Affine
 from episodes.transforms.bending import Bending
-from episodes.transforms.protocols import Transform
+from episodes.transforms.protocols import Transform, checked_tasks
 
 
 class Warp:
@@ -31,12 +30,7 @@ class Warp:
     def __call__(self, images: Tensor, uniforms: Tensor | NDArray) -> Tensor:
         """Images [T, n, C, H, W] float32 in [0, 1], uniforms [T, num_uniforms] -> new images of the same
         shape."""
-        uniforms = torch.as_tensor(uniforms, device=images.device)
-        if images.dim() != 5 or uniforms.shape != (len(images), self.num_uniforms):
-            raise EpisodesError(
-                f"Warp bends images [T, n, C, H, W] with uniforms [T, {self.num_uniforms}], "
-                f"got {list(images.shape)} and {list(uniforms.shape)}"
-            )
+        uniforms = checked_tasks(images, uniforms, self.num_uniforms, "Warp bends")
         if self.before is not None:
             images = self.before(images, uniforms[:, : self.first])
         uniforms = uniforms[:, self.first :].to(images.dtype)

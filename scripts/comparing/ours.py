@@ -186,8 +186,7 @@ def seconds_per_step(work: Work, system: System, share: float, root: Path | None
     if share:
         longer = replace(settled, pretrain=replace(settled.pretrain, iterations=1000))
         stage = Pretraining(learner, longer, plain_source(longer, source.pools))
-        ahead = stage.source.sampler.prefetch([i] for i in count())
-        before = plans.mean_seconds(lambda batches: stage.step(batches[0]), ahead)
+        before = plans.stage_seconds(stage)
         stage.finish()
     loop = OuterLoop(learner, settled, source)
     ahead = source.sampler.prefetch((loop.indices(i) for i in count()), loop.chunks.tasks)

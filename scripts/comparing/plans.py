@@ -7,11 +7,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass
+from itertools import count
 from pathlib import Path
 
 from episodes import Episode
 from metafilm.errors import RunError
 from metafilm.storage.atomic import atomic_write
+from metafilm.training.plain import Pretraining
 
 FIRST = 4  # steps that are not measured: the first are slower, and have batches that were built before
 PROBE = 16  # steps that a rate is measured on
@@ -83,3 +85,10 @@ def mean_seconds(step: Callable[[list[Episode]], object], ahead: Iterator[list[E
         for _ in range(PROBE):
             step(next(ahead))
         return (time.perf_counter() - begin) / PROBE
+
+
+def stage_seconds(stage: Pretraining) -> float:
+    """Of a step of the classification stage."""
+    return mean_seconds(
+        lambda batches: stage.step(batches[0]), stage.source.sampler.prefetch([i] for i in count())
+    )

@@ -5,10 +5,11 @@ import json
 import pytest
 
 from scripts import projection
+from scripts.comparing import plans
 
 
 def test_a_measurement_is_multiplied_out(tmp_path, monkeypatch, capsys) -> None:
-    monkeypatch.setattr(projection, "mean_seconds", lambda step, ahead: (step(next(ahead)), 0.5)[1])
+    monkeypatch.setattr(plans, "mean_seconds", lambda step, ahead: (step(next(ahead)), 0.5)[1])
     out = tmp_path / "projection.json"
     words = [
         "--dataset",
@@ -36,7 +37,7 @@ def test_a_measurement_is_multiplied_out(tmp_path, monkeypatch, capsys) -> None:
     assert projection.main([*conv4["command"].split()[2:], "--out", str(out)]) == 0  # makes it again
     assert json.loads(out.read_text()) == [conv4, resnet12]
     # a later call takes the place of its own rows alone
-    monkeypatch.setattr(projection, "mean_seconds", lambda step, ahead: 1.0)
+    monkeypatch.setattr(plans, "mean_seconds", lambda step, ahead: 1.0)
     assert projection.main([*words, "--backbones", "resnet12"]) == 0
     rates = {row["backbone"]: row["images_per_second"] for row in json.loads(out.read_text())}
     assert rates == {"conv4": 16, "resnet12": 8}
