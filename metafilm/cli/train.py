@@ -55,7 +55,7 @@ def _lead(config: Config, path: Path, data_root: Path | None, group: distributed
         state = run.load_checkpoint() if run.resumed else None
         others = f" with {group.size} processes" if group.size > 1 else ""
         if state is not None:
-            print(f"resuming {path} at iteration {state['iteration']} of {config.outer.iterations}{others}")
+            print(f"resuming {path} at {config.reached(state['iteration'])}{others}")
             del state
         else:
             print(f"training {config.name} in {path}{others}")
@@ -71,7 +71,7 @@ def _lead(config: Config, path: Path, data_root: Path | None, group: distributed
                 print(f"\ninterrupted before the first checkpoint of {path}", file=sys.stderr)
             else:
                 print(
-                    f"\ninterrupted; iteration {saved['iteration']} is saved in {path}. "
+                    f"\ninterrupted; {config.reached(saved['iteration'])} is saved in {path}. "
                     "The same command goes on from there.",
                     file=sys.stderr,
                 )

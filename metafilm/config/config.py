@@ -103,6 +103,13 @@ class Config:
             raise ConfigError(problems, source)
         return self
 
+    def reached(self, iteration: int) -> str:
+        """Where a run is, in its stage's own count: the classification stage's iterations count up to 0."""
+        if iteration < 0:
+            total = self.pretrain.iterations
+            return f"iteration {total + iteration} of {total} of the classification stage"
+        return f"iteration {iteration} of {self.outer.iterations}"
+
     def require_beginnable(self) -> None:
         """Raise ConfigError for settings that a run can have and none is begun with any more."""
         found = contradictions.of_beginning(self.data, self.episodes, self.pretrain, self.outer, self.head)

@@ -73,8 +73,9 @@ def find(run_or_name: str) -> Found:
     except (ValueError, RecursionError) as error:
         found.missing.append(f"results.json is damaged ({first_line(error)}).")
     if not found.results and found.config is not None and found.metrics:
-        last, of = found.metrics[-1]["iteration"], found.config.outer.iterations
-        how = f"at iteration {last} of {of}" if last < of else "at its last iteration"
+        last = found.metrics[-1]["iteration"]
+        ended = last >= found.config.outer.iterations
+        how = "at its last iteration" if ended else f"at {found.config.reached(last)}"
         found.missing.append(f"The training has not ended (it is {how}), or was stopped.")
     return found
 

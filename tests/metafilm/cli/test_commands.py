@@ -90,7 +90,7 @@ def test_interrupted_training_goes_on_to_the_same_weights(place, tmp_path):
         cwd=Path(__file__).parents[3],
     )
     assert child.returncode == 130 and "Traceback" not in child.stderr, child.stderr
-    assert "is saved" in child.stderr and "same command goes on" in child.stderr
+    assert "of 30 is saved" in child.stderr and "same command goes on" in child.stderr
     saved = RunDirectory(stopped).load_checkpoint()
     assert saved is not None and 10 <= saved["iteration"] < 30
     assert main([*arguments, "--run-dir", str(stopped)]) == 0

@@ -347,6 +347,12 @@ def test_resume_differences_leave_out_what_changes_no_weights():
     assert resume_differences(old, bound) == ["--seed is 1, was 0", "--outer.iterations is 7, was 10000"]
 
 
+def test_where_a_run_is_counts_its_stage():
+    config = Config.from_dict({"pretrain": {"iterations": 40}, "outer": {"iterations": 9}})
+    assert config.reached(-30) == "iteration 10 of 40 of the classification stage"
+    assert config.reached(0) == "iteration 0 of 9" and config.reached(9) == "iteration 9 of 9"
+
+
 def test_command_line_overrides_the_file():
     command = parse(
         "train demo --outer.iterations 7 --episodes.ways 3 5 --encoder.enabled false --film.sites last "
