@@ -12,7 +12,7 @@
     python scripts/results.py miniimagenet-pretrained runs/miniimagenet
     python scripts/results.py sinusoids runs/sinusoids          # trains its runs there first, a few minutes
     python scripts/results.py criteria runs/criteria            # of the runs that are there: says what trains
-    python scripts/results.py omniglot-arms runs/omniglot-arms  # likewise
+    python scripts/results.py omniglot-arms runs/omniglot-arms  # likewise, as all that end in -arms
     python scripts/tables.py                                    # puts the tables into the README and docs/
 
 Every row is one run of the test split, with the keys of `metafilm eval --json` and `config`, `command`,
@@ -172,7 +172,7 @@ def main() -> int:
         "runs",
         type=Path,
         nargs="*",
-        help="run directory, of pictures' rows one for each seed (sinusoids, criteria, omniglot-arms: the "
+        help="run directory, of pictures' rows one for each seed (sinusoids, criteria, NAME-arms: the "
         "folder of the runs; gate: none)",
     )
     parser.add_argument("--data-root", type=Path, default=None)

@@ -66,7 +66,33 @@ class Arms:
         return " ".join(filter(None, [*words, "--run-dir", run.as_posix()]))
 
 
-STEPS = "--inner.first-order True --inner.view-augment affine"
+def over_frozen(
+    config: str, rows: list[dict[str, Any]], views: str, more: str = "", every: int = 250
+) -> Arms:
+    """Encoder, step and both over the network of a plain row, frozen, so that δ = 0 is that row's network.
+
+    Args:
+        config: of the plain row, whose run lies in runs/.
+        rows: how each is scored.
+        views: the augmentation of the step's views.
+        more: changes to the config, of every arm.
+        every: so many of the 1,000 iterations its validation.
+    """
+    step = f"--inner.steps 1 --inner.first-order True --inner.view-augment {views}"
+    return Arms(
+        config,
+        {
+            "encoder": "--encoder.enabled True",
+            "steps": step,
+            "encoder+steps": f"--encoder.enabled True {step}",
+        },
+        rows,
+        {"encoder+steps": [{"gate": True}]},
+        f"--backbone.weights runs/{config} --outer.freeze backbone --outer.iterations 1000 "
+        f"--evaluation.every {every} --evaluation.adapt always {more}".rstrip(),
+    )
+
+
 ARMS = {
     # Of about the same time each.
     "criteria": Arms(
@@ -83,22 +109,30 @@ ARMS = {
         {"encoder+steps": [{}, {"encoder_support": "other-domain", "steps": 0}]},
         "--task-chunk 1",
     ),
-    # Over the network of `omniglot-plain`, frozen, so that δ = 0 is that row's network.
-    "omniglot-arms": Arms(
+    "omniglot-arms": over_frozen(
         "omniglot",
-        {
-            "encoder": "--encoder.enabled True",
-            "steps": f"--inner.steps 1 {STEPS}",
-            "encoder+steps": f"--encoder.enabled True --inner.steps 1 {STEPS}",
-        },
         [
             {"ways": ways, "shots": shots, "episodes": 600, "precision": "bfloat16"}
             for ways in (5, 20)
             for shots in (1, 5)
         ],
-        {"encoder+steps": [{"gate": True}]},
-        "--backbone.weights runs/omniglot --outer.freeze backbone --outer.iterations 1000 "
-        "--evaluation.every 250 --evaluation.adapt always",
+        "affine",
+    ),
+    # Whose training has no other classes to validate on.
+    "omniglot-alphabets-arms": over_frozen(
+        "omniglot_alphabets",
+        [
+            {"ways": 20, "shots": 1, "episodes": 600, "dataset": "omniglot", "precision": "bfloat16"}
+            | {"within_group": True, "rotated_classes": "no"}
+        ],
+        "affine",
+        every=1000,
+    ),
+    "miniimagenet-arms": over_frozen(
+        "miniimagenet",
+        [{"ways": 5, "shots": shots, "episodes": 600, "precision": "bfloat16"} for shots in (5, 1)],
+        "crop-flip",
+        "--pretrain.iterations 0 --outer.plain 0",
     ),
 }
 

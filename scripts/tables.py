@@ -22,6 +22,7 @@ from metafilm.storage.atomic import atomic_write  # noqa: E402
 from scripts import laboratory, projection  # noqa: E402
 from scripts.comparing.table import to_target  # noqa: E402
 from scripts.conditioning.committed import by_arm, by_scenes  # noqa: E402
+from scripts.rows import ARMS  # noqa: E402
 
 PAGES = (
     "README.md",
@@ -339,7 +340,7 @@ TABLES: dict[str, Callable[[list[dict[str, Any]]], str]] = {
         ("omniglot", "miniimagenet", "miniimagenet-pretrained", "sinusoids", "functions", "criteria"), stages
     ),
     **dict.fromkeys(("omniglot-plain", "omniglot-alphabets"), by_seed),
-    "omniglot-arms": over_identity,
+    **dict.fromkeys((name for name in ARMS if name.endswith("-arms")), over_identity),
     "adaptation": adaptation,
     "drawings": drawings,
     "functions-floor": floors,
