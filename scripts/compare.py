@@ -41,7 +41,7 @@ from metafilm.errors import MetafilmError, RunError  # noqa: E402
 from metafilm.evaluation import interval  # noqa: E402
 from metafilm.storage.atomic import atomic_write, finite  # noqa: E402
 from metafilm.storage.run import RunDirectory  # noqa: E402
-from scripts.comparing import frozen, ours, peers, plans  # noqa: E402
+from scripts.comparing import frozen, ours, peer_training, peers, plans  # noqa: E402
 from scripts.comparing.table import FULL, markdown, merged, missed  # noqa: E402
 from scripts.comparing.works import WORKS, Work  # noqa: E402
 from scripts.records import commit, hardware  # noqa: E402
@@ -147,7 +147,7 @@ def score(row: Row, arguments: argparse.Namespace, todo: list[tuple[Path, float]
     tried: list[float] = []
     for folder, budget in todo:
         tried.append(budget)
-        report = (peers if peer else ours).trained(
+        report = (peer_training if peer else ours).trained(
             work, name, row.budget, budget, folder, root, VALIDATIONS[row.budget]
         )
         reached = minutes_to(work.target, report["curve"])
@@ -156,7 +156,7 @@ def score(row: Row, arguments: argparse.Namespace, todo: list[tuple[Path, float]
     tasks = arguments.tasks or work.test_tasks
     source = work.evaluation(arguments.split, root)
     if peer:
-        each = peers.scores(work, row.system, folder, source, tasks, root)
+        each = peer_training.scores(work, row.system, folder, source, tasks, root)
     elif row.system in frozen.NOTES:
         each = frozen.scores(row.system, folder, source, tasks)
         report["note"] = frozen.NOTES[row.system]
