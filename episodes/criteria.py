@@ -8,28 +8,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from episodes.counter import Stream
-from episodes.episode import Episode
 from episodes.errors import EpisodesError
+from episodes.image_sampler import ImageSampler
 from episodes.pool import ClassPool
-from episodes.sampling.drawing import (
-    Table,
-    cumulated,
-    draw_classes,
-    draw_rows,
-    draw_shapes,
-    draw_which,
-    episode_numbers,
-    labels,
-    the_one_shape,
-)
-from episodes.sampling.feasibility import Range, as_range, check_criteria
-from episodes.sampling.prefetch import BaseSampler
-from episodes.transforms.drawn import augmented, support_views
+from episodes.sampling.drawing import Table, cumulated, draw_which
+from episodes.sampling.feasibility import Range, check_criteria
+from episodes.transforms.drawn import augmented
 from episodes.transforms.pixels import empty, gather
 from episodes.transforms.protocols import Augment
 
 
-class CriterionSampler(BaseSampler):
+class CriterionSampler(ImageSampler):
     """Draws few-shot episodes whose classes are the values of one attribute, another in each episode.
 
     Flexible few-shot learning (Ren et al., "Flexible few-shot learning of contextual similarity", 2020,
@@ -67,25 +56,15 @@ class CriterionSampler(BaseSampler):
         view_augment: Augment | None = None,
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        self.pool, self.ways, self.shots = pool, ways, shots
-        self.queries, self.seed = int(queries), int(seed)
-        self.augment, self.views, self.view_augment = augment, int(views), view_augment
-        self._ways, self._shots = as_range("ways", ways), as_range("shots", shots)
-        if self.views < 0 or (self.views > 0) != (self.view_augment is not None):
-            raise EpisodesError(
-                f"views={self.views} and view_augment={self.view_augment!r}: give both (views >= 1) or "
-                "neither"
-            )
-        if dtype not in (torch.float32, torch.uint8):
-            raise EpisodesError(f"dtype is {dtype}: choose torch.float32 or torch.uint8")
+        super().__init__(ways, shots, queries, seed, views, view_augment, dtype)
+        self.pool, self.augment = pool, augment
         if dtype == torch.uint8 and (augment is not None or self.views):
             raise EpisodesError("dtype torch.uint8 with augment or views: these need torch.float32")
-        self.dtype = dtype
         least = self._shots[1] + self.queries
         attributes = check_criteria(pool, criteria, self._ways[1], self._shots[1], self.queries, weights)
         self.criteria = tuple(attribute.name for attribute in attributes)
         self._shares = cumulated(weights, len(self.criteria))
-        self._grouped = [attribute.groups is not None for attribute in attributes]
+        self._within = [attribute.groups is not None for attribute in attributes]
         self._tables = [Table.of_attribute(attribute, least) for attribute in attributes]
 
     @property
@@ -102,47 +81,24 @@ class CriterionSampler(BaseSampler):
         shape = f"ways={self.ways}, shots={self.shots}, queries={self.queries}"
         return f"CriterionSampler({self.pool!r} by {', '.join(self.criteria)}; {shape}, seed={self.seed})"
 
-    def shapes(self, indices: Sequence[int] | NDArray[np.int64]) -> list[tuple[int, int]]:
-        """(ways, shots) of each episode."""
-        return draw_shapes(self.seed, episode_numbers(indices), self._ways, self._shots)
+    def _which(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+        return draw_which(self.seed, numbers, Stream.CRITERION, self._shares)
 
-    def batch(self, indices: Sequence[int]) -> Episode:
-        """The episodes of these numbers as one Episode of T = len(indices) tasks.
-
-        Raises EpisodesError when their drawn ways or shots differ: use `batches` then.
-        """
-        numbers = episode_numbers(indices)
-        ways, shots = the_one_shape(self.shapes(numbers))
-        which = draw_which(self.seed, numbers, Stream.CRITERION, self._shares)
-        values = np.empty((len(numbers), ways), np.int64)
-        rows = np.empty((len(numbers), ways, shots + self.queries), np.int64)
-        for c, table in enumerate(self._tables):
-            if (mine := which == c).any():
-                of = (self.seed, numbers[mine], table)
-                drawn = draw_classes(*of, ways, self._grouped[c])
-                values[mine] = drawn if table.numbers is None else table.numbers[drawn]
-                rows[mine] = draw_rows(*of, drawn, shots + self.queries)
-        support_ids, query_ids = (
-            np.ascontiguousarray(part).reshape(len(numbers), -1)
-            for part in (rows[:, :, :shots], rows[:, :, shots:])
-        )
-        support = self._images(numbers, Stream.AUGMENT_SUPPORT, support_ids)
-        return Episode(
-            support_images=support,
-            support_labels=labels(len(numbers), ways, shots),
-            query_images=self._images(numbers, Stream.AUGMENT_QUERY, query_ids),
-            query_labels=labels(len(numbers), ways, self.queries),
-            ways=ways,
-            index=torch.from_numpy(numbers),
-            class_ids=torch.from_numpy(values),
-            support_ids=torch.from_numpy(support_ids),
-            query_ids=torch.from_numpy(query_ids),
-            support_views=support_views(support, self.views, self.view_augment, self.seed, numbers),
-            pool_ids=torch.from_numpy(which),
+    def _images(
+        self,
+        numbers: NDArray[np.int64],
+        which: NDArray[np.int64],
+        support_ids: NDArray[np.int64],
+        query_ids: NDArray[np.int64],
+        ways: int,
+    ) -> tuple[Tensor, Tensor]:
+        """Rows of the pool, augmented where asked for."""
+        return (
+            self._gathered(numbers, Stream.AUGMENT_SUPPORT, support_ids),
+            self._gathered(numbers, Stream.AUGMENT_QUERY, query_ids),
         )
 
-    def _images(self, numbers: NDArray[np.int64], stream: Stream, rows: NDArray[np.int64]) -> Tensor:
-        """Rows [T, n] of the pool, augmented where asked for: [T, n, C, H, W]."""
+    def _gathered(self, numbers: NDArray[np.int64], stream: Stream, rows: NDArray[np.int64]) -> Tensor:
         images = empty(
             (*rows.shape, *self.image_shape), np.uint8 if self.dtype == torch.uint8 else np.float32
         )

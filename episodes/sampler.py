@@ -11,30 +11,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from episodes.counter import Stream, integers
-from episodes.episode import Episode
 from episodes.errors import EpisodesError
+from episodes.image_sampler import ImageSampler
 from episodes.pool import ClassPool, require_square
-from episodes.sampling.drawing import (
-    Table,
-    cumulated,
-    draw_classes,
-    draw_rows,
-    draw_shapes,
-    draw_which,
-    episode_numbers,
-    labels,
-    the_one_shape,
-)
-from episodes.sampling.feasibility import Range, as_range, check_pools, per_pool
-from episodes.sampling.prefetch import BaseSampler
-from episodes.transforms.drawn import augmented, draws, support_views
+from episodes.sampling.drawing import Table, cumulated, draw_which
+from episodes.sampling.feasibility import Range, check_pools, per_pool
+from episodes.transforms.drawn import augmented, draws
 from episodes.transforms.pixels import empty, gather
 from episodes.transforms.protocols import Augment, Transform
 
 Change = TypeVar("Change", bound=Augment | Transform)
 
 
-class EpisodeSampler(BaseSampler):
+class EpisodeSampler(ImageSampler):
     """Draws few-shot episodes from one pool, or from a mixture of pools.
 
     pools: a ClassPool or several of one image shape. ways, shots: a number, or an inclusive range (low, high)
@@ -75,36 +64,27 @@ class EpisodeSampler(BaseSampler):
         dtype: torch.dtype = torch.float32,
     ) -> None:
         self.pools = (pools,) if isinstance(pools, ClassPool) else tuple(pools)
-        self.ways, self.shots, self.queries, self.seed = ways, shots, int(queries), int(seed)
+        super().__init__(ways, shots, queries, seed, views, view_augment, dtype)
         count = len(self.pools)
         self.within_group = per_pool("within_group", within_group, count)
         self.augment = per_pool("augment", augment, count)
         self.transform = per_pool("transform", transform, count)
         self.rotation, self.pool_run = rotation, int(pool_run)
-        self.views, self.view_augment = int(views), view_augment
-        self._ways, self._shots = as_range("ways", ways), as_range("shots", shots)
         if self.rotation not in ("none", "per-class"):
             raise EpisodesError(f'rotation is {self.rotation!r}: choose "none" or "per-class"')
-        if self.views < 0 or (self.views > 0) != (self.view_augment is not None):
-            raise EpisodesError(
-                f"views={self.views} and view_augment={self.view_augment!r}: give both (views >= 1) or "
-                "neither"
-            )
         if self.pool_run < 1:
             raise EpisodesError(f"pool_run={pool_run}: it must be at least 1")
-        if dtype not in (torch.float32, torch.uint8):
-            raise EpisodesError(f"dtype is {dtype}: choose torch.float32 or torch.uint8")
         changes = [*self.transform, *self.augment]
         if dtype == torch.uint8 and (self.views or any(change is not None for change in changes)):
             raise EpisodesError(
                 "dtype torch.uint8 with a transform, augment or views: these need torch.float32"
             )
-        self.dtype = dtype
         check_pools(self.pools, self._ways[1], self._shots[1], self.queries, self.within_group, weights)
         if self.rotation == "per-class":
             require_square(self.image_shape)
         self._shares = cumulated(weights, len(self.pools))
         self._tables = [Table.of_pool(pool) for pool in self.pools]
+        self._within = self.within_group
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -125,43 +105,12 @@ class EpisodeSampler(BaseSampler):
         shape = f"ways={self.ways}, shots={self.shots}, queries={self.queries}"
         return f"EpisodeSampler({pools}; {shape}, seed={self.seed})"
 
-    def shapes(self, indices: Sequence[int] | NDArray[np.int64]) -> list[tuple[int, int]]:
-        """(ways, shots) of each episode."""
-        return draw_shapes(self.seed, episode_numbers(indices), self._ways, self._shots)
+    def _which(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+        return draw_which(self.seed, numbers // self.pool_run, Stream.POOL, self._shares)
 
-    def batch(self, indices: Sequence[int]) -> Episode:
-        """The episodes of these numbers as one Episode of T = len(indices) tasks.
-
-        Raises EpisodesError when their drawn ways or shots differ: use `batches` then.
-        """
-        numbers = episode_numbers(indices)
-        ways, shots = the_one_shape(self.shapes(numbers))
-        which = draw_which(self.seed, numbers // self.pool_run, Stream.POOL, self._shares)
-        classes = np.empty((len(numbers), ways), np.int64)
-        rows = np.empty((len(numbers), ways, shots + self.queries), np.int64)
-        for p, table in enumerate(self._tables):
-            if (mine := which == p).any():
-                of = (self.seed, numbers[mine], table)
-                classes[mine] = draw_classes(*of, ways, self.within_group[p])
-                rows[mine] = draw_rows(*of, classes[mine], shots + self.queries)
-        support_ids, query_ids = (
-            np.ascontiguousarray(part).reshape(len(numbers), -1)
-            for part in (rows[:, :, :shots], rows[:, :, shots:])
-        )
-        support, query = self._images(numbers, which, support_ids, query_ids, ways)
-        return Episode(
-            support_images=support,
-            support_labels=labels(len(numbers), ways, shots),
-            query_images=query,
-            query_labels=labels(len(numbers), ways, self.queries),
-            ways=ways,
-            index=torch.from_numpy(numbers),
-            class_ids=torch.from_numpy(classes),
-            support_ids=torch.from_numpy(support_ids),
-            query_ids=torch.from_numpy(query_ids),
-            support_views=support_views(support, self.views, self.view_augment, self.seed, numbers),
-            pool_ids=torch.from_numpy(which) if len(self.pools) > 1 else None,
-        )
+    @property
+    def _tells_which(self) -> bool:
+        return len(self.pools) > 1
 
     def _images(
         self,

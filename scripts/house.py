@@ -25,6 +25,7 @@ FLOORS = {
         "pool",
         "sampling",
         "transforms",
+        "image_sampler",
         "sampler",
         "criteria",
         "datasets",

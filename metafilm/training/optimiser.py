@@ -133,8 +133,16 @@ class MovingAverage:
             else:
                 self.values[name].copy_(value)
 
-    def load(self, values: dict[str, Tensor], updates: int) -> None:
-        """Go on from saved values, wherever they lie. Raises ValueError: of another module."""
+    def saved(self) -> dict[str, Any]:
+        """What :meth:`load` takes, for a checkpoint."""
+        return {"values": self.values, "updates": self.updates}
+
+    def load(self, saved: dict[str, Any] | None) -> None:
+        """Go on from what a checkpoint has, wherever it lies. Raises ValueError: nothing, or of another
+        module."""
+        if saved is None:
+            raise ValueError("the average of the weights is missing")
+        values = saved["values"]
         own, other = ({name: tuple(v.shape) for name, v in part.items()} for part in (self.values, values))
         for name in own.keys() | other.keys():
             if own.get(name) != other.get(name):
@@ -142,7 +150,7 @@ class MovingAverage:
                 raise ValueError(f"the average of {name} is {found}, expected {expected}")
         for name, value in self.values.items():
             value.copy_(values[name])
-        self.updates = updates
+        self.updates = saved["updates"]
 
     def state(self) -> dict[str, Tensor]:
         """The averaged state dict."""

@@ -180,9 +180,7 @@ class OuterLoop:
             **plain,
             "learner": self.learner.state_dict(),
             "optimiser": self.optimiser.state_dict(),
-            "average": None
-            if self.average is None
-            else {"values": self.average.values, "updates": self.average.updates},
+            "average": None if self.average is None else self.average.saved(),
             "iteration": self.iteration,
             "best": self.best,
             "best_iteration": self.best_iteration,
@@ -205,9 +203,7 @@ class OuterLoop:
                 self.plain.classifier.load_state_dict(state["plain"])
             optimiser.load(self.optimiser, state["optimiser"])
             if self.average is not None:
-                if state["average"] is None:
-                    raise ValueError("the average of the weights is missing")
-                self.average.load(state["average"]["values"], state["average"]["updates"])
+                self.average.load(state["average"])
         except (ValueError, RuntimeError) as error:
             raise RunError(
                 f"{path} does not fit this run ({first_line(error)}); delete it to start the run anew"

@@ -141,8 +141,7 @@ class Training:
             {
                 "network": self.peer.network.state_dict(),
                 "optimiser": self.optimiser.state_dict(),
-                "average": self.average.state(),
-                "updates": self.average.updates,
+                "average": self.average.saved(),
                 "best_state": self.best_state,
                 "best": self.best,
                 "iteration": self.iteration,
@@ -157,7 +156,7 @@ class Training:
         state = torch.load(file, map_location="cpu", weights_only=True)
         self.peer.network.load_state_dict(state["network"])
         self.optimiser.load_state_dict(state["optimiser"])
-        self.average.load(state["average"], state["updates"])
+        self.average.load(state["average"])
         self.best, self.best_state = state["best"], state["best_state"]
         self.iteration, self.seconds = state["iteration"], state["seconds"]
         self.curve = [(float(a), float(b)) for a, b in state["curve"]]

@@ -151,7 +151,7 @@ def train(
         model.load_state_dict(state["learner"])
         load_optimiser(optimiser, state["optimiser"])
         if average is not None:
-            average.load(state["average"]["values"], state["average"]["updates"])
+            average.load(state["average"])
         torch.set_rng_state(state["random"])
         if on_gpu and "gpu_random" in state:
             torch.cuda.set_rng_state(state["gpu_random"])
@@ -163,7 +163,7 @@ def train(
             "settings": described,
             "learner": model.state_dict(),
             "optimiser": optimiser.state_dict(),
-            "average": average and {"values": average.state(), "updates": average.updates},
+            "average": average and average.saved(),
             "iteration": iteration,
             "best": None,
             "best_iteration": 0,

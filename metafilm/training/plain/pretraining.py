@@ -117,7 +117,7 @@ class Pretraining:
             "seconds": self.seconds,
         }
         if self.average is not None:
-            state["average"] = {"values": self.average.values, "updates": self.average.updates}
+            state["average"] = self.average.saved()
         return state
 
     def load(self, state: dict[str, Any], path: str | Path) -> None:
@@ -132,9 +132,7 @@ class Pretraining:
             self.classifier.load_state_dict(state["classifier"])
             optimiser.load(self.optimiser, state["optimiser"])
             if self.average is not None:
-                if state.get("average") is None:
-                    raise ValueError("the average of the weights is missing")
-                self.average.load(state["average"]["values"], state["average"]["updates"])
+                self.average.load(state.get("average"))
         except (ValueError, RuntimeError) as error:
             raise RunError(
                 f"{path} does not fit this run ({first_line(error)}); delete it to start the run anew"

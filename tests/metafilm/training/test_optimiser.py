@@ -116,7 +116,7 @@ def test_an_average_goes_on_from_a_checkpoint_on_another_device() -> None:
     with FakeTensorMode():
         module = nn.Linear(3, 2, device="cuda")
         average = optimiser.MovingAverage(module, 0.9)
-        average.load({"weight": torch.ones(2, 3), "bias": torch.ones(2)}, 5)
+        average.load({"values": {"weight": torch.ones(2, 3), "bias": torch.ones(2)}, "updates": 5})
         assert {value.device.type for value in average.state().values()} == {"cuda"} and average.updates == 5
         average.update(module)
 
@@ -128,7 +128,9 @@ def test_an_average_of_another_module() -> None:
         ({"weight": torch.ones(2, 4), "bias": torch.ones(2)}, r"of weight is \(2, 4\), expected \(2, 3\)"),
     ):
         with pytest.raises(ValueError, match=message):
-            average.load(values, 1)
+            average.load({"values": values, "updates": 1})
+    with pytest.raises(ValueError, match="the average of the weights is missing"):
+        average.load(None)
 
 
 def test_a_state_that_does_not_fit(make_learner) -> None:
