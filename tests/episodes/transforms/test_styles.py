@@ -12,8 +12,9 @@ from torch import Tensor
 from episodes.datasets.strokes import load_strokes
 from episodes.errors import EpisodesError
 from episodes.sampler import EpisodeSampler
+from episodes.transforms.filters import FILTERS, KNOWN, UNSEEN, VALIDATION
 from episodes.transforms.pens import StrokeStyle
-from episodes.transforms.styles import FILTERS, KNOWN, UNSEEN, Styles, by_name, unseen_counterpart
+from episodes.transforms.styles import Styles, by_name, unseen_counterpart
 
 SIDE = 16
 COLOUR_ONLY = {"channel-permutation", "grey", "hue-rotation", "sepia", "tint"}
@@ -80,6 +81,20 @@ def naive(name: str, image: np.ndarray, u: float, v: float) -> np.ndarray:
             )
             result[:, y, x] = np.clip(np.linalg.solve(to_yiq, turned), 0, 1)
         return result
+    if name == "gamma":
+        return image ** (0.35 + 0.2 * v if u < 0.5 else 2 + v)
+    if name == "sharpen":
+        return np.clip(image + (1.5 + v) * (image - naive("blur", image, u, v)), 0, 1)
+    if name == "vignette":
+        place = [2 * p / (SIDE - 1) - 1 for p in range(SIDE)]
+        square = np.array([[(y * y + x * x) / 2 for x in place] for y in place])
+        return image * (1 - (0.75 + 0.2 * u) * square)
+    if name == "halftone":
+        result, levels = np.zeros_like(image), ((0, 8, 2, 10), (12, 4, 14, 6), (3, 11, 1, 9), (15, 7, 13, 5))
+        for c, y, x in product(range(3), range(SIDE), range(SIDE)):
+            level = levels[(y + int(4 * u)) % 4][(x + int(4 * v)) % 4]
+            result[c, y, x] = float(image[c, y, x] > (level + 0.5) / 16)
+        return result
     if name == "solarise":
         return np.where(image > 0.4 + 0.2 * u, 1 - image, image)
     if name == "posterise":
@@ -125,12 +140,12 @@ def test_grey_images_pass_every_filter(images, name):
 def test_every_filter_is_drawn_and_a_task_does_not_depend_on_the_others(images):
     styles = Styles(tuple(FILTERS))
     uniforms = draws(300)
-    assert styles.choice(uniforms).unique().tolist() == list(range(15))
+    assert styles.choice(uniforms).unique().tolist() == list(range(19))
     many = images[:1].expand(300, -1, -1, -1, -1)
     before = many.clone()
     together = styles(many, uniforms)
     for t in range(0, 300, 7):
-        name = styles.names[int(15 * uniforms[t, 0])]
+        name = styles.names[int(19 * uniforms[t, 0])]
         torch.testing.assert_close(
             together[t : t + 1], Styles([name])(many[t : t + 1], uniforms[t : t + 1].numpy())
         )
@@ -145,15 +160,16 @@ def test_hue_rotation_by_120_degrees_of_red_is_nearly_green_or_blue():
     assert min(abs(hue - 1 / 3), abs(hue - 2 / 3)) < 0.06
 
 
-def test_known_and_unseen_filters_are_disjoint():
-    assert not set(KNOWN) & set(UNSEEN)
-    assert (len(KNOWN), len(UNSEEN)) == (8, 7)
-    assert "identity" in KNOWN
+def test_filters_for_training_for_choosing_and_for_the_test_are_disjoint():
+    assert (len(KNOWN), len(VALIDATION), len(UNSEEN)) == (8, 4, 7)
+    assert len(FILTERS) == 19 and "identity" in KNOWN
 
 
 def test_names():
     assert by_name("none") is None
     known, unseen, strokes = (by_name(n) for n in ("known-filters", "unseen-filters", "unseen-strokes"))
+    validation = by_name("validation-filters")
+    assert isinstance(validation, Styles) and validation.names == tuple(VALIDATION)
     assert isinstance(known, Styles) and known.names == tuple(KNOWN)
     assert isinstance(unseen, Styles) and unseen.names == tuple(UNSEEN)
     assert isinstance(strokes, StrokeStyle) and strokes.name == "unseen"
