@@ -22,14 +22,18 @@ ROOT = Path(__file__).resolve().parent.parent
 if __name__ == "__main__":
     sys.path[0] = str(ROOT)
 
+from metafilm.config import Config  # noqa: E402
 from metafilm.errors import MetafilmError  # noqa: E402
 from metafilm.laboratory import QUESTIONS, answers, figure, tables, write_svg  # noqa: E402
+from metafilm.laboratory.gains import with_gains  # noqa: E402
+from metafilm.laboratory.space import values_of  # noqa: E402
 from scripts.records import put  # noqa: E402
 
 ABLATIONS, SWEEPS = "results/laboratory.json", "results/sweeps.json"
 SAME = ("dataset", "split", "measure", "ways", "shots", "episodes", "protocol", "changes", "encoder_support")
 OF_SEED = ("seed", "gain", "training_seconds", "wall_seconds", "best_iteration", "failed", "command")
 OF_SEED += ("train_command", "hardware", "commit")
+SETTINGS = ("data", "episodes", "outer", "evaluation", "seed")
 OF_TRIAL = ("trial", "state", "validation", "ci95", "training_classes", "best_iteration", "iterations")
 OF_TRIAL += ("training_seconds", "settings")
 
@@ -37,7 +41,7 @@ OF_TRIAL += ("training_seconds", "settings")
 def of_ablation(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """A row for each arm of each question and each number of training classes: means over seeds
     (:data:`metafilm.laboratory.answers.Answers`), and how each seed came about."""
-    rows = []
+    records, rows = with_gains(records), []
     for name, questions in answers(records).items():
         for question, arms in questions.items():
             for arm, by_classes in arms.items():
@@ -78,8 +82,11 @@ def of_sweep(found: dict[str, Any], folder: Path) -> dict[str, Any]:
     row = {
         key: found[key] for key in ("command", "search", "sampler", "pruner", "startup", "measure", "split")
     }
-    row |= {"name": found["config"]["name"], "folder": folder.as_posix(), "protocol": "inductive"}
-    row |= {key: found["config"][key] for key in ("data", "episodes", "outer", "evaluation", "seed")}
+    config = found["config"]
+    protocol = "transductive" if config["backbone"]["norm"] == "transductive" else "inductive"
+    row |= {"name": config["name"], "folder": folder.as_posix(), "protocol": protocol}
+    row |= {key: config[key] for key in SETTINGS}
+    row["as_it_stands"] = values_of(Config.from_dict(config), found["search"])
     row["trials"] = [{key: trial.get(key) for key in OF_TRIAL} for trial in trials]
     row["wall_seconds"] = sum(trial.get("wall_seconds") or 0 for trial in trials)
     return row | {key: _each([one.get(key) for one in made]) for key in ("hardware", "commit")}
@@ -115,8 +122,9 @@ def sweeps(rows: Sequence[dict[str, Any]]) -> str:
         done = [trial for trial in trials if trial["state"] == "done"]
         best = min(done, key=lambda trial: trial["validation"] * (1 if row["measure"] == "mse" else -1))
         settings = ", ".join(f"{key} {_short(value)}" for key, value in best["settings"].items())
+        first = [trial for trial in trials if trial["settings"] == row["as_it_stands"]]
         cells = [f"{row['name']}, {row['sampler']}", ", ".join(map(str, counts))]
-        cells += [_score(trials[0]), _score(best)]
+        cells += [_score(first[0]) if first else "–", _score(best)]
         cells += [f"{row['wall_seconds'] / 60:.0f}", settings]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
@@ -174,9 +182,7 @@ def main(arguments: Sequence[str] | None = None, root: Path = ROOT) -> None:
         put(root / ABLATIONS, found, _arm, ordered=False)
     elif options.do == "sweep":
         found = [of_sweep(read(folder / "trials.json"), folder) for folder in options.folders]
-        put(
-            root / SWEEPS, found, lambda row: (row["name"], row["sampler"], str(row["search"])), ordered=False
-        )
+        put(root / SWEEPS, found, _sweep, ordered=False)
     else:
         for name, of_config in said(read(root / ABLATIONS)).items():
             write_svg(figure(of_config), root / "docs" / f"{name}.svg")
@@ -192,6 +198,11 @@ def _commands(folder: Path) -> list[dict[str, Any]]:
         commands = (key for key in ("command", "train_command") if key in record)
         record.update({key: record[key].replace(whole, named) for key in commands})
     return records
+
+
+def _sweep(row: dict[str, Any]) -> tuple[str, ...]:
+    """What a sweep is of: one of more classes or longer trainings is another."""
+    return tuple(str(row[key]) for key in ("name", "sampler", "search", "pruner", *SETTINGS))
 
 
 def _arm(row: dict[str, Any]) -> tuple[Any, ...]:

@@ -41,8 +41,26 @@ def of_beginning(
             f"reconstruction compares cells, as the {head.name} head doesn't; take {flag('head.name')} "
             f"{known}, or another classifier",
         )
-    if episodes.warp and data.name in REGRESSION_DATA:
-        yield "episodes.warp", "must be False for functions, which have no images"
+    if data.name in REGRESSION_DATA:
+        yield from _of_images(data, episodes)
+
+
+def _of_images(data: Data, episodes: Episodes) -> Iterator[Problem]:
+    """Settings of images and classes, which functions lack."""
+    unused = {
+        "episodes.warp": (episodes.warp, False),
+        "episodes.within_group": (episodes.within_group, False),
+        "episodes.augment": (episodes.augment, "none"),
+        "episodes.rotation": (episodes.rotation, "none"),
+        "data.rotated_classes": (data.rotated_classes, False),
+        "data.image_size": (data.image_size, None),
+        "data.scheme": (data.scheme, None),
+    }
+    for name, (value, empty) in unused.items():
+        if value != empty:
+            yield name, f"must be {'empty' if empty is None else empty} for functions, which have no images"
+    if not isinstance(episodes.shots, int):
+        yield "episodes.shots", "must be one number for functions, all of whose tasks have as many points"
 
 
 def of_data(data: Data, episodes: Episodes) -> Iterator[Problem]:

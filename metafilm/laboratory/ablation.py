@@ -13,16 +13,17 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from metafilm.config import Config, resume_differences
 from metafilm.config.sources import Source, evaluation_source
-from metafilm.errors import NotFinite, RunError
+from metafilm.errors import ConfigError, RunError
 from metafilm.evaluation import evaluate
-from metafilm.laboratory.gains import bases, group, over_base, scored
+from metafilm.laboratory.faults import NUMBERS
+from metafilm.laboratory.gains import scored, with_gains
 from metafilm.laboratory.job import Job
 from metafilm.learner.build import load_learner
-from metafilm.storage.atomic import atomic_write, finite
+from metafilm.storage.atomic import atomic_write, finite, remove_unfinished
 from metafilm.storage.environment import environment
 from metafilm.storage.run import RunDirectory
-from metafilm.training.outer_gradient import Diverged
 from metafilm.training.run import train
 from metafilm.training.tracking import Tracker
 
@@ -50,13 +51,19 @@ class Ablation:
     def __enter__(self) -> Ablation:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            others = sorted(item.name for item in self.path.iterdir() if item.name != "run.lock")
+            unfinished = f".{self.records_file.name}."
+            others = sorted(
+                item.name
+                for item in self.path.iterdir()
+                if item.name != "run.lock" and not item.name.startswith(unfinished)
+            )
             if others and not self.records_file.is_file():
                 raise RunError(
                     f"{self.path} is no ablation's folder: it has no records.json but "
                     f"{', '.join(others[:3])}; choose another --run-dir"
                 )
             self._holder.lock()
+            remove_unfinished(self.records_file)
         except OSError as error:
             raise RunError(
                 f"{self.path}: can't write there ({error.strerror}); choose another --run-dir"
@@ -85,9 +92,7 @@ class Ablation:
             ) from error
 
     def _write(self) -> None:
-        found = bases(self.records.values())
-        for record in self.records.values():
-            record |= over_base(record, found.get(group(record)))
+        self.records = {record["key"]: record for record in with_gains(self.records.values())}
         lines = ",\n".join(json.dumps(finite(record)) for record in self.records.values())
         atomic_write(self.records_file, f"[\n{lines}\n]\n".encode())
 
@@ -96,8 +101,13 @@ class Ablation:
         found = self.records.get(job.key)
         if found is None or not (found["failed"] or scored(found)):
             return None
-        wanted = (finite(job.config.to_dict()), self.episodes)
-        return found if (found["settings"], found["episodes"]) == wanted else None
+        if found["episodes"] != self.episodes:
+            return None
+        try:
+            before = Config.from_dict(found["settings"])
+        except ConfigError:  # another version's
+            return None
+        return None if resume_differences(before, job.config) else found
 
     def run(
         self, wanted: Sequence[Job], data_root: str | Path | None = None, progress: bool | None = None
@@ -130,16 +140,16 @@ class Ablation:
                     with Tracker(run, config) as tracker:
                         trained = train(config, run, tracker, data_root, progress=progress)
                         tracker.finish(trained)
-                except Diverged as error:
+                except NUMBERS as error:
                     failed = str(error)
             last = next((r for r in reversed(run.read_metrics()) if "gap" in r), {})
         measured: dict[str, Any] = {}
         if failed is None:
             try:
                 measured = self._scores(job, place, data_root, progress)
-            except NotFinite as error:
+            except NUMBERS as error:
                 failed = str(error)
-        made = environment()
+        made = (trained or {}).get("environment") or environment()
         return {
             "key": job.key,
             "config": job.base.source,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from metafilm.laboratory.arms import QUESTIONS
 from metafilm.laboratory.drawing import forest
-from metafilm.laboratory.gains import Record, across, bases, chance, differences, group, scored
+from metafilm.laboratory.gains import Record, Yardstick, across, bases, chance, differences, group, scored
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -16,9 +16,10 @@ if TYPE_CHECKING:
 Cell = dict[str, float]
 Answers = dict[str, dict[str, dict[str, dict[int | None, Cell]]]]
 """Configuration -> question -> arm -> training classes (None: all) -> means over seeds: ``new`` and ``known``
-(validation and training classes), ``gap``, ``gain`` (over the configuration itself, where it is another), the
-half widths of their intervals, ``new_ci95`` and so on, ``seeds``, and ``failed``: seeds without a score;
-where enough trainings differ by chance alone, the standard deviation of their scores, ``chance``."""
+(validation and training classes), ``gap``, ``gain`` (over the configuration itself, where it is another, or
+over so many trainings that are like it, ``alike``), the half widths of their intervals, ``new_ci95`` and so
+on, ``seeds``, and ``failed``: seeds without a score; where enough trainings differ by chance alone, the
+standard deviation of their scores, ``chance``."""
 
 
 def answers(records: Iterable[Record]) -> Answers:
@@ -44,7 +45,7 @@ def answers(records: Iterable[Record]) -> Answers:
     return said
 
 
-def _cell(records: Sequence[Record], base: Mapping[tuple[Any, ...], Record]) -> Cell:
+def _cell(records: Sequence[Record], base: Mapping[tuple[Any, ...], Yardstick]) -> Cell:
     """One arm on so many classes: its records are of several seeds."""
     rows = [record for record in records if scored(record)]
     cell: Cell = {"seeds": len(rows), "failed": len(records) - len(rows)}
@@ -57,15 +58,16 @@ def _cell(records: Sequence[Record], base: Mapping[tuple[Any, ...], Record]) -> 
     pairs = [differences(row, base.get(group(row))) for row in rows]
     if found := [pair for pair in pairs if pair is not None]:
         cell["gain"], cell["gain_ci95"] = across(found)
+        cell["alike"] = min(base[group(row)].trainings for row in rows if group(row) in base)
     return cell
 
 
 def tables(said: Answers, missing: int = 0) -> str:
     """Markdown: for each configuration and question a row per arm, a column per number of training classes,
-    each ``validation classes ± 95 %; gain over the configuration itself ± 95 % (training classes, gap)``."""
+    each ``validation classes ± 95 %; gain over the base ± 95 % (training classes, gap)``."""
     lines = [
-        "validation classes ± 95 %; gain over the configuration itself on the same tasks ± 95 % (training "
-        "classes, gap); means over seeds"
+        "validation classes ± 95 %; gain over the configuration itself, or over the mean of the trainings "
+        "that are like it, on the same tasks ± 95 % (training classes, gap); means over seeds"
     ]
     if missing:
         lines += [f"{missing} arms are not there yet"]
@@ -91,8 +93,8 @@ def _by_chance(name: str, arms: Sequence[Mapping[int | None, Cell]]) -> list[str
     return [
         "",
         f"{name}: trainings whose weight decays differ by next to nothing have scores with a standard "
-        f"deviation of {', '.join(each)}. Of one seed, a difference of less than about three times that is "
-        "chance.",
+        f"deviation of {', '.join(each)}. Gains are over their mean. Of one seed, one of less than about "
+        "three times that is chance.",
     ]
 
 
@@ -112,13 +114,18 @@ def figure(questions: Mapping[str, Mapping[str, Mapping[int | None, Cell]]]) -> 
     ]
     known = [(count, cell) for count, cell in cells if "chance" in cell and cell["seeds"]]
     seeds = {count: min(cell["seeds"] for other, cell in known if other == count) for count, _ in known}
-    bands = {count: 3 * cell["chance"] / seeds[count] ** 0.5 for count, cell in known}
+    bands = {count: 3 * _of_a_gain(cell) / seeds[count] ** 0.5 for count, cell in known}
     return forest(
         groups,
         {count: _classes(count) for count in columns},
         {"gain": "gain on validation classes", "gap": "training − validation"},
         bands={"gain": bands},
     )
+
+
+def _of_a_gain(cell: Cell) -> float:
+    """The standard deviation that chance gives a gain, over a mean of several trainings."""
+    return cell["chance"] * (1 + 1 / cell.get("alike", math.inf)) ** 0.5
 
 
 def _points(

@@ -32,10 +32,12 @@ class Arm:
 
 @dataclass(frozen=True)
 class Question:
-    """``title``: as a reader asks it. ``arms``: for a base configuration."""
+    """``title``: as a reader asks it. ``arms``: for a base configuration. ``of_encoder``: of settings that a
+    configuration without a task encoder does not use."""
 
     title: str
     arms: Callable[[Config], list[Arm]]
+    of_encoder: bool = False
 
 
 def _of(*arms: Arm) -> Callable[[Config], list[Arm]]:
@@ -74,7 +76,9 @@ def _augmentation(base: Config) -> list[Arm]:
     return [Arm(name, {"episodes.augment": kind, "episodes.warp": warp}) for name, kind, warp in arms]
 
 
-NO_ENCODER = {"encoder.enabled": False}
+# How a learner adapts, said in full, whatever the base does.
+STILL = {"encoder.enabled": False, "inner.steps": 0, "inner.evaluation_steps": None, "inner.gate": False}
+STEPPING = {**STILL, "inner.steps": 3}
 # AdamW takes learning rate × decay of a weight at each step. The laboratory's learning rates add up to 1, so
 # that the usual 1e-4 shrinks a weight by 0.01 % in a whole training, and these by 10 %, 63 % and all of it.
 STRONG_DECAYS = (0.1, 1.0, 10.0)
@@ -96,6 +100,7 @@ QUESTIONS: dict[str, Question] = {
     "encoder-decay": Question(
         "How much weight decay of the task encoder?",
         _values("outer.encoder_weight_decay", "encoder decay ", 0.0, 1e-4, 1e-3, 1e-2, *STRONG_DECAYS),
+        of_encoder=True,
     ),
     "backbone-decay": Question(
         "How much weight decay of the backbone?",
@@ -109,6 +114,7 @@ QUESTIONS: dict[str, Question] = {
             Arm("three layers", {"encoder.decoder": "mlp"}),
             Arm("GRU over sites", {"encoder.decoder": "gru"}),
         ),
+        of_encoder=True,
     ),
     "sites": Question("Which sites?", _sites),
     "modulation": Question(
@@ -124,10 +130,10 @@ QUESTIONS: dict[str, Question] = {
     "weights": Question(
         "FiLM alone, or all weights?",
         _of(
-            Arm("nothing adapts", {**NO_ENCODER, "inner.steps": 0}),
-            Arm("FiLM, task encoder"),
-            Arm("FiLM, 3 steps", {**NO_ENCODER, "inner.steps": 3}),
-            Arm("all weights, 3 steps", {**NO_ENCODER, "inner.steps": 3, "inner.adapts": "all"}),
+            Arm("nothing adapts", STILL),
+            Arm("FiLM, task encoder", {**STILL, "encoder.enabled": True}),
+            Arm("FiLM, 3 steps", {**STEPPING, "inner.adapts": "film"}),
+            Arm("all weights, 3 steps", {**STEPPING, "inner.adapts": "all"}),
         ),
     ),
     "deviations": Question(
@@ -137,6 +143,7 @@ QUESTIONS: dict[str, Question] = {
             Arm("the mean over tasks", support="mean"),
             Arm("another task's", support="shuffled"),
         ),
+        of_encoder=True,
     ),
     "auxiliary": Question(
         "With the auxiliary task of all training classes?",

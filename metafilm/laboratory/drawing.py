@@ -28,8 +28,8 @@ def write_svg(figure: Figure, path: Path) -> None:
         )
 
 
-def bars(values: Mapping[str, float], label: str) -> Figure:
-    """A bar for each name, the longest on top."""
+def bars(values: Mapping[str, float], label: str, marks: Mapping[str, float] | None = None) -> Figure:
+    """A bar for each name, the longest on top; ``marks``: a value to hold each against, a line across it."""
     from matplotlib.figure import Figure
 
     ordered = sorted(values.items(), key=lambda pair: pair[1])
@@ -38,6 +38,9 @@ def bars(values: Mapping[str, float], label: str) -> Figure:
     axes.barh([name for name, _ in ordered], [value for _, value in ordered], color=BAR, height=0.6)
     for place, (_, value) in enumerate(ordered):
         axes.text(value, place, f" {value:.2f}", va="center", fontsize=9, color=INK)
+        mark = (marks or {}).get(ordered[place][0])
+        if mark is not None:
+            axes.vlines(mark, place - 0.42, place + 0.42, color=INK, linewidth=1.5)
     axes.set_xlabel(label)
     axes.margins(x=0.12)
     for side in ("top", "right"):

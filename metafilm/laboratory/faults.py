@@ -12,11 +12,11 @@ from metafilm.engine.device import device_named
 from metafilm.errors import MetafilmError, NotFinite
 from metafilm.learner.build import build_learner
 from metafilm.training.data import open_data
-from metafilm.training.outer_gradient import Diverged
+from metafilm.training.outer_gradient import SINGULAR, Diverged
 from metafilm.training.tracking import require_wandb
 
 CAUGHT = (MetafilmError, EpisodesError, RuntimeError, MemoryError)
-NUMBERS = (Diverged, NotFinite, torch.linalg.LinAlgError)  # type: ignore[attr-defined]
+NUMBERS = (Diverged, NotFinite, SINGULAR)
 CONTEXT = 2**30  # bytes of a GPU that a process's CUDA context and a desktop take besides
 
 

@@ -4,6 +4,7 @@ much narrower than those of the two scores."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from statistics import variance
 from typing import Any
 
@@ -17,13 +18,31 @@ ALIKE = 4  # trainings, the fewest that tell what chance does
 Record = Mapping[str, Any]
 
 
-def bases(records: Iterable[Record]) -> dict[tuple[Any, ...], Record]:
-    """Of each training of a configuration as it stands that is scored: its record, by :func:`group`."""
-    return {
-        group(record): record
-        for record in records
-        if not record["changes"] and record["encoder_support"] == "own" and scored(record)
-    }
+@dataclass(frozen=True)
+class Yardstick:
+    """What the arms of a group are compared with: the score of each task, by the configuration as it stands,
+    or, where enough trainings differ from it by next to nothing, the mean over them and it: one training may
+    be lucky, and all gains would be of its luck.
+
+    ``trainings``: how many of them.
+    """
+
+    record: Record
+    scores: Sequence[float]
+    trainings: int
+
+
+def bases(records: Iterable[Record]) -> dict[tuple[Any, ...], Yardstick]:
+    """By :func:`group`, where the configuration as it stands is scored."""
+    records = list(records)
+    alike = _alike(records)
+    found = {}
+    for record in records:
+        if not record["changes"] and record["encoder_support"] == "own" and scored(record):
+            of = [record] if len(alike.get(group(record), ())) < ALIKE else alike[group(record)]
+            tasks = zip(*(one["scores"] for one in of), strict=False)
+            found[group(record)] = Yardstick(record, [sum(each) / len(of) for each in tasks], len(of))
+    return found
 
 
 def scored(record: Record) -> bool:
@@ -36,17 +55,24 @@ def group(record: Record) -> tuple[Any, ...]:
     return record["settings"]["name"], record["classes"], record["seed"]
 
 
-def differences(record: Record, base: Record | None) -> list[float] | None:
+def differences(record: Record, base: Yardstick | None) -> list[float] | None:
     """What a record has over its base, task by task, in what is better; None: one of the two has no scores,
-    or the record is the base."""
-    if base is None or record is base or not scored(record):
+    or the record is all that the base is."""
+    if base is None or not scored(record) or (record is base.record and base.trainings == 1):
         return None
     sign = -1 if record["measure"] == "mse" else 1
     # of other numbers of episodes the tasks that both have
-    return [sign * (own - of_base) for own, of_base in zip(record["scores"], base["scores"], strict=False)]
+    return [sign * (own - of_base) for own, of_base in zip(record["scores"], base.scores, strict=False)]
 
 
-def over_base(record: Record, base: Record | None) -> dict[str, float | None]:
+def with_gains(records: Iterable[Record]) -> list[dict[str, Any]]:
+    """The records, each with what it gains over its base as the records are now."""
+    records = list(records)
+    base = bases(records)
+    return [{**record, **over_base(record, base.get(group(record)))} for record in records]
+
+
+def over_base(record: Record, base: Yardstick | None) -> dict[str, float | None]:
     """``gain`` and ``gain_ci95`` of a record."""
     found = differences(record, base)
     if found is None:
@@ -69,15 +95,21 @@ def across(seeds: Sequence[Sequence[float]]) -> tuple[float, float]:
 def chance(records: Iterable[Record]) -> dict[tuple[str, int | None], float]:
     """What the scores of two trainings differ by for no reason, by configuration and training classes: the
     standard deviation of those that differ by weight decays of next to nothing, within each seed."""
-    alike: dict[tuple[Any, ...], list[float]] = {}
+    each: dict[tuple[str, int | None], list[float]] = {}
+    for (name, classes, _), alike in _alike(records).items():
+        if len(alike) >= ALIKE:
+            means = [sum(record["scores"]) / len(record["scores"]) for record in alike]
+            each.setdefault((name, classes), []).append(variance(means))
+    return {at: (sum(variances) / len(variances)) ** 0.5 for at, variances in each.items()}
+
+
+def _alike(records: Iterable[Record]) -> dict[tuple[Any, ...], list[Record]]:
+    """Of each group the trainings that differ from the configuration by next to nothing, and itself."""
+    found: dict[tuple[Any, ...], list[Record]] = {}
     for record in records:
         if scored(record) and record["encoder_support"] == "own" and _decays_little(record):
-            alike.setdefault(group(record), []).append(sum(record["scores"]) / len(record["scores"]))
-    each: dict[tuple[str, int | None], list[list[float]]] = {}
-    for (name, classes, _), means in alike.items():
-        if len(means) >= ALIKE:
-            each.setdefault((name, classes), []).append(means)
-    return {at: (sum(variance(means) for means in seeds) / len(seeds)) ** 0.5 for at, seeds in each.items()}
+            found.setdefault(group(record), []).append(record)
+    return found
 
 
 def _decays_little(record: Record) -> bool:

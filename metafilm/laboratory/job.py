@@ -90,10 +90,11 @@ class Job:
 def jobs(
     bases: Sequence[Base], questions: Sequence[str], classes: Sequence[int | None], seeds: Sequence[int]
 ) -> list[Job]:
-    """Every arm, seed by seed and question by question, the configuration itself among them.
+    """Every arm, seed by seed and question by question, the configuration itself among them. What asks of a
+    task encoder is not asked of a configuration that has none.
 
     Raises:
-        MetafilmError: an unknown question, or two configurations of one name.
+        MetafilmError: an unknown question, two configurations of one name, or nothing is left to ask.
         ConfigError: an arm that a configuration does not allow.
     """
     for question in questions:
@@ -102,14 +103,25 @@ def jobs(
     names = [base.config.name for base in bases]
     if len(set(names)) < len(names):
         raise MetafilmError(f"two configurations have one name: {', '.join(names)}; give each its own")
+    asked = {
+        (question, base.config.name)
+        for question in questions
+        for base in bases
+        if base.config.encoder.enabled or not QUESTIONS[question].of_encoder
+    }
+    if not asked:
+        raise MetafilmError(
+            f"{', '.join(questions)}: nothing to ask of {', '.join(names)} without a task encoder; add "
+            f"{flag('encoder.enabled')} True to the configuration, or ask something else"
+        )
     return [
         Job(base, question, arm, count, seed, place)
         for seed in dict.fromkeys(seeds)
         for question in dict.fromkeys(questions)
         for base in bases
+        if (question, base.config.name) in asked
         for count in dict.fromkeys(classes)
         for place, arm in enumerate(_arms(base.config, question))
-        if arm.support == "own" or base.config.encoder.enabled
     ]
 
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import warnings
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from metafilm.laboratory.drawing import bars, write_svg
 from metafilm.laboratory.space import with_values
@@ -15,7 +18,8 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 SHOWN = 10  # trials of the table
-FEWEST = 4  # finished trials from which importances are more than chance
+FEWEST = 8  # finished trials from which it is worth asking which setting mattered
+SHUFFLES = 20  # of the trials' scores, to see what chance would call important
 STATES = {"COMPLETE": "done", "PRUNED": "given up", "FAIL": "failed", "RUNNING": "under way"}
 
 
@@ -38,31 +42,52 @@ def conclude(folder: StudyFolder, command: str) -> list[str]:
         return [*lines, "no trial is done yet"]
     best = with_values(folder.plan.config, done[0].params)
     atomic_write(folder.best_file, best.to_yaml().encode())
-    importances = importance(folder)
+    importances, by_chance = importance(folder)
     if importances:
-        write_svg(bars(importances, "share of the differences in validation"), folder.importance_file)
+        label = "share of the differences in validation; the line: what chance gives in nineteen of twenty"
+        write_svg(bars(importances, label, by_chance), folder.importance_file)
+        told = [name for name, share in importances.items() if share > by_chance[name]]
         lines += [f"how much each setting mattered: {folder.importance_file}"]
+        lines += [f"more than chance: {', '.join(told) or 'none of them'}"]
     else:
+        folder.importance_file.unlink(missing_ok=True)
         lines += [f"too few trials that differ ({len(done)} done) to say which setting mattered"]
     lines += [f"settings of the best, to train it anew or longer: {folder.best_file}"]
     lines += [f"score it on test classes, once: metafilm eval {folder.trial_path(done[0].number)}"]
     return lines
 
 
-def importance(folder: StudyFolder) -> dict[str, float]:
-    """Setting -> share of the differences between finished trials that it explains (PED-ANOVA: Watanabe et
-    al., IJCAI 2023, arXiv:2304.10255); empty where they are too few or all alike."""
+def importance(folder: StudyFolder) -> tuple[dict[str, float], dict[str, float]]:
+    """Setting -> share of the differences between finished trials that it explains, alone and with others
+    (functional ANOVA of a random forest: Hutter et al., ICML 2014), and the 95th percentile of what it would
+    be of the same trials with their scores shuffled: a forest finds something in any dozen of trials. Both
+    empty where they are too few or all alike."""
+    from optuna.trial import TrialState
+
+    done = folder.trials(TrialState.COMPLETE)
+    if len(done) < FEWEST or len({trial.value for trial in done}) < 2:
+        return {}, {}
+    scores = np.array([trial.value for trial in done], float)
+    found = _shares(folder, done, scores.tolist())
+    random = np.random.default_rng(0)
+    shuffled = [_shares(folder, done, random.permutation(scores).tolist()) for _ in range(SHUFFLES)]
+    by_chance = {name: float(np.quantile([one[name] for one in shuffled], 0.95)) for name in found}
+    return found, by_chance
+
+
+def _shares(folder: StudyFolder, trials: list[FrozenTrial], scores: Sequence[float]) -> dict[str, float]:
+    """Of each setting that differs between trials that have these scores."""
     import optuna
 
-    done = folder.trials(optuna.trial.TrialState.COMPLETE)
-    if len(done) < FEWEST or len({trial.value for trial in done}) < 2:
-        return {}
+    study = optuna.create_study(direction=folder.plan.direction)  # type: ignore[arg-type]
+    for trial, score in zip(trials, scores, strict=True):
+        study.add_trial(
+            optuna.trial.create_trial(params=trial.params, distributions=trial.distributions, value=score)
+        )
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of trials too few for the quantiles that it likes
-        try:
-            return optuna.importance.get_param_importances(folder.study)
-        except (ValueError, RuntimeError):
-            return {}
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        judge = optuna.importance.FanovaImportanceEvaluator(n_trees=32, seed=0)
+        return optuna.importance.get_param_importances(study, evaluator=judge)
 
 
 def _ranked(folder: StudyFolder) -> list[FrozenTrial]:
@@ -72,10 +97,21 @@ def _ranked(folder: StudyFolder) -> list[FrozenTrial]:
 
     def key(trial: FrozenTrial) -> tuple[int, float, int]:
         state = trial.state.name
-        value = trial.value if state in ("COMPLETE", "PRUNED") and trial.value is not None else None
-        return order.index(state) if state in order else len(order), sign * (value or 0.0), trial.number
+        return (
+            order.index(state) if state in order else len(order),
+            sign * (_best(trial) or 0.0),
+            trial.number,
+        )
 
     return sorted(folder.trials(), key=key)
+
+
+def _best(trial: FrozenTrial) -> float | None:
+    """The best validation of a trial that is over and has not failed. Optuna's value of one given up is its
+    last."""
+    if trial.state.name not in ("COMPLETE", "PRUNED"):
+        return None
+    return trial.user_attrs.get("best_validation", trial.value)
 
 
 def _record(trial: FrozenTrial) -> dict[str, Any]:
@@ -83,7 +119,7 @@ def _record(trial: FrozenTrial) -> dict[str, Any]:
     return {
         "trial": trial.number,
         "state": STATES.get(trial.state.name, trial.state.name.lower()),
-        "validation": trial.value if trial.state.name in ("COMPLETE", "PRUNED") else None,
+        "validation": _best(trial),
         "settings": trial.params,
         "validations": validations,
         **trial.user_attrs,
@@ -101,8 +137,9 @@ def _table(folder: StudyFolder, ranked: list[FrozenTrial]) -> list[str]:
     rows = [["trial", plan.measure, "training", "at", "state", *names.values()]]
     for trial in ranked[:SHOWN]:
         facts = trial.user_attrs
-        score = "–" if trial.value is None else f"{trial.value:.4g}"
-        if trial.value is not None and facts.get("ci95") is not None and trial.state.name == "COMPLETE":
+        best = _best(trial)
+        score = "–" if best is None else f"{best:.4g}"
+        if best is not None and facts.get("ci95") is not None:
             score += f" ± {facts['ci95']:.2g}"
         known, at = facts.get("training_classes"), facts.get("best_iteration", "–")
         rows.append(

@@ -45,7 +45,7 @@ class Range:
         return type(value) in (int, float) and self.low <= value <= self.high
 
     def __str__(self) -> str:
-        return f"{self.low:g}..{self.high:g}{':log' if self.log else ''}"
+        return f"{_written(self.low)}..{_written(self.high)}{':log' if self.log else ''}"
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,13 @@ class Choice:
         return any(type(value) is type(known) and value == known for known in self.values)
 
     def __str__(self) -> str:
-        return ",".join("none" if value is None else str(value) for value in self.values)
+        return ",".join("null" if value is None else str(value) for value in self.values)
+
+
+def _written(number: float) -> str:
+    """Short, and read back as this very number."""
+    short = f"{number:g}"
+    return short if type(number) is float and float(short) == number else repr(number)
 
 
 Space = dict[str, Range | Choice]
@@ -202,6 +208,11 @@ def _value(word: str) -> Value:
 def _impossible(name: str, wanted: Range | Choice, config: Config) -> list[str]:
     """What the configuration says against the ends of a range or the values of a list."""
     problems: list[str] = []
+    if name == "backbone.norm" and "transductive" in wanted.ends and len({*wanted.ends}) > 1:
+        problems.append(
+            f"{flag(name)} transductive reads the queries, and its scores are not those of the others; "
+            "search these alone"
+        )
     for value in wanted.ends:
         try:
             with_values(config, {name: value})

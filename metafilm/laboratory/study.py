@@ -24,7 +24,7 @@ from metafilm.config import Config, resume_differences
 from metafilm.errors import ConfigError, MetafilmError, RunError
 from metafilm.heads import HEADS
 from metafilm.laboratory.space import Choice, Range, Space, values_of, with_values, written_space
-from metafilm.storage.atomic import atomic_write, finite, require_room
+from metafilm.storage.atomic import atomic_write, finite, remove_unfinished, require_room
 from metafilm.storage.run import RunDirectory
 from metafilm.storage.turn import turn
 
@@ -118,6 +118,7 @@ class StudyFolder:
         return folder
 
     def _match(self) -> None:
+        remove_unfinished(self.plan_file)
         others = sorted(item.name for item in self.path.iterdir() if item.name != "asking.lock")
         if not self.plan_file.is_file():
             if others:
@@ -130,13 +131,15 @@ class StudyFolder:
         try:
             there = json.loads(self.plan_file.read_bytes())
             before = Config.from_dict(there.pop("config"), source=str(self.plan_file))
-        except (ValueError, KeyError, AttributeError) as error:
+            searched = written_space(there["search"])
+        except (ValueError, KeyError, AttributeError, TypeError) as error:
             raise RunError(f"{self.plan_file} is damaged; choose another --run-dir") from error
         wanted = self.plan.to_dict()
+        same = {"search": searched == self.plan.space}
         differences = [
             f"--{name} is {wanted[name]}, was {there.get(name)}"
             for name in ("search", "sampler", "pruner", "startup")
-            if wanted[name] != there.get(name)
+            if not same.get(name, wanted[name] == there.get(name))
         ] + resume_differences(before, self.plan.config)
         if differences:
             listed = "\n  ".join(differences)
@@ -153,7 +156,6 @@ class StudyFolder:
             f"sqlite:///{self.path.resolve() / 'study.db'}",
             engine_kwargs={"connect_args": {"timeout": SECONDS}},
         )
-        new = not optuna.study.get_all_study_names(self.storage)
         self._study = optuna.create_study(
             storage=self.storage,
             study_name="sweep",
@@ -161,10 +163,18 @@ class StudyFolder:
             pruner=self._pruner(),
             load_if_exists=True,
         )
-        if new:  # the configuration as it stands is the first trial, as far as the search holds its values
-            own = values_of(self.plan.config, self.plan.space)
-            known = {name: value for name, value in own.items() if self.plan.space[name].holds(value)}
-            self._study.enqueue_trial(known)
+        self._ask_for_the_configuration()
+
+    def _ask_for_the_configuration(self) -> None:
+        """The configuration as it stands, as far as the search holds its values, is the first trial: have it
+        wait in line, unless it has waited, or been killed while its other settings were drawn."""
+        own = values_of(self.plan.config, self.plan.space)
+        known = {name: value for name, value in own.items() if self.plan.space[name].holds(value)}
+        asked = [
+            t for t in self.study.get_trials(deepcopy=False) if t.system_attrs.get("fixed_params") == known
+        ]
+        if not any(t.state.name != "FAIL" or set(t.params) == set(self.plan.space) for t in asked):
+            self.study.enqueue_trial(known)
 
     @property
     def study(self) -> Study:
@@ -181,6 +191,7 @@ class StudyFolder:
             for left in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
                 if set(left.params) != set(self.plan.space):  # killed while its settings were drawn
                     self.study.tell(left.number, state=TrialState.FAIL)
+                    self._ask_for_the_configuration()
                 elif in_use(self.trial_path(left.number)):
                     continue
                 # else of a dead process, or of one that has finished it since the study was read
@@ -239,8 +250,10 @@ class StudyFolder:
         return MedianPruner(n_startup_trials=self.plan.startup, n_warmup_steps=warmup)
 
     def report(self, trial: Claimed, step: int, value: float) -> bool:
-        """Note a validation; whether the trial is to be given up."""
+        """Note a validation; whether the trial is to be given up, which at its end it is not any more."""
         self.storage.set_trial_intermediate_value(trial.id, step, value)
+        if step >= trial.config.outer.iterations:
+            return False
         return bool(self.study.pruner.prune(self.study, self.storage.get_trial(trial.id)))
 
     def finish(self, id: int, number: int, state: str, value: float | None = None, **facts: Any) -> None:

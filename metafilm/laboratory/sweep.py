@@ -160,6 +160,7 @@ def _facts(run: RunDirectory, results: Mapping[str, Any], measure: str) -> dict[
         (r for r in run.read_metrics() if r["iteration"] == results["best_iteration"] and "gap" in r), {}
     )
     return {
+        "best_validation": results["best_validation"],
         "best_iteration": results["best_iteration"],
         "iterations": results["iterations"],
         "ci95": best.get("validation_ci95"),

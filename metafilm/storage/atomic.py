@@ -2,6 +2,7 @@
 
 import math
 import os
+import secrets
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -16,10 +17,10 @@ def atomic_write(path: str | Path, content: bytes | Callable[[BinaryIO], Any]) -
     where that is a link, what it leads to is written and the link stays.
     """
     path, named = Path(os.path.realpath(path)), path
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    beside = unfinished(path)
     with naming(named):
         try:
-            with beside.open("wb") as file:
+            with beside.open("xb") as file:
                 if isinstance(content, bytes):
                     file.write(content)
                 else:
@@ -37,6 +38,17 @@ def atomic_write(path: str | Path, content: bytes | Callable[[BinaryIO], Any]) -
             os.fsync(folder)
         finally:
             os.close(folder)
+
+
+def unfinished(path: Path) -> Path:
+    """Where a file is written until it is whole: no other process or thread writes there."""
+    return path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+
+
+def remove_unfinished(path: Path) -> None:
+    """Remove what processes left that were killed while they wrote the file; nobody may be writing it."""
+    for leftover in path.parent.glob(f".{path.name}.*.tmp"):
+        leftover.unlink(missing_ok=True)
 
 
 @contextmanager

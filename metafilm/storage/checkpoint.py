@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from metafilm.errors import RunError
-from metafilm.storage.atomic import atomic_write
+from metafilm.storage.atomic import atomic_write, unfinished
 
 LABEL = b"\nsha256 "
 SEAL = len(LABEL) + 64 + 1  # the label, 64 hexadecimal digits, the end of the line
@@ -167,8 +167,7 @@ def _check_sum(file: BinaryIO) -> None:
 
 def _keep(path: Path, previous: Path) -> None:
     """Have ``previous`` name the file that ``path`` names, so that it outlives being replaced there."""
-    beside = previous.with_name(f".{previous.name}.{os.getpid()}.tmp")
-    beside.unlink(missing_ok=True)
+    beside = unfinished(previous)
     try:
         os.link(path, beside)
     except OSError:  # a file system without links

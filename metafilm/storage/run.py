@@ -22,7 +22,7 @@ from typing import Any, NoReturn
 from metafilm.config.config import Config, resume_differences
 from metafilm.errors import RunError
 from metafilm.storage import checkpoint
-from metafilm.storage.atomic import atomic_write, finite, naming, require_room
+from metafilm.storage.atomic import atomic_write, finite, naming, remove_unfinished, require_room
 
 try:
     import fcntl
@@ -102,8 +102,7 @@ class RunDirectory:
     def _match(self, config: Config) -> None:
         checkpoints = (self.checkpoint_file, self.previous_file)
         for file in (self.config_file, self.chunks_file, self.metrics_file, self.model_file, *checkpoints):
-            for leftover in self.path.glob(f".{file.name}.*.tmp"):  # from a process killed while it wrote
-                leftover.unlink(missing_ok=True)
+            remove_unfinished(file)
         self.resumed = self._require_same(config)
 
     def _require_same(self, config: Config) -> bool:

@@ -22,7 +22,7 @@ from metafilm.training import optimiser
 from metafilm.training.chunks import Chunks
 from metafilm.training.compiled import CompiledGradient
 from metafilm.training.noise import FilmNoise
-from metafilm.training.outer_gradient import Diverged, accumulate, merge
+from metafilm.training.outer_gradient import SINGULAR, Diverged, accumulate, merge
 from metafilm.training.plain.joint import PlainImages
 from metafilm.training.randomness import OUTER, drawn
 
@@ -144,6 +144,11 @@ class OuterLoop:
                     reports.append((share, report))
         except Diverged as error:
             raise Diverged(f"{error} at iteration {self.iteration + 1}") from error
+        except SINGULAR as error:  # of a head that solves for its weights
+            raise Diverged(
+                f"the head's equations have no solution ({first_line(error)}) at iteration "
+                f"{self.iteration + 1}"
+            ) from error
         return merge(reports)
 
     def _plain_gradient(self) -> dict[str, float]:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from metafilm.cli import commands as cli
+from metafilm.config import Config
 from metafilm.errors import MetafilmError
 from metafilm.laboratory import answers, tables
 from scripts import laboratory
@@ -72,7 +73,9 @@ def test_an_ablation_says_the_same_from_its_records(tmp_path, monkeypatch) -> No
     assert "scores" not in found and "scores" not in found["runs"][0]
 
 
-def sweep(sampler: str, validations: list[float | None]) -> dict:
+def sweep(
+    sampler: str, validations: list[float | None], classes: int | None = None, norm: str = "running"
+) -> dict:
     """trials.json as `metafilm sweep` writes it, best first; None: given up."""
     trials = [
         {
@@ -86,7 +89,8 @@ def sweep(sampler: str, validations: list[float | None]) -> dict:
         }
         for number, value in enumerate(validations)
     ]
-    config = {"name": "mine", "data": {}, "episodes": {}, "outer": {}, "evaluation": {}, "seed": 0}
+    own = {"name": "mine", "outer": {"penalty": 0.1}, "encoder": {"decoder": "gru"}}
+    config = Config.from_dict(own | {"data": {"classes": classes}, "backbone": {"norm": norm}}).to_dict()
     return {
         "command": f"metafilm sweep mine.yaml --sampler {sampler}",
         "search": {"outer.penalty": "0.1..1", "encoder.decoder": "linear,gru"},
@@ -113,6 +117,14 @@ def test_sweeps_stand_side_by_side(tmp_path) -> None:
     assert lines[2] == (
         "| mine, tpe | 3, 1, 0 | 50.00 ± 0.50 | 61.25 ± 0.50 | 2 | outer.penalty 0.2, encoder.decoder gru |"
     )
+    # without its own values among the trials nothing says what the configuration reaches
+    found = sweep("tpe", [50.0], classes=16, norm="transductive")
+    found["trials"][0]["settings"]["outer.penalty"] = 0.2
+    (tmp_path / "tpe" / "trials.json").write_text(json.dumps(found))
+    laboratory.main(["sweep", str(tmp_path / "tpe")], tmp_path)
+    *before, other = json.loads((tmp_path / laboratory.SWEEPS).read_text())
+    assert before == rows and (other["protocol"], rows[0]["protocol"]) == ("transductive", "inductive")
+    assert "| 1, 0, 0 | – | 50.00 ± 0.50 |" in laboratory.sweeps([other])
     (tmp_path / laboratory.ABLATIONS).write_text(json.dumps(laboratory.of_ablation(RECORDS)))
     (tmp_path / "docs").mkdir()
     laboratory.main(["draw"], tmp_path)

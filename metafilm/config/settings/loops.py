@@ -148,8 +148,8 @@ class Outer:
 class Evaluation:
     """Validation during training, and the checkpoints."""
 
-    every: Annotated[Whole, at_least(1)] = free(500)
-    """Iterations between validations."""
+    every: Annotated[Whole, at_least(1)] = 500
+    """Iterations between validations, of which the best one's weights are kept."""
     episodes: Annotated[Whole, at_least(2)] = 200
     """Validation tasks."""
     ways: Annotated[Whole | None, at_least(2)] = None

@@ -221,6 +221,30 @@ def test_settings_that_contradict_each_other(settings, expected):
     assert expected in problems_of(settings)
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("episodes.shots", [3, 9], "must be one number for functions"),
+        ("episodes.augment", "affine", "must be none for functions, which have no images"),
+        ("episodes.rotation", "per-class", "must be none for functions"),
+        ("episodes.within_group", True, "must be False for functions"),
+        ("episodes.warp", True, "must be False for functions"),
+        ("data.rotated_classes", True, "must be False for functions"),
+        ("data.image_size", 28, "must be empty for functions"),
+        ("data.scheme", "lake", "must be empty for functions"),
+    ],
+)
+def test_functions_are_not_begun_with_settings_of_images(name, value, expected):
+    section, setting = name.split(".")
+    usual = {"data": {"name": "sinusoids"}, "head": {"name": "regression"}, "episodes": {}}
+    Config.from_dict(usual).require_beginnable()
+    usual[section][setting] = value
+    with pytest.raises(ConfigError) as caught:
+        Config.from_dict(usual).require_beginnable()
+    (problem,) = caught.value.problems
+    assert problem.startswith(f"--{name.replace('_', '-')} {expected}")
+
+
 def test_what_older_runs_have_can_be_read_but_not_begun_with(tmp_path):
     """Weights say their settings, and a run that is under way goes on."""
     config = Config.from_dict({"data": {"rotated_classes": True}, "episodes": {"rotation": "per-class"}})

@@ -5,6 +5,7 @@ import math
 from dataclasses import replace
 
 import pytest
+import torch
 import yaml
 
 from metafilm.cli import main
@@ -75,7 +76,48 @@ def test_questions_and_names_that_are_none(tiny) -> None:
     with pytest.raises(ConfigError, match=r"--film\.modulation bounded"):
         _ = [job.config for job in arms]
     blind = replace(tiny, encoder=replace(tiny.encoder, enabled=False))
-    assert [job.arm.name for job in jobs([Base("a", blind)], ["deviations"], [8], [0])] == ["its own"]
+    asked = jobs([Base("a", blind)], ["deviations", "decoder", "encoder-decay", "auxiliary"], [8], [0])
+    assert {job.question for job in asked} == {"auxiliary"}
+    with pytest.raises(MetafilmError, match=r"decoder: nothing to ask of tiny without a task encoder"):
+        jobs([Base("a", blind)], ["decoder"], [8], [0])
+
+
+def test_what_adapts_is_said_in_full_whatever_the_base_does(tiny) -> None:
+    inner = replace(tiny.inner, steps=1, evaluation_steps=5, gate=True)
+    bases = [tiny, replace(tiny, inner=inner)]
+    bases.append(replace(bases[1], encoder=replace(tiny.encoder, enabled=False)))
+    for base in bases:
+        found = {job.arm.name: job.config for job in jobs([Base("a", base)], ["weights"], [8], [0])}
+        said = {
+            name: (c.encoder.enabled, c.inner.steps, c.inner.evaluation_steps, c.inner.gate, c.inner.adapts)
+            for name, c in found.items()
+            if name != "the configuration"
+        }
+        assert said == {
+            "nothing adapts": (False, 0, None, False, "film"),
+            "FiLM, task encoder": (True, 0, None, False, "film"),
+            "FiLM, 3 steps": (False, 3, None, False, "film"),
+            "all weights, 3 steps": (False, 3, None, False, "all"),
+        }
+
+
+def test_a_finished_training_is_of_the_settings_it_had(base, tmp_path, monkeypatch) -> None:
+    """Other validations choose other weights; another number of threads is nothing to score anew for."""
+    with Ablation(tmp_path / "lab", 4) as folder:
+        ((_, before),) = folder.run([Job(base, "penalty", Arm("base"), 5, 0)], progress=False)
+    monkeypatch.setattr(ablation, "train", None)  # called, it would fail
+    monkeypatch.setattr(ablation, "evaluate", None)
+    threads = replace(base, config=replace(base.config, threads=2))
+    with Ablation(tmp_path / "lab", 4) as folder:
+        ((_, again),) = folder.run([Job(threads, "penalty", Arm("base"), 5, 0)], progress=False)
+    assert again["settings"]["threads"] == 1 and again["scores"] == before["scores"]
+    often = replace(base.config, evaluation=replace(base.config.evaluation, every=1))
+    other = Job(replace(base, config=often), "penalty", Arm("base"), 5, 0)
+    with (
+        Ablation(tmp_path / "lab", 4) as folder,
+        pytest.raises(RunError, match=r"--evaluation\.every is 1, was 2"),
+    ):
+        list(folder.run([other], progress=False))
 
 
 @pytest.mark.slow
@@ -170,6 +212,10 @@ def test_an_ablation_goes_on_where_it_was_stopped(base, tmp_path, monkeypatch) -
     (tmp_path / "mine" / "thesis.tex").write_text("")
     with pytest.raises(RunError, match=r"no ablation's folder.*thesis\.tex"), Ablation(tmp_path / "mine"):
         pass
+    (tmp_path / "killed").mkdir()
+    (tmp_path / "killed" / ".records.json.17.tmp").write_text("[")  # of a process killed while it wrote
+    with Ablation(tmp_path / "killed") as folder:
+        assert not list(folder.path.glob(".*.tmp"))
 
 
 def test_a_damaged_file_of_records_is_mended_as_it_says(base, tmp_path) -> None:
@@ -235,13 +281,14 @@ def test_arms_of_one_training_are_all_shown(base, tmp_path, monkeypatch) -> None
     assert answers(folder.records.values())["tiny"] == said
 
 
-def test_an_arm_without_finite_scores_is_one_of_many(base, tmp_path, monkeypatch) -> None:
+@pytest.mark.parametrize("error", [NotFinite, torch.linalg.LinAlgError])
+def test_an_arm_without_finite_scores_is_one_of_many(base, tmp_path, monkeypatch, error) -> None:
     wanted = [Job(base, "penalty", Arm(f"{value}", {"outer.penalty": value}), 5, 0) for value in (0.0, 0.5)]
     plain = ablation.evaluate
 
     def evaluate(learner, *arguments, **named):
         if learner.config.outer.penalty == 0:
-            raise NotFinite("the predictions of episode 3 are not finite")
+            raise error("the predictions of episode 3 are not finite")
         return plain(learner, *arguments, **named)
 
     monkeypatch.setattr(ablation, "evaluate", evaluate)

@@ -7,6 +7,7 @@ import pytest
 
 from metafilm.evaluation import interval
 from metafilm.laboratory import answers, figure, tables
+from metafilm.laboratory.gains import with_gains
 
 
 def one(seed: int, scores: list[float], changes: dict | None = None, **others) -> dict:
@@ -80,6 +81,12 @@ def test_what_chance_does_is_told_by_decays_of_next_to_nothing() -> None:
     found, said = statistics.stdev([60.0, 63.0, 57.0, 64.0]), answers(records)
     assert said["tiny"]["penalty"]["none"][8]["chance"] == pytest.approx(found)
     assert f"deviation of {found:.2f} with 8 classes" in tables(said)
+    # a gain is over all four of them: one alone may be lucky
+    assert said["tiny"]["penalty"]["base"][8]["gain"] == pytest.approx(60 - 61)
+    (decay,) = (one for one in with_gains(records) if one["changes"] == {"outer.weight_decay": 1.0})
+    assert decay["gain"] == pytest.approx(90 - 61) and decay["gain_ci95"] == pytest.approx(0, abs=1e-9)
+    (band,) = figure(said["tiny"]).axes[0].patches
+    assert band.get_width() == pytest.approx(6 * found * (1 + 1 / 4) ** 0.5)
     assert "chance" not in answers(records[1:])["tiny"]["penalty"]["none"][8], "three are too few"
 
 
@@ -101,10 +108,11 @@ def test_a_figure_shows_gains_gaps_and_what_chance_does() -> None:
     assert gains == [0.0, said["penalty"]["none"][8]["gain"]] == [0.0, 1.0]
     assert gaps == [said["penalty"][arm][8]["gap"] for arm in ("base", "none")]
     (band,) = (patch for patch in figure(said).axes[0].patches)
-    assert band.get_x() == -6.0 and band.get_width() == 12.0
+    # a gain over one training is a difference of two
+    assert band.get_x() == pytest.approx(-6 * 2**0.5) and band.get_width() == pytest.approx(12 * 2**0.5)
     for row in said["penalty"].values():  # of four seeds a mean is twice as certain
         row[8]["seeds"] = 4
-    assert figure(said).axes[0].patches[0].get_width() == 6.0
+    assert figure(said).axes[0].patches[0].get_width() == pytest.approx(6 * 2**0.5)
     diverged = [record | ({} if record["changes"] else {"failed": "diverged"}) for record in records]
     gains, gaps = drawn(answers(diverged)["tiny"])
     assert len(gains) == len(gaps) == 1 and math.isnan(gains[0]) and not math.isnan(gaps[0])

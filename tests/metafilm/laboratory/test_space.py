@@ -7,7 +7,15 @@ import pytest
 from metafilm.config import Config
 from metafilm.config.strict import leaves
 from metafilm.errors import ConfigError
-from metafilm.laboratory.space import Choice, Range, default_space, parse_space, values_of, with_values
+from metafilm.laboratory.space import (
+    Choice,
+    Range,
+    default_space,
+    parse_space,
+    values_of,
+    with_values,
+    written_space,
+)
 
 
 def test_ranges_and_lists(tiny) -> None:
@@ -36,6 +44,15 @@ def test_ranges_and_lists(tiny) -> None:
     assert parse_space([f"{name}={wanted}" for name, wanted in found.items()], tiny) == found
 
 
+def test_what_is_written_of_a_space_is_read_back_as_it_was(tiny) -> None:
+    texts = ["inner.batch=null,2", "outer.iterations=1000..1234567", "outer.average=0..0.9999999"]
+    texts += ["outer.penalty=0.1..0.30000000000000004", "outer.warmup=0..1000000"]
+    found = parse_space(texts, tiny)
+    assert found["inner.batch"] == Choice((None, 2)) and found["outer.average"].high == 0.9999999
+    again = written_space({name: str(wanted) for name, wanted in found.items()})
+    assert again == found and all(type(again["outer.warmup"].high) is int for _ in again)
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -52,6 +69,7 @@ def test_ranges_and_lists(tiny) -> None:
         ("seed=0,1", "--seed can't be searched"),
         ("episodes.style=none,strokes", "--episodes.style can't be searched"),
         ("episodes.ways=3,5", "--episodes.ways shapes validation too; set --evaluation.ways first"),
+        ("backbone.norm=running,transductive", "--backbone.norm transductive reads the queries"),
         ("film.sites=none,all", "--film.sites none leaves the task encoder nothing"),
     ],
 )

@@ -11,6 +11,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -19,7 +20,7 @@ from episodes.errors import EpisodesError
 from metafilm.cli import main
 from metafilm.config import Config
 from metafilm.errors import MetafilmError, RunError
-from metafilm.laboratory import Choice, Plan, Range, StudyFolder, study, sweep
+from metafilm.laboratory import Choice, Plan, Range, StudyFolder, conclude, importance, study, sweep
 from metafilm.laboratory.space import default_space, with_values
 from metafilm.storage.run import RunDirectory
 from metafilm.training.run import train
@@ -68,7 +69,7 @@ def test_a_sweep_and_its_table(tiny, tmp_path, capsys, monkeypatch) -> None:
     run = RunDirectory(f"runs/tiny-sweep/trials/{trials[0]['trial']:04}")
     assert best == replace(run.config(), name="tiny") and best.outer.iterations == 4
     assert run.read_results()["best_validation"] == trials[0]["validation"] and run.model_file.is_file()
-    assert Path("runs/tiny-sweep/importance.svg").read_text().startswith("<?xml")
+    assert "too few trials that differ (5 done)" in shown
     assert main(command.split()) == 0  # all is there: nothing is trained
     assert json.loads(Path("runs/tiny-sweep/trials.json").read_text()) == found
     assert main([*command.split(), "--sampler", "random", "--run-dir", "runs/tiny-sweep"]) == 2
@@ -149,6 +150,77 @@ def test_a_trial_worse_than_the_median_is_given_up(tiny, tmp_path) -> None:
     unjudged = StudyFolder.open(tmp_path / "other", replace(plan, pruner="none"))
     sweep(unjudged, 1, progress=False)
     assert unjudged.trials()[0].state.name == "COMPLETE"
+
+
+def test_a_trial_that_came_to_its_end_is_not_given_up_any_more(tiny, tmp_path) -> None:
+    """And one that is given up is as good as its best validation, not its last."""
+    folder = StudyFolder.open(tmp_path / "sweep", Plan(tiny, SPACE, "random", startup=1))
+    folder.study.add_trial(
+        optuna.create_trial(
+            params={"outer.penalty": 0.1, "encoder.decoder": "gru"},
+            distributions=study.distributions(SPACE),
+            intermediate_values={2: 70.0, 4: 70.0, 6: 70.0},
+            value=70.0,
+        )
+    )
+    claimed = folder.claim(2)
+    assert claimed is not None
+    with claimed.run:
+        assert [folder.report(claimed, step, score) for step, score in ((2, 75.0), (6, 50.0))] == [False] * 2
+    other = folder.claim(3)
+    assert other is not None
+    with other.run:
+        reached = ((2, 60.0), (4, 75.0), (4, 50.0))
+        assert [folder.report(other, step, score) for step, score in reached][-1] in (True, False)
+    folder.finish(other.id, other.number, "PRUNED", best_validation=75.0, best_iteration=4)
+    conclude(folder, "metafilm sweep")
+    trials = json.loads(folder.trials_file.read_text())["trials"]
+    assert next(trial for trial in trials if trial["trial"] == other.number)["validation"] == 75.0
+
+
+def test_importance_is_held_against_chance(tiny, tmp_path) -> None:
+    """One setting decides everything; of scores that nothing decides none is more than chance."""
+    for name, score in (("told", lambda params, number: params["outer.penalty"]), ("noise", None)):
+        folder = StudyFolder.open(tmp_path / name, Plan(tiny, SPACE, "random"))
+        random = np.random.default_rng(1)
+        for number in range(24):
+            drawn = {"outer.penalty": float(random.uniform(0.001, 1)), "encoder.decoder": "gru"}
+            drawn["encoder.decoder"] = ("linear", "gru")[number % 2]
+            value = score(drawn, number) if score else float(random.normal())
+            folder.study.add_trial(
+                optuna.create_trial(params=drawn, distributions=study.distributions(SPACE), value=value)
+            )
+        lines = conclude(folder, "metafilm sweep")
+        shares, by_chance = importance(folder)
+        assert set(shares) == set(by_chance) == set(SPACE) and sum(shares.values()) == pytest.approx(1)
+        more = [setting for setting in shares if shares[setting] > by_chance[setting]]
+        assert more == (["outer.penalty"] if score else [])
+        assert f"more than chance: {'outer.penalty' if score else 'none of them'}" in lines
+        assert folder.importance_file.read_text().startswith("<?xml")
+
+
+def test_the_configuration_is_a_trial_though_the_sweep_was_killed_at_once(
+    tiny, tmp_path, monkeypatch
+) -> None:
+    """Before it waited in line, while its settings were drawn, or while sweep.json was written."""
+    (tmp_path / "sweep").mkdir()
+    (tmp_path / "sweep" / ".sweep.json.17.tmp").write_text("{")
+    plan = Plan(tiny, SPACE, "random")
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(optuna.Study, "enqueue_trial", _interrupted)
+        StudyFolder.open(tmp_path / "sweep", plan)
+    folder = StudyFolder.open(tmp_path / "sweep", plan)
+    assert [trial.state.name for trial in folder.study.trials] == ["WAITING"]
+    folder.study.ask()  # and killed
+    again = StudyFolder.open(tmp_path / "sweep", plan)
+    first = again.claim(1)
+    assert first is not None
+    first.run.close()
+    assert [t.params for t in again.trials()] == [{"outer.penalty": 0.01, "encoder.decoder": "linear"}]
+
+
+def _interrupted(*arguments, **named):
+    raise KeyboardInterrupt
 
 
 def test_a_trial_that_fails_is_one_of_many(tiny, tmp_path, capsys) -> None:

@@ -1,10 +1,11 @@
 """A file is the old one or the whole new one."""
 
 import os
+import threading
 
 import pytest
 
-from metafilm.storage.atomic import atomic_write
+from metafilm.storage.atomic import atomic_write, remove_unfinished
 
 
 def test_atomic_write_replaces_or_leaves(tmp_path):
@@ -23,6 +24,34 @@ def test_atomic_write_replaces_or_leaves(tmp_path):
     with pytest.raises(RuntimeError, match="out of paper"):
         atomic_write(path, half)
     assert path.read_bytes() == b"new" and os.listdir(tmp_path) == ["file"]
+
+
+def test_two_threads_write_one_file_each_as_a_whole(tmp_path):
+    """The second begins while the first is half done, and ends after it."""
+    path = tmp_path / "file"
+    half, done = threading.Event(), threading.Event()
+
+    def slowly(file):
+        file.write(b"a" * 10)
+        half.set()
+        assert done.wait(10)
+        file.write(b"a" * 10)
+
+    first = threading.Thread(target=atomic_write, args=(path, slowly))
+    first.start()
+    assert half.wait(10)
+    atomic_write(path, b"b" * 5)
+    assert path.read_bytes() == b"b" * 5
+    done.set()
+    first.join(10)
+    assert path.read_bytes() == b"a" * 20 and os.listdir(tmp_path) == ["file"]
+
+
+def test_what_killed_processes_left_is_removed_and_nothing_else(tmp_path):
+    for name in (".file.17.tmp", ".file.17-0a1b.tmp", ".other.17.tmp", "file"):
+        (tmp_path / name).write_text("")
+    remove_unfinished(tmp_path / "file")
+    assert sorted(os.listdir(tmp_path)) == [".other.17.tmp", "file"]
 
 
 def test_a_link_stays_and_what_it_leads_to_is_written(tmp_path):

@@ -183,6 +183,21 @@ def test_the_inner_loop_starts_when_it_is_told(make_learner, make_episode) -> No
     assert moved == [False, False, True, True]
 
 
+def test_a_head_whose_equations_have_no_solution_has_diverged(make_learner, make_episode) -> None:
+    """Not an error of linear algebra, which no command catches."""
+    learner = make_learner(head={"name": "logistic"})
+    loop = OuterLoop(learner, learner.config, NOWHERE)
+
+    def unsolvable(*arguments, **named):
+        raise torch.linalg.LinAlgError(
+            "linalg.solve: The solver failed because the input matrix is singular."
+        )
+
+    learner.head.fit = unsolvable
+    with pytest.raises(Diverged, match=r"the head's equations have no solution .*singular.* at iteration 1"):
+        loop.step([make_episode()])
+
+
 @pytest.mark.parametrize("where", ["loss", "gradient"])
 def test_a_step_that_diverges_changes_nothing(make_learner, make_episode, where) -> None:
     learner = make_learner(outer={"average": 0.9})
