@@ -8,6 +8,7 @@ computed once for all of its tasks, each row with its own gains and biases.
 from __future__ import annotations
 
 import copy
+import threading
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -44,6 +45,7 @@ class TaskBank:
     """Adapted tasks of one learner, kept compactly and served in mixed batches.
 
     The learner's weights are taken as they are now, so a learner that is trained further needs a new bank.
+    Threads may share a bank: one waits while another adds, removes or predicts.
 
     Args:
         learner: the learner that the tasks were adapted with.
@@ -61,7 +63,9 @@ class TaskBank:
         if batch_size < 1:
             raise MetafilmError(f"batch_size {batch_size} must be at least 1")
         self.learner, self.batch_size, self.precision = learner, batch_size, precision
-        self._network = copy.deepcopy(learner.backbone).eval().requires_grad_(False)
+        with film.exclusive(learner.backbone):  # where another thread's pass has put others in their place
+            self._network = copy.deepcopy(learner.backbone).eval().requires_grad_(False)
+            self._made_of = _versions(learner)
         self._head = copy.deepcopy(learner.head).eval().requires_grad_(False)
         for weight in self._network.parameters():
             if precision == "bfloat16" and weight.dim() > 1 and weight.dtype == torch.float32:
@@ -71,7 +75,6 @@ class TaskBank:
                 # chooses its output's, and the first pooling would be many times slower
                 like = torch.empty_like(weight, memory_format=torch.channels_last)
                 weight.data = like.copy_(weight)
-        self._made_of = _versions(learner)
         own = film.parameters(self._network)
         self._film = Table({name: value.new_zeros(0, len(value)) for name, value in own.items()})
         self._norm = Table(
@@ -84,6 +87,11 @@ class TaskBank:
         self._heads: dict[int, Table] = {}
         self._places: dict[int, _Place] = {}
         self._next = 0
+
+    def _alone(self) -> threading.RLock:
+        """The bank's lock, that of its network: rows may move, or become another task's, while it is not
+        held."""
+        return film.exclusive(self._network)
 
     def __len__(self) -> int:
         return len(self._places)
@@ -117,15 +125,18 @@ class TaskBank:
     def extend(self, tasks: Iterable[Task]) -> list[int]:
         """Keep several tasks, all or none of them; returns their ids. Raises as :meth:`add`."""
         tasks = list(tasks)
-        if _versions(self.learner) != self._made_of:
+        with film.exclusive(self.learner.backbone):
+            now = _versions(self.learner)
+        if now != self._made_of:
             raise MetafilmError(
                 "the learner's weights have changed since this bank was made of them; make a new bank and "
                 "adapt its tasks again"
             )
-        for task in tasks:
-            self._check(task)
-        self._require_alike(tasks)
-        return [self._put(task) for task in tasks]
+        with self._alone():
+            for task in tasks:
+                self._check(task)
+            self._require_alike(tasks)
+            return [self._put(task) for task in tasks]
 
     def _put(self, task: Task) -> int:
         state = {name: value[0] for name, value in task.state.items()}
@@ -180,12 +191,13 @@ class TaskBank:
         Raises:
             MetafilmError: unknown id.
         """
-        place = self._find([identity])[0]
-        del self._places[int(identity)]
-        self._film.free.append(place.row)
-        if self._norm.tensors:
-            self._norm.free.append(place.row)
-        self._heads[place.ways].free.append(place.head_row)
+        with self._alone():
+            place = self._find([identity])[0]
+            del self._places[int(identity)]
+            self._film.free.append(place.row)
+            if self._norm.tensors:
+                self._norm.free.append(place.row)
+            self._heads[place.ways].free.append(place.head_row)
 
     def task(self, identity: int) -> Task:
         """The task as it was added, in tensors of its own.
@@ -193,13 +205,15 @@ class TaskBank:
         Raises:
             MetafilmError: unknown id.
         """
-        place = self._find([identity])[0]
-        state = {k: v.unsqueeze(0) for k, v in self._heads[place.ways].get(place.head_row).items()}
+        with self._alone():
+            place = self._find([identity])[0]
+            state = {k: v.unsqueeze(0) for k, v in self._heads[place.ways].get(place.head_row).items()}
+            deviations, statistics = self._film.get(place.row), self._norm.get(place.row)
         return Task(
             self.learner,
-            self._film.get(place.row),
+            deviations,
             state,
-            self._norm.get(place.row),
+            statistics,
             list(place.classes),
             report=place.report,
             shots=place.shots,
@@ -231,6 +245,11 @@ class TaskBank:
         Raises:
             MetafilmError: another image shape, an unknown id, or not one id per image.
         """
+        with self._alone():
+            return self._logits(images, ids)[0]
+
+    def _logits(self, images: Tensor, ids: Sequence[int] | Tensor) -> tuple[Tensor, list[_Place]]:
+        """Also where each image's task is kept; of who holds the lock."""
         learner, device = self.learner, self.learner.mean.device
         if tuple(images.shape[1:]) != learner.image_shape:
             as_pictures(images, learner.image_shape)  # raises
@@ -251,7 +270,7 @@ class TaskBank:
                     # each row is a task of one query
                     scores = [self._head.predict(state, look[index].unsqueeze(1)) for look in found]
                     result[start + index, :ways] = torch.stack(scores).mean(0).squeeze(1)
-        return result
+        return result, places
 
     def _features(self, images: Tensor, places: Sequence[_Place]) -> list[Tensor]:
         """``[B, D]`` as the head takes them, of the images and of each of their copies."""
@@ -270,11 +289,12 @@ class TaskBank:
         """The most probable label of each image, as given to ``adapt``; for regression y ``[B, 1]``.
         Arguments and errors as :meth:`logits`.
         """
-        logits = self.logits(images, ids)
+        with self._alone():
+            logits, places = self._logits(images, ids)
         if self.learner.regression:
             return logits
         best = logits.argmax(-1).tolist() if len(logits) else []
-        return [place.classes[i] for place, i in zip(self._find(ids), best, strict=True)]
+        return [place.classes[i] for place, i in zip(places, best, strict=True)]
 
     def save(self, path: str | Path) -> None:
         """Write all tasks, without the shared network, as one safetensors file.
@@ -282,6 +302,11 @@ class TaskBank:
         Raises:
             MetafilmError: labels that JSON has no form for.
         """
+        with self._alone():
+            contents = self._contents()
+        bankfile.write(path, contents, type(self._head).__name__, self.learner.fingerprint())
+
+    def _contents(self) -> bankfile.Contents:
         places = list(self._places.values())
         rows = [place.row for place in places]
         tensors = {f"film/{name}": value[rows] for name, value in self._film.tensors.items()}
@@ -289,7 +314,7 @@ class TaskBank:
         for ways, table in self._heads.items():
             if rows := [place.head_row for place in places if place.ways == ways]:
                 tensors |= {f"head/{ways}/{name}": value[rows] for name, value in table.tensors.items()}
-        contents = bankfile.Contents(
+        return bankfile.Contents(
             self.ids,
             [place.ways for place in places],
             [place.classes for place in places],
@@ -298,7 +323,6 @@ class TaskBank:
             [place.shots for place in places],
             [place.report and place.report.to_dict() for place in places],
         )
-        bankfile.write(path, contents, type(self._head).__name__, self.learner.fingerprint())
 
     @classmethod
     def load(

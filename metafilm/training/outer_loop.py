@@ -15,7 +15,7 @@ from metafilm import norms
 from metafilm.config.config import Config
 from metafilm.config.sources import Source
 from metafilm.engine.distributed import Group
-from metafilm.errors import MetafilmError, RunError, first_line
+from metafilm.errors import MetafilmError, NotFinite, RunError, first_line
 from metafilm.learner.learner import MetaFiLM
 from metafilm.storage.models import load_state
 from metafilm.training import optimiser
@@ -144,7 +144,7 @@ class OuterLoop:
                     reports.append((share, report))
         except Diverged as error:
             raise Diverged(f"{error} at iteration {self.iteration + 1}") from error
-        except SINGULAR as error:  # of a head that solves for its weights
+        except (SINGULAR, NotFinite) as error:  # of a head that solves for its weights
             raise Diverged(
                 f"the head's equations have no solution ({first_line(error)}) at iteration "
                 f"{self.iteration + 1}"

@@ -7,6 +7,7 @@ from sklearn.linear_model import LogisticRegression
 from torch.nn import functional as F
 
 from metafilm import MetafilmError
+from metafilm.errors import NotFinite
 from metafilm.heads import LogisticHead
 from metafilm.heads.logistic import newton
 
@@ -102,3 +103,26 @@ def test_biases_cost_nothing_whatever_c_is(log_c) -> None:
     F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="sum").backward()
     assert logits.grad is not None
     assert (c * logits.grad.sum(1)).abs().max() < 1e-6 * c  # of each bias, at the minimum
+
+
+@pytest.mark.parametrize("c", [1.0, 100.0])
+def test_many_images_that_are_told_for_sure(c) -> None:
+    """Whole steps of Newton's method go astray here: the first overshoots, and of probabilities that are 0
+    and 1 no curvature is left."""
+    generator = torch.Generator().manual_seed(0)
+    labels = (torch.arange(120) % 12)[None]
+    centres = torch.randn(12, 8, generator=generator)
+    support = torch.relu(centres[labels] + 0.02 * torch.randn(1, 120, 8, generator=generator))
+    head = LogisticHead()
+    with torch.no_grad():
+        head.log_c.fill_(np.log(c))
+        found = head.predict(head.fit(support, labels, 12), support)[0].softmax(-1).double()
+    scaled = (support[0] / support[0].square().sum(-1).mean().sqrt()).double().numpy()
+    theirs = LogisticRegression(C=c, tol=1e-10, max_iter=10_000).fit(scaled, labels[0].numpy())
+    torch.testing.assert_close(found, torch.from_numpy(theirs.predict_proba(scaled)), rtol=0, atol=1e-5)
+
+
+def test_features_that_are_not_finite() -> None:
+    support = torch.full((1, 8, 20), torch.inf)
+    with pytest.raises(NotFinite, match="can't be fitted to these features"):
+        LogisticHead().fit(support, LABELS[:1], 3)
