@@ -3,7 +3,7 @@ deviations."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,9 @@ from metafilm.learner.inner_loop import InnerLoop
 from metafilm.learner.network import join
 from metafilm.learner.outcome import Adaptation, Outcome
 from metafilm.learner.usable import UsableNetwork
+
+PLAIN_OPTIONS = {"batch", "copies", "copy_augment", "query_copies", "stage"}
+"""Of :meth:`MetaFiLM.from_backbone`, those that a file can say."""
 
 
 class MetaFiLM(UsableNetwork):
@@ -127,7 +130,7 @@ class MetaFiLM(UsableNetwork):
         proximal: float = 0.0,
         views: int = 1,
         view_augment: str = "affine",
-        gate: Gate | bool = True,
+        gate: Gate | bool | Mapping[str, Any] = True,
         **options: Any,
     ) -> MetaFiLM:
         """A network of timm or torchvision whose FiLM layers adapt to a task by Adam steps, all else frozen.
@@ -140,7 +143,8 @@ class MetaFiLM(UsableNetwork):
             head: by name; one that needs no training: ``cosine``, ``prototype`` or ``ridge``.
             steps, step_size, proximal: of the inner loop (:class:`metafilm.InnerLoop`).
             views, view_augment: held-out copies of the support; ``affine`` turns, scales and shifts.
-            gate: whether held-out images decide how many of the steps a task takes, and by which settings.
+            gate: whether held-out images decide how many of the steps a task takes, and by which settings
+                (a mapping: those of :class:`metafilm.Gate`).
             options: further arguments of :class:`metafilm.MetaFiLM`.
 
         Returns:
@@ -149,6 +153,8 @@ class MetaFiLM(UsableNetwork):
         Raises:
             MetafilmError: see :class:`metafilm.backbones.Pretrained`.
         """
+        if isinstance(gate, Mapping):
+            gate = Gate.from_dict(gate)
         network = Pretrained(name, image_shape, weights)
         backbone = film.insert(network.requires_grad_(False), sites)
         found = film.sites(backbone)
@@ -164,13 +170,20 @@ class MetaFiLM(UsableNetwork):
             gate=(Gate() if gate else None) if isinstance(gate, bool) else gate,
             **options,
         )
-        if weights is not None:  # random ones can't be had again
+        if weights is not None and options.keys() <= PLAIN_OPTIONS:  # random ones can't be had again
             learner.source = {
                 "name": name,
                 "image_shape": list(network.image_shape),
                 "weights": str(weights),
                 "sites": sites if isinstance(sites, str) else list(sites),
                 "head": head,
+                "steps": steps,
+                "step_size": float(step_size),
+                "proximal": float(proximal),
+                "views": views,
+                "view_augment": view_augment,
+                "gate": gate.to_dict() if isinstance(gate, Gate) else gate,
+                **{option: value for option, value in options.items() if value is not None},
             }
         return learner.eval()
 

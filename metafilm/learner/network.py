@@ -227,6 +227,17 @@ class SharedNetwork(nn.Module):
             self._fingerprint = versions, digest.hexdigest()[:16]
         return self._fingerprint[1]
 
+    def predicts_by(self) -> dict[str, Any]:
+        """What decides the predictions of a task that is adapted, beside weights, deviations and the head's
+        state: settings that two learners of the same weights may differ in."""
+        transform = self.head.transform
+        return {
+            "transform": [] if transform is None else list(transform.steps),
+            "pooling": getattr(self.backbone, "pooling", None),
+            "query_copies": self.query_copies,
+            "copy_augment": self.copy_augment if self.query_copies else None,
+        }
+
     def calibrated(self) -> Calibration | None:
         """The calibration, where there is one and it is of the weights as they are now."""
         found = self.calibration

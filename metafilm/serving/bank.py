@@ -304,7 +304,9 @@ class TaskBank:
         """
         with self._alone():
             contents = self._contents()
-        bankfile.write(path, contents, type(self._head).__name__, self.learner.fingerprint())
+        learner = self.learner
+        head = type(self._head).__name__
+        bankfile.write(path, contents, head, learner.fingerprint(), learner.predicts_by())
 
     def _contents(self) -> bankfile.Contents:
         places = list(self._places.values())
@@ -346,6 +348,7 @@ class TaskBank:
             type(bank._head).__name__,
             lambda ways: learner.head.state_shapes(ways, learner.feature_size),
             learner.fingerprint(),
+            learner.predicts_by(),
         )
         tensors = {name: value.to(learner.mean.device) for name, value in contents.tensors.items()}
         count = len(contents.ids)

@@ -35,8 +35,10 @@ class Contents(NamedTuple):
     reports: list[dict[str, Any] | None]
 
 
-def write(path: str | Path, contents: Contents, head: str, fingerprint: str) -> None:
-    """Write atomically; ``fingerprint`` is of the learner's weights.
+def write(
+    path: str | Path, contents: Contents, head: str, fingerprint: str, predicts_by: Mapping[str, Any]
+) -> None:
+    """Write atomically; ``fingerprint`` is of the learner's weights, ``predicts_by`` its settings.
 
     Raises:
         MetafilmError: labels that JSON has no form for.
@@ -53,6 +55,7 @@ def write(path: str | Path, contents: Contents, head: str, fingerprint: str) -> 
         "version": VERSION,
         "head": head,
         "fingerprint": fingerprint,
+        "predicts_by": json.dumps(predicts_by),
         "classes": classes,
         "following": str(contents.following),
         "shots": json.dumps(contents.shots),
@@ -67,6 +70,7 @@ def read(
     head: str,
     head_shapes: Callable[[int], Mapping[str, tuple[int | None, ...]]],
     fingerprint: str,
+    predicts_by: Mapping[str, Any],
 ) -> Contents:
     """Read a bank for a learner.
 
@@ -75,6 +79,7 @@ def read(
         head: the class of its head.
         head_shapes: number of ways -> what that head's state looks like, without the axis of tasks.
         fingerprint: of its weights.
+        predicts_by: see :meth:`metafilm.learner.network.SharedNetwork.predicts_by`.
 
     Raises:
         CheckpointError: missing or damaged file, or a bank of another learner.
@@ -125,6 +130,7 @@ def read(
     belonging.require_shapes(path, {name: tuple(value.shape) for name, value in tensors.items()}, expected)
     belonging.require_finite(path, tensors)
     belonging.require_weights(path, metadata, fingerprint)
+    belonging.require_settings(path, metadata, predicts_by)
     return Contents(ids, ways, classes, following, tensors, shots, reports)
 
 

@@ -66,6 +66,27 @@ def require_finite(path: str | Path, tensors: Mapping[str, Tensor]) -> None:
             raise CheckpointError(f"{path} is damaged: {name} holds NaN or infinite values; save it again")
 
 
+def require_settings(path: str | Path, metadata: Mapping[str, str], own: Mapping[str, Any]) -> None:
+    """Raise CheckpointError unless the file's tasks were predicted under these settings; files of older
+    versions don't say."""
+    if "predicts_by" not in metadata:
+        return
+    try:
+        written = dict(json.loads(metadata["predicts_by"]))
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"{path} is damaged (its settings: {error}); save it again") from error
+    differing = [
+        f"{name} is {own.get(name)!r}, was {written.get(name)!r}"
+        for name in sorted(own.keys() | written.keys())
+        if own.get(name) != written.get(name)
+    ]
+    if differing:
+        raise CheckpointError(
+            f"{path} was made with a learner that predicts otherwise than this one: {'; '.join(differing)}; "
+            "load it for a learner with the settings it had"
+        )
+
+
 def require_weights(path: str | Path, metadata: Mapping[str, str], own: str) -> None:
     """Raise CheckpointError unless the file's tasks were adapted with the weights of this fingerprint."""
     written = metadata.get("fingerprint")

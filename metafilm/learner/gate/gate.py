@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
@@ -88,11 +89,11 @@ class Gate:
         return now
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, of which ``from_dict`` makes an equal gate."""
-        return asdict(self)
+        """Plain values, as JSON has them, of which ``from_dict`` makes an equal gate."""
+        return asdict(self) | {"steps": list(self.steps), "factors": list(self.factors)}
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Gate:
+    def from_dict(cls, values: Mapping[str, Any]) -> Gate:
         lists: dict[str, Any] = {name: tuple(values[name]) for name in ("steps", "factors")}
         return cls(**{**values, **lists})
 

@@ -10,11 +10,33 @@ from torch import Tensor
 
 from metafilm import film, norms
 from metafilm.errors import CheckpointError, MetafilmError
-from metafilm.learner.gate import Report
+from metafilm.learner.gate import Gate, Report
 from metafilm.learner.network import SharedNetwork
 from metafilm.storage import belonging, tensorfile
 
 FORMAT, VERSION = "metafilm-task", "1"
+ESSENTIAL: dict[str, Any] = {
+    "name": str,
+    "image_shape": list,
+    "weights": str,
+    "sites": str | list,
+    "head": str,
+}
+OPTIONS: dict[str, Any] = {
+    "steps": int,
+    "step_size": float,
+    "proximal": float,
+    "views": int,
+    "view_augment": str,
+    "gate": bool | dict,
+    "batch": int,
+    "copies": int,
+    "copy_augment": str,
+    "query_copies": int,
+    "stage": str,
+}
+"""What a file may say of a pre-trained network's learner, and of what kind: arguments of
+:meth:`metafilm.MetaFiLM.from_backbone`."""
 
 
 class Contents(NamedTuple):
@@ -51,6 +73,7 @@ def packed(contents: Contents, learner: SharedNetwork) -> tuple[dict[str, Tensor
         "head": type(learner.head).__name__,
         "classes": classes,
         "fingerprint": contents.fingerprint or "",
+        "predicts_by": json.dumps(learner.predicts_by()),
     }
     if contents.report is not None:
         metadata["gate"] = json.dumps(contents.report.to_dict())
@@ -80,21 +103,29 @@ def source_of(path: str | Path) -> str | dict[str, Any]:
 
 
 def _backbone(path: str | Path, text: str) -> dict[str, Any]:
-    kinds = {"name": str, "image_shape": list, "weights": str, "sites": str | list, "head": str}
     try:
         found = json.loads(text)
     except ValueError:
         found = None
+    kinds = ESSENTIAL | OPTIONS
     if (
         isinstance(found, dict)
-        and found.keys() == kinds.keys()
-        and all(isinstance(found[name], kind) for name, kind in kinds.items())
+        and ESSENTIAL.keys() <= found.keys() <= kinds.keys()
+        and all(isinstance(value, kinds[name]) for name, value in found.items())
+        and _is_gate(found.get("gate", True))
     ):
         return found
     raise CheckpointError(
         f"{path} has a damaged description of its network; give the learner as the second argument of "
         "Task.load"
     )
+
+
+def _is_gate(found: bool | dict[str, Any]) -> bool:
+    try:
+        return isinstance(found, bool) or bool(Gate.from_dict(found))
+    except (KeyError, TypeError, ValueError, MetafilmError):
+        return False
 
 
 def _read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -135,6 +166,7 @@ def unpacked(
     belonging.require_shapes(path, {name: tuple(value.shape) for name, value in tensors.items()}, expected)
     belonging.require_finite(path, tensors)
     belonging.require_weights(path, metadata, learner.fingerprint())
+    belonging.require_settings(path, metadata, learner.predicts_by())
     return Contents(
         parts["film"],
         parts["head"],
