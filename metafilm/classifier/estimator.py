@@ -135,7 +135,7 @@ class FewShotClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin, Transf
         require_kind(y, self.classes_)
         self._require_among(y, classes)
         images, _ = self.learner_.preprocess(X, recipe=self.recipe_)
-        before = self._images
+        before, images = self._images, images.cpu()
         if before.dtype != images.dtype:
             before, images = (self.learner_.unit(part) for part in (before, images))
         known = self.classes_[self._labels.numpy()]
@@ -289,7 +289,7 @@ class FewShotClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin, Transf
         if self.reject is not None:
             task.known(images[:1], float(self.reject))  # its errors come now
         self.task_, self.classes_ = task, classes
-        self._images, self._labels = images, torch.from_numpy(labels)
+        self._images, self._labels = images.cpu(), torch.from_numpy(labels)
         return self
 
     def _prepared(self, X: Any, method: str, *more: Any) -> np.ndarray:

@@ -84,7 +84,18 @@ def column(estimator: Any, y: Any) -> np.ndarray:
             f"{type(estimator).__name__} requires y to be passed, but the target y is None; give a label for "
             "each picture, or a folder of class folders"
         )
-    return column_or_1d(np.asarray(y), warn=True)
+    return column_or_1d(y.numpy(force=True) if isinstance(y, Tensor) else np.asarray(y), warn=True)
+
+
+def _require_several(estimator: Any, X: Any, first: bool) -> None:
+    """Raise MetafilmError where X is one picture, which a batch of one is easily mistaken for."""
+    if hasattr(X, "getbands"):  # Pillow's
+        raise MetafilmError("X is one picture; give a list of pictures: [X]")
+    flat = isinstance(X, Tensor | np.ndarray) and X.ndim == 2
+    if flat and not first and X.shape[1] != estimator.n_features_in_:
+        shape = tuple(estimator.learner_.image_shape[1:])
+        if tuple(X.shape) == shape:
+            raise MetafilmError(f"X is one picture {list(shape)}; give [n, {shape[0]}, {shape[1]}]: X[None]")
 
 
 def checked(estimator: Any, X: Any, y: Any = None, *, first: bool, labelled: bool) -> tuple[Any, Any]:
@@ -95,8 +106,11 @@ def checked(estimator: Any, X: Any, y: Any = None, *, first: bool, labelled: boo
         labelled: whether labels belong to it.
 
     Raises:
-        ValueError: as scikit-learn's own estimators do; a MetafilmError where y mixes words and numbers.
+        ValueError: as scikit-learn's own estimators do; a MetafilmError where y mixes words and numbers, or X
+            is one picture.
     """
+    _require_several(estimator, X, first)
+    y = y.numpy(force=True) if isinstance(y, Tensor) else y
     if labelled:
         _require_one_kind(y)
     if is_pictures(X):

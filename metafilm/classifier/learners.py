@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from metafilm.engine.device import DeviceName, device_named
 from metafilm.errors import MetafilmError
 from metafilm.learner.build import is_pretrained, load_learner, pretrained_learner
 from metafilm.learner.learner import MetaFiLM
+from metafilm.learner.parts import is_own
 from metafilm.storage.models import model_path
 
 SIZE = 96  # of a pre-trained network's pictures, where nothing else is said
@@ -28,7 +30,8 @@ def opened(
     """
     place = device_named(device or "cpu")
     if isinstance(learner, str) and is_pretrained(learner):
-        return _pretrained(learner, None if weights is None else str(weights), image_size, place)
+        file = None if weights is None else str(weights)
+        return _pretrained(learner, file, _version(file), image_size, place)
     options = {"weights": weights, "image_size": image_size}
     if given := [name for name, value in options.items() if value is not None]:
         shown = type(learner).__name__ if isinstance(learner, MetaFiLM) else learner
@@ -47,18 +50,29 @@ def opened(
         return load_learner(learner, place)
     if not isinstance(learner, str | Path):
         raise MetafilmError(f"learner is a {type(learner).__name__}; expected a name, a path or a MetaFiLM")
-    found = model_path(learner).stat()
-    return _trained(str(learner), (found.st_mtime_ns, found.st_size), place)
+    return _trained(str(learner), _version(model_path(learner)), place)
+
+
+Version = tuple[int, int] | None
+
+
+def _version(file: str | Path | None) -> Version:
+    """Of a file, so that one that was written anew is loaded anew; None: there is none."""
+    if file is None or not Path(file).is_file():
+        return None
+    found = Path(file).stat()
+    return found.st_mtime_ns, found.st_size
 
 
 @lru_cache(maxsize=4)
-def _trained(name: str, version: tuple[int, int], place: torch.device) -> MetaFiLM:
-    """``version``: of its file, so that a run that was trained on is loaded anew."""
+def _trained(name: str, version: Version, place: torch.device) -> MetaFiLM:
     return load_learner(name, place)
 
 
 @lru_cache(maxsize=4)
-def _pretrained(name: str, weights: str | None, image_size: int | None, place: torch.device) -> MetaFiLM:
+def _pretrained(
+    name: str, weights: str | None, version: Version, image_size: int | None, place: torch.device
+) -> MetaFiLM:
     size = SIZE if image_size is None else image_size
     try:
         return pretrained_learner(name, weights=weights, image_size=size).to(place)
@@ -68,19 +82,20 @@ def _pretrained(name: str, weights: str | None, image_size: int | None, place: t
     return pretrained_learner(name, weights=weights).to(place)
 
 
-def to_bytes(learner: MetaFiLM) -> tuple[bytes, Any]:
-    """A learner's file, and its source. Raises MetafilmError: see :meth:`metafilm.MetaFiLM.save`."""
+def to_bytes(learner: MetaFiLM) -> tuple[bytes, Any, nn.Module | None]:
+    """A learner's file, its source, and its backbone where that is not metafilm's own, which no file builds
+    again. Raises MetafilmError: see :meth:`metafilm.MetaFiLM.save`."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "learner.safetensors"
         learner.save(path)
-        return path.read_bytes(), learner.source
+        return path.read_bytes(), learner.source, None if is_own(learner.backbone) else learner.backbone
 
 
-def from_bytes(content: bytes, source: Any) -> MetaFiLM:
+def from_bytes(content: bytes, source: Any, backbone: nn.Module | None = None) -> MetaFiLM:
     """What :func:`to_bytes` gave, as a learner."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "learner.safetensors"
         path.write_bytes(content)
-        learner = load_learner(path)
+        learner = load_learner(path, backbone=backbone)
     learner.source = source
     return learner

@@ -99,8 +99,12 @@ def save(path: str | Path, learner: Any) -> None:
 
 def _described(part: nn.Module) -> dict[str, Any]:
     """Class and arguments; no arguments for somebody else's."""
-    own = OWN.get(type(part).__name__) is type(part)
-    return {"class": type(part).__name__, "arguments": part.arguments if own else None}
+    return {"class": type(part).__name__, "arguments": part.arguments if is_own(part) else None}
+
+
+def is_own(part: nn.Module) -> bool:
+    """Whether it is of a class of metafilm's, which a file may name."""
+    return OWN.get(type(part).__name__) is type(part)
 
 
 def _norm(backbone: nn.Module) -> str | None:

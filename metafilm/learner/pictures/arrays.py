@@ -39,7 +39,13 @@ def parts_of(pictures: Any, shape: Shape, told: bool) -> list[Tensor]:
         and len(pictures)
         and isinstance(pictures[0], list | tuple | float | int)
     ):
-        pictures = np.asarray(pictures)
+        try:
+            pictures = np.asarray(pictures)
+        except ValueError as error:
+            raise MetafilmError(
+                "pictures are lists of rows of different lengths; give each picture its own array, or all of "
+                "one size"
+            ) from error
     if isinstance(pictures, Tensor | np.ndarray):
         return [_batch(pictures, shape, told)] if len(pictures) else []
     return [_one(picture, i, shape) for i, picture in enumerate(pictures)]

@@ -13,10 +13,21 @@ import pytest
 import torch
 from PIL import Image
 from sklearn.exceptions import DataConversionWarning, NotFittedError
+from torch import nn
+from torch.nn import functional as F
 
 import episodes
 from episodes.errors import EpisodesError
-from metafilm import CheckpointError, FewShotClassifier, MetafilmError, Task
+from metafilm import (
+    CheckpointError,
+    FewShotClassifier,
+    InnerLoop,
+    MetaFiLM,
+    MetafilmError,
+    Task,
+    film,
+    heads,
+)
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -177,6 +188,57 @@ def test_a_learner_made_in_memory_travels_in_the_pickle_but_not_in_a_file(
     )
     with pytest.raises(MetafilmError, match=r"save it \(learner.save\(PATH\)\)"):
         few.save(tmp_path / "few")
+
+
+class Small(nn.Module):
+    """Somebody's own network."""
+
+    out_features = 8
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(1, 8, 3, stride=2), nn.BatchNorm2d(8), nn.ReLU())
+
+    def forward(self, images):
+        return self.body(images).mean((2, 3))
+
+
+def test_a_network_of_ones_own_travels_in_the_pickle(drawn) -> None:
+    """No file builds it again; a pickle runs code anyway."""
+    backbone = film.insert(Small()).requires_grad_(False)
+    inner = InnerLoop(film.sites(backbone), 1, 1e-3, learn=False, optimiser="adam")
+    head = heads.build("cosine", 8, 2)
+    learner = MetaFiLM(backbone, head, inner=inner, image_shape=(1, 28, 28), evaluation_steps=2).eval()
+    few = FewShotClassifier(learner).fit(*drawn[:2])
+    again = pickle.loads(pickle.dumps(few))
+    np.testing.assert_array_equal(again.predict_proba(drawn[2]), few.predict_proba(drawn[2]))
+
+
+def test_weights_that_were_written_anew_are_read_anew(tmp_path, drawn) -> None:
+    torchvision = pytest.importorskip("torchvision")
+    network, found = torchvision.models.squeezenet1_1(), []
+    for _ in range(2):
+        with torch.no_grad():
+            next(network.parameters()).add_(0.1)
+        torch.save(network.state_dict(), tmp_path / "mine.pth")
+        few = FewShotClassifier("torchvision:squeezenet1_1", weights=tmp_path / "mine.pth", image_size=32)
+        support = F.interpolate(drawn[0].float() / 255, 32).expand(-1, 3, -1, -1)
+        found.append(few.fit(support, drawn[1]).learner_.fingerprint())
+    assert found[0] != found[1]
+
+
+@pytest.mark.parametrize(
+    ("pictures", "said"),
+    [
+        (Image.new("L", (28, 28)), r"X is one picture; give a list of pictures: \[X\]"),
+        (np.zeros((28, 28)), r"X is one picture \[28, 28\]; give \[n, 28, 28\]: X\[None\]"),
+        (torch.zeros(28, 28), r"X is one picture \[28, 28\]"),
+        ([[[0, 1], [1]], [[0, 1], [1, 2]]], "lists of rows of different lengths"),
+    ],
+)
+def test_what_is_no_batch_of_pictures(fitted, pictures, said) -> None:
+    with pytest.raises(MetafilmError, match=said):
+        fitted.predict(pictures)
 
 
 def test_damaged_files_and_other_weights(fitted, make_learner, drawn, tmp_path) -> None:
