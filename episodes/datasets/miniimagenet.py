@@ -13,6 +13,7 @@ from episodes.files.root import data_root
 from episodes.pool import ClassPool
 
 SPLITS = ("train", "val", "test")
+IMAGES = 600  # of each class
 _WNID = 9  # a WordNet id, "n01532829", opens each file's name
 _SUFFIXES = (".jpg", ".jpeg", ".png")
 
@@ -39,7 +40,7 @@ def load_miniimagenet(
 
     The whole split is read into memory once and kept under the data root's .cache. Raises EpisodesError when
     nothing is there (with what to put where: the images' terms leave no reliable download), when a class
-    belongs to another split, or a file is missing or unreadable.
+    belongs to another split or has not its 600 pictures, or a file is missing or unreadable.
     """
     if split not in SPLITS:
         raise EpisodesError(f"miniImageNet split {split!r}: choose one of {', '.join(SPLITS)}")
@@ -56,7 +57,7 @@ def load_miniimagenet(
         files, sources = None, [source]
     else:
         files = list_csv(source, split) if source.suffix == ".csv" else list_folders(source)
-        _check_classes([wnid for wnid, _ in files], split, source)
+        _check_classes({wnid: len(paths) for wnid, paths in files}, split, source)
         sources = [path for _, paths in files for path in paths]
     key = {"name": "miniimagenet", "split": split, "size": size, "fingerprint": fingerprint(sources, folder)}
 
@@ -65,7 +66,7 @@ def load_miniimagenet(
             from episodes.files.pickles import read_image_pickle
 
             images, classes = read_image_pickle(source)
-            _check_classes(list(classes), split, source)
+            _check_classes({wnid: len(rows) for wnid, rows in classes.items()}, split, source)
             return pool_from_arrays(images, classes, size, split)
         from episodes.files.images import read_image
 
@@ -179,8 +180,8 @@ def _names(folder: Path) -> set[str]:
     return names
 
 
-def _check_classes(found: list[str], split: str, source: Path) -> None:
-    """EpisodesError unless these are exactly the split's classes."""
+def _check_classes(found: dict[str, int], split: str, source: Path) -> None:
+    """EpisodesError unless these are exactly the split's classes, and so many pictures of each."""
     published = published_split("miniimagenet_ravi")
     for name in sorted(set(found) - set(published[split])):
         home = next((part for part in SPLITS if name in published[part]), None)
@@ -194,6 +195,11 @@ def _check_classes(found: list[str], split: str, source: Path) -> None:
             f"{source} lacks {len(missing)} of the {len(published[split])} classes of {split}, "
             f"{missing[0]} for one: "
             "the copy is incomplete, unpack it again"
+        )
+    if odd := sorted(name for name, count in found.items() if count != IMAGES):
+        raise EpisodesError(
+            f"{source} has {found[odd[0]]} pictures of {odd[0]} in {split}, where there are {IMAGES} of each "
+            f"class ({len(odd)} classes have another number): the copy is incomplete, unpack it again"
         )
 
 

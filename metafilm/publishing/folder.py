@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from metafilm import film
-from metafilm.errors import MetafilmError, RunError
+from metafilm.errors import CheckpointError, MetafilmError, RunError, first_line
 from metafilm.publishing.card import card
-from metafilm.storage import hub
+from metafilm.storage import hub, tensorfile
 from metafilm.storage.atomic import atomic_write
+from metafilm.storage.models import FORMAT
 from metafilm.storage.run import RunDirectory
 
 Records = Sequence[Mapping[str, Any] | str | Path]
@@ -42,16 +43,26 @@ def save_pretrained(
 
 
 def _require_ours(folder: Path) -> None:
-    """Raise MetafilmError where the folder has a card or a description that a learner's would overwrite."""
+    """Raise MetafilmError where the folder has a card, a description or weights of something else that a
+    learner's would overwrite."""
     try:
         ours = json.loads((folder / "config.json").read_text()).get("library_name") == "metafilm"
     except (OSError, ValueError, AttributeError):
         ours = False
-    if not ours and (found := [name for name in ("config.json", "README.md") if (folder / name).exists()]):
+    known = ["config.json", "README.md", *([] if _is_learner(folder / hub.WEIGHTS) else [hub.WEIGHTS])]
+    if not ours and (found := [name for name in known if (folder / name).exists()]):
         raise MetafilmError(
             f"{folder} has a {' and a '.join(found)} of something else, which would be overwritten; give "
             "another folder"
         )
+
+
+def _is_learner(path: Path) -> bool:
+    """Whether a file says that metafilm wrote it."""
+    try:
+        return tensorfile.read(path)[1].get("format") == FORMAT
+    except (CheckpointError, OSError):
+        return False
 
 
 def push_to_hub(
@@ -106,9 +117,13 @@ def _read(results: Records) -> list[Mapping[str, Any]]:
 
 
 def _of_run(source: Any) -> Any:
-    """What the run said of its training, where the learner came from its directory."""
-    return (
-        None
-        if not isinstance(source, str) or not Path(source).is_dir()
-        else RunDirectory(source).read_results()
-    )
+    """What the run said of its training, where the learner came from its directory and it is readable."""
+    if not isinstance(source, str) or not Path(source).is_dir():
+        return None
+    try:
+        return RunDirectory(source).read_results()
+    except (ValueError, RecursionError) as error:
+        raise MetafilmError(
+            f"{source}/results.json is damaged ({first_line(error)}); delete it, and the same "
+            "metafilm train writes it anew"
+        ) from error

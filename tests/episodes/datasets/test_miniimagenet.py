@@ -20,6 +20,7 @@ SPLIT = {"train": ("n00000001", "n00000002"), "val": ("n00000003",), "test": ("n
 @pytest.fixture(autouse=True)
 def _small(monkeypatch):
     monkeypatch.setattr(miniimagenet, "published_split", lambda name: SPLIT)
+    monkeypatch.setattr(miniimagenet, "IMAGES", 3)
 
 
 def pixels(wnid, i):
@@ -173,6 +174,15 @@ def test_a_broken_copy_is_refused(tmp_path, break_it, says):
     csv_layout(base)
     break_it(base)
     with pytest.raises(EpisodesError, match=says):
+        load_miniimagenet("train", root=tmp_path)
+
+
+@pytest.mark.parametrize("layout", [csv_layout, class_folders, pickles])
+def test_a_copy_with_fewer_pictures_of_a_class_is_refused(tmp_path, monkeypatch, layout):
+    """As an interrupted unpacking leaves it: its accuracies would be of other tasks."""
+    layout(tmp_path / "miniimagenet")
+    monkeypatch.setattr(miniimagenet, "IMAGES", 4)
+    with pytest.raises(EpisodesError, match=r"has 3 pictures of n00000001 in train, .* \(2 classes have"):
         load_miniimagenet("train", root=tmp_path)
 
 

@@ -114,6 +114,12 @@ def test_what_can_not_be_written_is_refused(learner, tmp_path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(MetafilmError, match="is a file; give a folder"):
         learner.save_pretrained(tmp_path / "file")
+    (tmp_path / "torn").mkdir()
+    (tmp_path / "torn" / "results.json").write_text("{")
+    learner.source, before = str(tmp_path / "torn"), learner.source
+    with pytest.raises(MetafilmError, match=r"results\.json is damaged"):
+        learner.save_pretrained(tmp_path / "new")
+    learner.source = before
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "config.yaml").write_text("name: x")
     with pytest.raises(RunError, match="holds a run"):
@@ -139,6 +145,11 @@ def test_what_can_not_be_written_is_refused(learner, tmp_path) -> None:
         learner.save_pretrained(tmp_path / "project")
     assert [path.name for path in (tmp_path / "project").iterdir()] == ["README.md"]
     (tmp_path / "project" / "README.md").unlink()
+    (tmp_path / "project" / "model.safetensors").write_bytes(b"somebody's only copy")
+    with pytest.raises(MetafilmError, match=r"has a model\.safetensors of something else"):
+        learner.save_pretrained(tmp_path / "project")
+    assert (tmp_path / "project" / "model.safetensors").read_bytes() == b"somebody's only copy"
+    learner.save(tmp_path / "project" / "model.safetensors")  # metafilm's own
     learner.save_pretrained(tmp_path / "project")
     learner.save_pretrained(tmp_path / "project")  # its own may be written anew
 
