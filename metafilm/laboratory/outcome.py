@@ -68,9 +68,12 @@ def importance(folder: StudyFolder) -> tuple[dict[str, float], dict[str, float]]
     if len(done) < FEWEST or len({trial.value for trial in done}) < 2:
         return {}, {}
     scores = np.array([trial.value for trial in done], float)
-    found = _shares(folder, done, scores.tolist())
     random = np.random.default_rng(0)
-    shuffled = [_shares(folder, done, random.permutation(scores).tolist()) for _ in range(SHUFFLES)]
+    try:
+        found = _shares(folder, done, scores.tolist())
+        shuffled = [_shares(folder, done, random.permutation(scores).tolist()) for _ in range(SHUFFLES)]
+    except (ValueError, RuntimeError):  # trees that all fail to tell the few trials apart
+        return {}, {}
     by_chance = {name: float(np.quantile([one[name] for one in shuffled], 0.95)) for name in found}
     return found, by_chance
 
@@ -85,7 +88,7 @@ def _shares(folder: StudyFolder, trials: list[FrozenTrial], scores: Sequence[flo
             optuna.trial.create_trial(params=trial.params, distributions=trial.distributions, value=score)
         )
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        warnings.simplefilter("ignore")  # of trials too few for what it likes
         judge = optuna.importance.FanovaImportanceEvaluator(n_trees=32, seed=0)
         return optuna.importance.get_param_importances(study, evaluator=judge)
 
