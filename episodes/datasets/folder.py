@@ -63,6 +63,8 @@ def load_folder(
         "size": size,
         "channels": channels,
         "invert": invert,
+        # In the file's name likewise; seed 0's division has none there.
+        **({} if (kind, int(seed or 0)) == ("split", 0) else {"scheme": f"{kind}{seed}"}),
         "fingerprint": fingerprint(files, home),
     }
 

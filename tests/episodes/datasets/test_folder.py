@@ -80,6 +80,16 @@ def test_two_folders_of_one_name_keep_their_caches(tmp_path):
     assert len(list((tmp_path / ".cache").glob("*.npy"))) == 2
 
 
+def test_divisions_of_one_folder_keep_their_caches(tmp_path):
+    fill(tmp_path / "in", [f"class{number}" for number in range(10)])
+    for scheme in (None, "split:1", "all"):
+        load_folder(tmp_path / "in", "train", root=tmp_path, image_size=8, scheme=scheme)
+    kept = set((tmp_path / ".cache").glob("*.npy"))
+    assert len(kept) == 3
+    load_folder(tmp_path / "in", "train", root=tmp_path, image_size=8, scheme="split:0")  # the usual one
+    assert set((tmp_path / ".cache").glob("*.npy")) == kept
+
+
 def test_splits_keep_their_caches_however_long_the_folder_s_name(tmp_path):
     place = tmp_path / ("photographs of leaves of trees and shrubs taken in the garden, " + 40 * "x")
     for split, start in (("train", 0), ("val", 3), ("test", 6)):
