@@ -89,7 +89,7 @@ def _shares(folder: StudyFolder, trials: list[FrozenTrial], scores: Sequence[flo
         )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of trials too few for what it likes
-        judge = optuna.importance.FanovaImportanceEvaluator(n_trees=32, seed=0)
+        judge = optuna.importance.FanovaImportanceEvaluator(n_trees=16, seed=0)
         return optuna.importance.get_param_importances(study, evaluator=judge)
 
 
