@@ -10,12 +10,15 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from metafilm.heads.transform import FeatureTransform
 
 State = dict[str, Tensor]
+SINGULAR: type[Exception] = torch.linalg.LinAlgError  # type: ignore[attr-defined]
+"""What a head raises whose equations have no solution."""
 
 
 def prototypes(features: Tensor, labels: Tensor, ways: int) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from metafilm.errors import MetafilmError, NotFinite, first_line
-from metafilm.heads.base import Head, State
+from metafilm.heads.base import SINGULAR, Head, State
 
 STEPS = 12
 HALVINGS = 10  # of a step, at most
@@ -44,7 +44,7 @@ class LogisticHead(Head):
     def fit(self, features: Tensor, labels: Tensor, ways: int) -> State:
         try:
             return self._fitted(features, labels, ways)
-        except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
+        except SINGULAR as error:
             raise NotFinite(
                 f"logistic regression can't be fitted to these features ({first_line(error)}); they are not "
                 "finite, or far too large"

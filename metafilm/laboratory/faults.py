@@ -10,9 +10,10 @@ from episodes.errors import EpisodesError
 from metafilm.config import Config
 from metafilm.engine.device import device_named
 from metafilm.errors import MetafilmError, NotFinite
+from metafilm.heads.base import SINGULAR
 from metafilm.learner.build import build_learner
 from metafilm.training.data import open_data
-from metafilm.training.outer_gradient import SINGULAR, Diverged
+from metafilm.training.outer_gradient import Diverged
 from metafilm.training.tracking import require_wandb
 
 CAUGHT = (MetafilmError, EpisodesError, RuntimeError, MemoryError)

@@ -24,10 +24,8 @@ from metafilm.learner.gate import Gate, choose, require_classes
 from metafilm.learner.inner_loop import InnerLoop
 from metafilm.learner.network import join
 from metafilm.learner.outcome import Adaptation, Outcome
+from metafilm.learner.task import file as taskfile
 from metafilm.learner.usable import UsableNetwork
-
-PLAIN_OPTIONS = {"batch", "copies", "copy_augment", "query_copies", "stage"}
-"""Of :meth:`MetaFiLM.from_backbone`, those that a file can say."""
 
 
 class MetaFiLM(UsableNetwork):
@@ -170,7 +168,9 @@ class MetaFiLM(UsableNetwork):
             gate=(Gate() if gate else None) if isinstance(gate, bool) else gate,
             **options,
         )
-        if weights is not None and options.keys() <= PLAIN_OPTIONS:  # random ones can't be had again
+        if (
+            weights is not None and options.keys() <= taskfile.OPTIONS.keys()
+        ):  # random ones can't be had again
             learner.source = {
                 "name": name,
                 "image_shape": list(network.image_shape),

@@ -17,8 +17,6 @@ from metafilm.film import GAIN, FilmDict, only
 from metafilm.learner.learner import MetaFiLM
 from metafilm.training.noise import FilmNoise
 
-SINGULAR: type[Exception] = torch.linalg.LinAlgError  # type: ignore[attr-defined]
-
 
 class Diverged(MetafilmError):
     """A loss or gradient became NaN or infinite."""

@@ -16,13 +16,14 @@ from metafilm.config.config import Config
 from metafilm.config.sources import Source
 from metafilm.engine.distributed import Group
 from metafilm.errors import MetafilmError, NotFinite, RunError, first_line
+from metafilm.heads.base import SINGULAR
 from metafilm.learner.learner import MetaFiLM
 from metafilm.storage.models import load_state
 from metafilm.training import optimiser
 from metafilm.training.chunks import Chunks
 from metafilm.training.compiled import CompiledGradient
 from metafilm.training.noise import FilmNoise
-from metafilm.training.outer_gradient import SINGULAR, Diverged, accumulate, merge
+from metafilm.training.outer_gradient import Diverged, accumulate, merge
 from metafilm.training.plain.joint import PlainImages
 from metafilm.training.randomness import OUTER, drawn
 
