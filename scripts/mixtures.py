@@ -6,8 +6,9 @@
 
 Functions: MMAML's mixtures of 2, 3 and 5 kinds (configs/functions.yaml), 5 support and 5 query points, both
 with noise, with both halves of the method and with either. Styles: miniImageNet, each task through one filter
-(configs/styles.yaml), the full method and plain prototypes of the same training, on test classes in the
-filters of the training and in others; differences are paired.
+(configs/styles.yaml), the full method, prototypes of a network that likewise normalises each task by its own
+support set, and plain prototypes, all of the same training, on test classes in the filters of the training
+and in others; differences are paired.
 
 A run that is there is not trained again, and one that was stopped goes on; rows of these very trainings are
 kept. Rows have the keys of scripts/results.py.
@@ -38,7 +39,11 @@ KINDS = (2, 3, 5)
 # Changes to the configuration; the full method comes first.
 ARMS: dict[str, dict[str, str]] = {
     "functions": {"encoder+steps": "", "encoder": "--inner.steps 0", "steps": "--encoder.enabled False"},
-    "styles": {"full": "", "prototypes": "--encoder.enabled False --inner.steps 0"},
+    "styles": {
+        "full": "",
+        "support-statistics": "--encoder.enabled False --inner.steps 0",
+        "prototypes": "--backbone.norm running --encoder.enabled False --inner.steps 0",
+    },
 }
 STYLES = ("known-filters", "unseen-filters")
 EPISODES = {"functions": 10_000, "styles": 2000}
@@ -90,9 +95,9 @@ def function_rows(arguments: argparse.Namespace, kept: dict[str, Any]) -> Iterat
 
 
 def style_rows(arguments: argparse.Namespace, kept: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Of the full method also ``gain``, in points over plain prototypes on the same tasks, and ``gain_ci95``.
+    """Of all but plain prototypes also ``gain``, in points over those on the same tasks, and ``gain_ci95``.
 
-    Both arms are scored anew, since the difference needs the score of each task.
+    All arms are scored anew, since the difference needs the score of each task.
     """
     commands = {
         arm: trained("styles", f"--name {arm} {changes}".strip(), arguments.folder / arm)
@@ -101,14 +106,14 @@ def style_rows(arguments: argparse.Namespace, kept: dict[str, Any]) -> Iterator[
     for style in STYLES:
         scores: dict[str, list[float]] = {}
         made_here = {}
-        for arm in reversed(ARMS["styles"]):
+        for arm in reversed(ARMS["styles"]):  # plain prototypes first
             train_command, results = commands[arm]
             flags = {"ways": 5, "shots": arguments.shots, "queries": 15, "episodes": arguments.episodes}
             flags |= {"style": style, "seed": 0, "split": arguments.split}
             command, found, scores[arm] = scored(arguments.folder / arm, flags)
             row = made({"arm": arm}, found, "styles", train_command, command, results)
-            if arm == "full":
-                gains = [a - b for a, b in zip(scores["full"], scores["prototypes"], strict=True)]
+            if arm != "prototypes":
+                gains = [a - b for a, b in zip(scores[arm], scores["prototypes"], strict=True)]
                 row |= {"gain": sum(gains) / len(gains), "gain_ci95": interval(gains)}
             made_here[arm] = row
         yield from (made_here[arm] for arm in ARMS["styles"])

@@ -34,12 +34,13 @@ IMAGE_ROWS: dict[str, list[dict[str, Any]]] = {
         {"ways": 5, "shots": 1, "episodes": 600},
         {"ways": 5, "shots": 5, "episodes": 600, "encoder_support": "shuffled"},
     ],
-    # How each is judged was chosen on 120 and 150 validation tasks after the pre-training.
+    # How each is judged was chosen on 200 and 300 validation tasks.
     "miniimagenet-pretrained": [
         {"ways": 5, "shots": 5, "episodes": 2000, "blend": "descriptors", "blend_weight": 0.3}
-        | {"pooling": "flatten2x2", "precision": "bfloat16"},
+        | {"pooling": "flatten2x2", "copies": 9, "query_copies": 9, "copy_augment": "crop-flip"}
+        | {"precision": "bfloat16"},
         {"ways": 5, "shots": 1, "episodes": 2000, "head": "logistic", "transform": ("normalise",)}
-        | {"copies": 4, "copy_augment": "crop-flip", "precision": "bfloat16"},
+        | {"copies": 4, "query_copies": 4, "copy_augment": "crop-flip", "precision": "bfloat16"},
     ],
 }
 

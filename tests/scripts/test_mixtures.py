@@ -75,12 +75,15 @@ def test_styles(small, monkeypatch) -> None:
     monkeypatch.setattr(mixtures, "record", noted)
     rows = run(small, "styles", "--episodes", "6", "--shots", "1")
     assert [(row["setting"]["arm"], row["style"]) for row in rows] == [
-        (arm, style) for style in mixtures.STYLES for arm in ("full", "prototypes")
+        (arm, style) for style in mixtures.STYLES for arm in mixtures.ARMS["styles"]
     ]
     for row in rows:
         own = scores[row["setting"]["arm"], row["style"]]
         assert len(own) == 6 and row["accuracy"] == pytest.approx(sum(own) / 6)
-        if row["setting"]["arm"] == "full":
+        assert ("gain" in row) is (row["setting"]["arm"] != "prototypes")
+        if "gain" in row:
             plain = scores["prototypes", row["style"]]
             gains = [a - b for a, b in zip(own, plain, strict=True)]
             assert row["gain"] == pytest.approx(sum(gains) / 6) and row["gain_ci95"] == interval(gains)
+        # the network of the plain ones alone takes the statistics of its training
+        assert ("--backbone.norm running" in row["train_command"]) is (row["setting"]["arm"] == "prototypes")
