@@ -35,6 +35,12 @@ def prototypes(features: Tensor, labels: Tensor, ways: int) -> Tensor:
     return (member.transpose(1, 2) @ features) / member.sum(1).unsqueeze(-1).clamp(min=1)
 
 
+def solvable(features: Tensor) -> Tensor:
+    """Features as equations are solved in them: at least in single precision, below which PyTorch solves
+    none."""
+    return features if features.dtype == torch.float64 else features.float()
+
+
 def task_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     """Mean cross entropy of each task: ``[T, Q, ways]``, ``[T, Q]`` -> ``[T]``."""
     return F.cross_entropy(logits.transpose(1, 2), labels, reduction="none").mean(1)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from metafilm.errors import MetafilmError, NotFinite, first_line
-from metafilm.heads.base import SINGULAR, Head, State
+from metafilm.heads.base import SINGULAR, Head, State, solvable
 
 STEPS = 12
 HALVINGS = 10  # of a step, at most
@@ -43,12 +43,13 @@ class LogisticHead(Head):
 
     def fit(self, features: Tensor, labels: Tensor, ways: int) -> State:
         try:
-            return self._fitted(features, labels, ways)
+            fitted = self._fitted(solvable(features), labels, ways)
         except SINGULAR as error:
             raise NotFinite(
                 f"logistic regression can't be fitted to these features ({first_line(error)}); they are not "
                 "finite, or far too large"
             ) from error
+        return {name: value.to(features.dtype) for name, value in fitted.items()}
 
     def _fitted(self, features: Tensor, labels: Tensor, ways: int) -> State:
         size = features.square().sum(-1).mean(1).clamp(min=1e-12).rsqrt()[:, None, None]

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from metafilm.heads.base import State
+from metafilm.heads.base import State, solvable
 from metafilm.heads.local import LocalHead, unflattened
 
 
@@ -34,12 +34,12 @@ class ReconstructionHead(LocalHead):
         cells, size = self._sized(features)
         member = F.one_hot(labels, ways).to(cells.dtype)  # [T, S, ways]
         residual = self._residual(_grams(cells, member), member.sum(1), cells.shape[2])
-        return {"residual": size * residual}
+        return {"residual": (size * residual).to(features.dtype)}
 
     def _sized(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Support cells ``[T, S, cells, d]`` of mean square length 1 in each task, and the factor ``[T, 1, 1,
         1]`` that makes them so."""
-        cells = self.cells(features)
+        cells = self.cells(solvable(features))
         size = cells.square().sum(-1).mean((1, 2)).clamp(min=1e-12).rsqrt()[:, None, None, None]
         return cells * size, size
 
@@ -63,6 +63,7 @@ class ReconstructionHead(LocalHead):
         others = of_class - cells.transpose(2, 3) @ cells  # [T, S, d, d]
         others = torch.where(several[..., None, None], others, of_class)
         residual = size * self._residual(others, torch.where(several, counts - 1, counts), cells.shape[2])
+        residual = residual.to(scored.dtype)
         copies = self.cells(scored).unflatten(1, (-1, labels.shape[1]))  # [T, V, S, cells, d]
         left = (copies @ residual.unsqueeze(1)).square().sum(-1).mean(-1)
         return -self.log_scale.exp() * left.flatten(1)

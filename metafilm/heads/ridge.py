@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from metafilm.errors import MetafilmError
-from metafilm.heads.base import Head, State
+from metafilm.heads.base import Head, State, solvable
 
 
 class RidgeHead(Head):
@@ -32,15 +32,16 @@ class RidgeHead(Head):
         return cls(scale)
 
     def fit(self, features: Tensor, labels: Tensor, ways: int) -> State:
-        targets = F.one_hot(labels, ways).to(features.dtype)
-        # features scaled to unit mean square norm, so that λ means the same at any width
-        size = features.square().sum(-1).mean(1, keepdim=True).clamp(min=1e-12).rsqrt().unsqueeze(-1)
-        x = features * size
+        # scaled to unit mean square norm, so that λ means the same at any width
+        x = solvable(features)
+        size = x.square().sum(-1).mean(1, keepdim=True).clamp(min=1e-12).rsqrt().unsqueeze(-1)
+        x = x * size
+        targets = F.one_hot(labels, ways).to(x.dtype)
         eye = torch.eye(x.shape[1], dtype=x.dtype, device=x.device)
         gram = x @ x.transpose(1, 2) + self.log_lambda.exp() * eye
         weight = x.transpose(1, 2) @ torch.linalg.solve(gram, targets)  # [T, D, ways]
         return {
-            "weight": self.log_scale.exp() * (weight * size).transpose(1, 2),
+            "weight": (self.log_scale.exp() * (weight * size).transpose(1, 2)).to(features.dtype),
             "bias": features.new_zeros(x.shape[0], ways),
         }
 

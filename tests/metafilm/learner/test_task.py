@@ -360,6 +360,19 @@ def test_a_task_goes_with_its_learner_to_another_precision(make_learner, make_ep
     assert task.logits(images).dtype == torch.bfloat16
 
 
+@pytest.mark.parametrize("head", HEADS)
+def test_weights_may_be_bfloat16(make_learner, make_episode, head) -> None:
+    """In which no equation is solved."""
+    options = {"backbone": {"norm": "support"}, "head": {"name": head}}
+    options |= {"inner": {"steps": 1, "first_order": True, "view_augment": "shift"}}
+    learner = make_learner(dtype=torch.float32, **options).eval()
+    episode = make_episode(tasks=1)
+    expected = learner(episode).predictions[-1].softmax(-1)
+    found = learner.to(torch.bfloat16)(episode).predictions[-1]
+    assert found.dtype == torch.bfloat16
+    torch.testing.assert_close(found.float().softmax(-1), expected, rtol=0, atol=0.15)
+
+
 @pytest.mark.parametrize("blend", [None, "prototype"])
 def test_familiarity_does_not_depend_on_the_learner_s_mode(make_learner, make_episode, blend) -> None:
     head = {"name": "cosine", "transform": ["power", "normalise"], "blend": blend}
