@@ -2,6 +2,7 @@
 
 A page says `<!-- results/NAME.json -->` where a table begins and `<!-- end of NAME -->` where it ends;
 `<!-- results/ -->` and `<!-- end of summary -->` stand round the summary of them all,
+`<!-- results/benchmark/ -->` and `<!-- end of speed -->` round that of the times,
 `<!-- results/conditioning/ -->` and `<!-- end of systems -->` round that of what other conditions do, and
 `<!-- results/conditioning/visual-questions.json by scenes -->` and `<!-- end of scenes -->` round its curves.
 """
@@ -47,6 +48,15 @@ ARM_NAMES = {
     "constant+steps": "one δ for all tasks + 3 steps",
     "encoder": "encoder alone",
     "encoder+steps": "encoder + 3 steps",
+}
+SPEED = {  # what is timed: its records and the unit
+    "meta-training 28×28, 2 second-order steps, a task": ("training", "train-28", "ms"),
+    "meta-training 84×84, 5 second-order steps, a task": ("training", "train-84", "ms"),
+    "adapt (5 steps) and predict, 28×28": ("evaluation", "evaluate-28", "ms"),
+    "a request of 8 pictures among 1,000 tasks": ("serving", "serve-1000", "ms"),
+    "the same, requests sorted by task": ("serving", "serve-1000-sorted", "ms"),
+    "an adapted task": ("serving", "state", "kB"),
+    "peak memory, 10 second-order steps": ("memory", "memory", "MB"),
 }
 ONE_STEP = {"encoder": "encoder", "steps": "1 step", "encoder+steps": "encoder + 1 step"}
 
@@ -313,8 +323,8 @@ def summary() -> str:
     lines = [
         "| what | metafilm | beside it |",
         "|---|---|---|",
-        f"| Omniglot, Conv-4, 5-way 1- / 5-shot, 20-way 1- / 5-shot, mean of {seeds} trainings | {four} % | "
-        "ProtoNet 98.8 / 99.7 / 96.0 / 98.9 % |",
+        "| Omniglot, Conv-4 with two poolings, five looks at a picture; 5-way 1- / 5-shot, 20-way 1- / "
+        f"5-shot, mean of {seeds} trainings | {four} % | ProtoNet 98.8 / 99.7 / 96.0 / 98.9 % |",
         f"| miniImageNet, Conv-4, 5-way 5- / 1-shot | {two} % | ProtoNet 68.2 / 49.4 %, RFS 71.6 / 55.3 % |",
     ]
     lines += [
@@ -332,6 +342,26 @@ def summary() -> str:
         f"| sinusoids from 10 points, squared error: encoder + 1 step | {both:.4f} | "
         f"1 step alone {alone:.2f} |",
     ]
+    return "\n".join(lines)
+
+
+def speed() -> str:
+    """Times and sizes beside learn2learn's, in both precisions where both were measured."""
+    lines = [
+        "| float32 / bfloat16 | metafilm | learn2learn's MAML | learn2learn's ANIL |",
+        "|---|---|---|---|",
+    ]
+    for what, (name, work, unit) in SPEED.items():
+        rows = [row for row in read(f"benchmark/{name}") if row["work"] == work]
+        size = 1 / {"ms": 1e-3, "kB": 1e3, "MB": 1e6}[unit]
+        cells = []
+        for system in ("metafilm", "learn2learn-maml", "learn2learn-anil"):
+            values = [size * row["median"] for row in rows if row["system"] == system]
+            said = " / ".join(
+                f"{value:,.{0 if value >= 10 else 1 if value >= 1 else 2}f}" for value in values
+            )
+            cells.append(f"{said} {unit}" if values else "–")
+        lines.append(f"| {what} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -371,6 +401,7 @@ def filled(text: str) -> str:
     ]
     made += [
         ("<!-- results/ -->", "<!-- end of summary -->", summary),
+        ("<!-- results/benchmark/ -->", "<!-- end of speed -->", speed),
         ("<!-- results/conditioning/ -->", "<!-- end of systems -->", systems),
         ("<!-- results/conditioning/visual-questions.json by scenes -->", "<!-- end of scenes -->", curve),
     ]

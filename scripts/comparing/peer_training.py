@@ -54,12 +54,13 @@ class Training:
         return {name: value.detach().clone() for name, value in self.peer.network.state_dict().items()}
 
     def prepared(self, episode: Episode) -> list[Episode]:
-        """Task by task, images normalised, in the layout that is fast."""
+        """Task by task, images normalised, in the peer's layout."""
+        layout = torch.channels_last if self.peer.channels_last else torch.contiguous_format
 
         def ready(images: Tensor) -> Tensor:
             images = images.float() / 255 if images.dtype == torch.uint8 else images
             normalised = ((images - self.mean) / self.std)[0]
-            return normalised.contiguous(memory_format=torch.channels_last).unsqueeze(0)
+            return normalised.contiguous(memory_format=layout).unsqueeze(0)
 
         tasks = [episode.select(t) for t in range(episode.tasks)]
         return [

@@ -20,9 +20,11 @@ from .works import MAML_STEPS, PRECISION, Work
 
 
 class Peer(Protocol):
-    """A system of learn2learn's: its network, and how it judges one task."""
+    """A system of learn2learn's: its network, how it judges one task, and the layout of images in which that
+    is fastest here."""
 
     network: nn.Module
+    channels_last: bool
 
     def logits(self, task: Episode, training: bool) -> Tensor:
         """Of the queries of one task ``[Q, ways]``."""
@@ -35,7 +37,8 @@ class Adapting:
 
     def __init__(self, work: Work, anil: bool, steps: int, step_size: float) -> None:
         self.steps, self.anil = steps, anil
-        self.network = plain.build(setting(work), channels_last=True)
+        self.channels_last = anil  # second-order MAML takes 1.6 times as long with it (results/benchmark)
+        self.network = plain.build(setting(work), channels_last=self.channels_last)
         adapted = self.network.head if anil else self.network
         self.maml = load().algorithms.MAML(adapted, lr=step_size)
 
@@ -54,8 +57,10 @@ class Adapting:
 class Prototypes:
     """learn2learn.nn.PrototypicalClassifier over the network; running statistics in evaluation."""
 
+    channels_last = True
+
     def __init__(self, work: Work) -> None:
-        self.network = plain.build(setting(work), channels_last=True, track=True)
+        self.network = plain.build(setting(work), channels_last=self.channels_last, track=True)
         self.network.head = nn.Identity()
         self.classifier = load().nn.PrototypicalClassifier()
 
