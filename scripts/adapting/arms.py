@@ -18,7 +18,9 @@ from scripts import device
 
 # The trainings that networks and arms come from: the option that names a run directory -> its command.
 RUNS = {
-    "conv4": "metafilm train configs/miniimagenet.yaml --run-dir runs/miniimagenet",
+    # half of the configuration's pictures: it is held against itself
+    "conv4": "metafilm train configs/miniimagenet.yaml --backbone.last-relu True --pretrain.iterations 15000 "
+    "--outer.iterations 3500 --evaluation.every 875 --run-dir runs/miniimagenet-short",
     "encoder": "metafilm train configs/domains.yaml --outer.iterations 1500 --threads 1 "
     "--run-dir runs/domains/encoder",
     # one δ for all tasks moves by its step size alone, and needs a larger one than a network that makes it
