@@ -19,7 +19,7 @@ from episodes.sampling.drawing import (
     labels,
     the_one_shape,
 )
-from episodes.sampling.feasibility import Range, as_range
+from episodes.sampling.feasibility import Range, as_count, as_range
 from episodes.sampling.prefetch import BaseSampler
 from episodes.transforms.drawn import support_views
 from episodes.transforms.protocols import Augment
@@ -45,10 +45,11 @@ class ImageSampler(BaseSampler):
         view_augment: Augment | None,
         dtype: torch.dtype,
     ) -> None:
-        self.ways, self.shots, self.queries, self.seed = ways, shots, int(queries), int(seed)
-        self.views, self.view_augment, self.dtype = int(views), view_augment, dtype
+        self.ways, self.shots, self.seed = ways, shots, int(seed)
+        self.queries = as_count("queries", queries)
+        self.views, self.view_augment, self.dtype = as_count("views", views), view_augment, dtype
         self._ways, self._shots = as_range("ways", ways), as_range("shots", shots)
-        if self.views < 0 or (self.views > 0) != (self.view_augment is not None):
+        if (self.views > 0) != (self.view_augment is not None):
             raise EpisodesError(
                 f"views={self.views} and view_augment={self.view_augment!r}: give both (views >= 1) or "
                 "neither"

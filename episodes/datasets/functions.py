@@ -13,6 +13,8 @@ from episodes.counter import Stream, uniforms
 from episodes.datasets.sinusoids import between, column, normal
 from episodes.episode import Episode
 from episodes.errors import EpisodesError
+from episodes.sampling.drawing import episode_numbers
+from episodes.sampling.feasibility import as_count
 from episodes.sampling.prefetch import BaseSampler
 
 Numbers = NDArray[np.float64]
@@ -63,11 +65,10 @@ class FunctionsSampler(BaseSampler):
     ) -> None:
         if not 1 <= kinds <= len(KINDS):
             raise EpisodesError(f"kinds={kinds}: choose 1 to {len(KINDS)} of {', '.join(KINDS)}")
-        if shots < 1 or queries < 0:
-            raise EpisodesError(f"shots={shots}, queries={queries}: choose at least 1 and at least 0")
         if not (math.isfinite(noise) and noise >= 0):
             raise EpisodesError(f"noise={noise}: a standard deviation is a number from 0")
-        self.kinds, self.shots, self.queries, self.seed = int(kinds), int(shots), int(queries), int(seed)
+        self.kinds, self.seed = int(kinds), int(seed)
+        self.shots, self.queries = as_count("shots", shots, 1), as_count("queries", queries)
         self.noise = noise
         self.domains = KINDS[:kinds]
 
@@ -80,9 +81,7 @@ class FunctionsSampler(BaseSampler):
 
     def batch(self, indices: Sequence[int]) -> Episode:
         """The episodes of these numbers as one Episode of T = len(indices) tasks."""
-        numbers = np.asarray(indices, np.int64)
-        if numbers.ndim != 1 or len(numbers) == 0 or numbers.min() < 0:
-            raise EpisodesError(f"episode numbers are a non-empty list of integers from 0, got {indices!r}")
+        numbers = episode_numbers(indices)
         kinds = numbers % self.kinds
         parameters = uniforms(self.seed, numbers, Stream.FUNCTION, (4,))
         noise = self._noise(numbers)

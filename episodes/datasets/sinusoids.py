@@ -12,6 +12,8 @@ from torch import Tensor
 from episodes.counter import Stream, uniforms
 from episodes.episode import Episode
 from episodes.errors import EpisodesError
+from episodes.sampling.drawing import episode_numbers
+from episodes.sampling.feasibility import as_count
 from episodes.sampling.prefetch import BaseSampler
 
 
@@ -42,14 +44,13 @@ class SinusoidSampler(BaseSampler):
         x_range: tuple[float, float] = (-5.0, 5.0),
         noise: float = 0.0,
     ) -> None:
-        if shots < 1 or queries < 0:
-            raise EpisodesError(f"shots={shots}, queries={queries}: choose at least 1 and at least 0")
         if not (math.isfinite(noise) and noise >= 0):
             raise EpisodesError(f"noise={noise}: a standard deviation is a number from 0")
         for name, bounds in (("amplitude", amplitude), ("phase", phase), ("x_range", x_range)):
             if len(bounds) != 2 or not all(map(math.isfinite, bounds)) or bounds[0] > bounds[1]:
                 raise EpisodesError(f"{name}={bounds}: give (low, high) with low <= high")
-        self.shots, self.queries, self.seed = int(shots), int(queries), int(seed)
+        self.shots, self.queries = as_count("shots", shots, 1), as_count("queries", queries)
+        self.seed = int(seed)
         self.amplitude, self.phase, self.x_range, self.noise = amplitude, phase, x_range, noise
 
     def __repr__(self) -> str:
@@ -61,16 +62,13 @@ class SinusoidSampler(BaseSampler):
 
     def functions(self, indices: Sequence[int]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Amplitude and phase of each episode's function, each float64 [T]."""
-        numbers = np.asarray(indices, np.int64)
-        if numbers.ndim != 1 or len(numbers) == 0 or numbers.min() < 0:
-            raise EpisodesError(f"episode numbers are a non-empty list of integers from 0, got {indices!r}")
-        draws = uniforms(self.seed, numbers, Stream.FUNCTION, (2,))
+        draws = uniforms(self.seed, episode_numbers(indices), Stream.FUNCTION, (2,))
         return between(draws[:, 0], self.amplitude), between(draws[:, 1], self.phase)
 
     def batch(self, indices: Sequence[int]) -> Episode:
         """The episodes of these numbers as one Episode of T = len(indices) tasks."""
         amplitude, phase = self.functions(indices)
-        numbers = np.asarray(indices, np.int64)
+        numbers = episode_numbers(indices)
         tensors = {}
         for part, points, stream in (
             ("support", self.shots, Stream.SUPPORT_POINTS),

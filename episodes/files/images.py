@@ -134,12 +134,16 @@ def _upright(picture: "Image.Image") -> "Image.Image":
         return picture
 
 
+class TooLarge(OSError):
+    """A picture of more pixels than are read."""
+
+
 def open_picture(path: Path) -> "ImageFile":
     """Pillow's picture, not yet decoded, of a regular file in one of FORMATS.
 
     Larger JPEGs are decoded at half size or less; any other of more than 2^26 pixels is refused. Raises
-    OSError for that, for what is no picture or named as one of UNREAD, and for devices and pipes, which would
-    be waited on for ever.
+    TooLarge for that, OSError for what is no picture or named as one of UNREAD, and for devices and pipes,
+    which would be waited on for ever.
     """
     from PIL import Image
 
@@ -151,13 +155,13 @@ def open_picture(path: Path) -> "ImageFile":
     try:
         opened = Image.open(path, formats=FORMATS)
     except Image.DecompressionBombError as error:
-        raise OSError(str(error)) from error
+        raise TooLarge(str(error)) from error
     width, height = opened.size
     if width * height > _MOST_PIXELS:
         opened.draft(opened.mode, (width // 2, height // 2))  # does nothing to what isn't JPEG
     if opened.width * opened.height > _MOST_PIXELS:
         opened.close()
-        raise OSError(f"it has {width} x {height} pixels, {_MOST_PIXELS} at most are read: make it smaller")
+        raise TooLarge(f"it has {width} x {height} pixels, {_MOST_PIXELS} at most are read: make it smaller")
     return opened
 
 

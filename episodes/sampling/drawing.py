@@ -57,10 +57,14 @@ class Table:
 
 def episode_numbers(indices: Sequence[int] | NDArray[np.int64]) -> NDArray[np.int64]:
     """int64 [T]. Raises EpisodesError unless they are a non-empty list of integers from 0."""
-    numbers = np.asarray(indices, np.int64)
-    if numbers.ndim != 1 or len(numbers) == 0 or numbers.min() < 0:
-        raise EpisodesError(f"episode numbers are a non-empty list of integers from 0, got {indices!r}")
-    return numbers
+    try:
+        numbers = np.asarray(indices)
+        whole = numbers.ndim == 1 and len(numbers) > 0 and numbers.dtype.kind in "iu"
+        if whole and numbers.min() >= 0 and numbers.max() <= np.iinfo(np.int64).max:
+            return numbers.astype(np.int64, copy=False)
+    except (TypeError, ValueError):
+        pass
+    raise EpisodesError(f"episode numbers are a non-empty list of integers from 0, got {indices!r}")
 
 
 def draw_shapes(

@@ -1,6 +1,7 @@
 """Whether pools can serve the episodes asked of them, said before the first one is drawn."""
 
-from collections.abc import Sequence
+import operator
+from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -15,13 +16,29 @@ Value = TypeVar("Value")
 
 
 def as_range(name: str, value: Range) -> tuple[int, int]:
-    """(low, high) of a number or an inclusive range. Raises EpisodesError unless 1 <= low <= high."""
-    pair = (value, value) if isinstance(value, int) else tuple(value)
-    if len(pair) != 2 or not 1 <= pair[0] <= pair[1]:
+    """(low, high) of a number or an inclusive range. Raises EpisodesError unless they are integers with 1 <=
+    low <= high."""
+    pair = tuple(value) if isinstance(value, Iterable) else (value, value)
+    try:
+        low, high = map(operator.index, pair)
+    except (TypeError, ValueError):
+        low, high = 0, 0
+    if not 1 <= low <= high:
         raise EpisodesError(
             f"{name}={value!r}: give a number of at least 1, or a range (low, high) with low <= high"
         )
-    return int(pair[0]), int(pair[1])
+    return low, high
+
+
+def as_count(name: str, value: int, least: int = 0) -> int:
+    """A number from ``least`` on. Raises EpisodesError unless it is such an integer."""
+    try:
+        count = operator.index(value)
+    except TypeError:
+        count = least - 1
+    if count < least:
+        raise EpisodesError(f"{name}={value!r}: give a whole number, {least} or more")
+    return count
 
 
 def per_pool(name: str, value: Value | Sequence[Value], pools: int) -> tuple[Value, ...]:
@@ -47,8 +64,6 @@ def check_pools(
     """
     if not pools:
         raise EpisodesError("an EpisodeSampler needs at least one pool")
-    if queries < 0:
-        raise EpisodesError(f"queries={queries}: it can't be negative")
     if len({pool.image_shape for pool in pools}) > 1:
         listed = "; ".join(f"{pool.name or p}: {pool.image_shape}" for p, pool in enumerate(pools))
         raise EpisodesError(
@@ -85,8 +100,6 @@ def check_criteria(
             raise EpisodesError(f"{title} can't be sorted by {name!r}: it has {', '.join(known)}")
     if not names or len(set(names)) != len(names):
         raise EpisodesError(f"criteria are {list(names)}: name one or several, each once")
-    if queries < 0:
-        raise EpisodesError(f"queries={queries}: it can't be negative")
     _check_weights(weights, len(names), "criteria")
     for name in names:
         attribute = known[name]

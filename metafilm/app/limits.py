@@ -10,6 +10,7 @@ MOST_CLASSES = 20
 MOST_EXAMPLES = 20  # of a class
 MOST_SESSIONS = 16  # open pages; the one that was longest idle goes
 MOST_POINTS = 20_000  # of one drawing
+MOST_JSON = 1 << 20  # bytes of what is sent as text: a drawing of so many points
 MOST_OPENED = 2  # pictures that are decoded at a time
 MOST_CONNECTIONS = 128
 NAME_LENGTH = 60

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from episodes import EpisodesError
-from episodes.files.images import flat, open_picture, read_image
+from episodes.files.images import TooLarge, flat, open_picture, read_image
 from metafilm.app.limits import MOST_BYTES, MOST_PIXELS, Refused
 from metafilm.app.strokes import CENTRE, LONGER, SIDE, ink, read_strokes
 from metafilm.learner.learner import MetaFiLM
@@ -81,6 +81,8 @@ def from_file(content: bytes, look: Look) -> Tensor:
         return torch.from_numpy(read_image(path, look.channels, look.size))
     except (Refused, EpisodesError):
         raise
+    except TooLarge as error:
+        raise Refused(str(error), 413) from error
     except Exception as error:  # decoders raise whatever they like on a damaged file
         raise Refused(
             "it can't be read as a picture (PNG, JPEG, WebP, GIF, BMP or TIFF): choose another file", 415

@@ -20,7 +20,7 @@ from urllib.parse import SplitResult, parse_qs, urlsplit
 
 from episodes import EpisodesError
 from metafilm.app.desk import Desk
-from metafilm.app.limits import MOST_BYTES, MOST_CONNECTIONS, Refused
+from metafilm.app.limits import MOST_BYTES, MOST_CONNECTIONS, MOST_JSON, Refused
 from metafilm.errors import MetafilmError
 from metafilm.report import style
 
@@ -268,6 +268,10 @@ def _json(value: Any) -> tuple[str, bytes]:
 
 
 def _read(body: bytes) -> Any:
+    if len(body) > MOST_JSON:  # objects of Python's take many times its room
+        raise Refused(
+            f"it has {len(body) / 1e6:.1f} MB of text, {MOST_JSON / 1e6:.0f} at most: draw less", 413
+        )
     try:
         return json.loads(body)
     except (ValueError, RecursionError) as error:

@@ -31,14 +31,11 @@ def read_strokes(value: Any) -> list[Stroke]:
     """
     if not isinstance(value, list) or not value:
         raise Refused("a drawing is a list of strokes, and this one has none: draw something first")
-    strokes: list[Stroke] = []
-    for stroke in value:
-        if not isinstance(stroke, list) or not stroke:
-            raise Refused("a stroke is a list of points [x, y], and this one has none")
-        strokes.append([_point(point) for point in stroke])
-    if (count := sum(map(len, strokes))) > MOST_POINTS:
+    if not all(isinstance(stroke, list) and stroke for stroke in value):
+        raise Refused("a stroke is a list of points [x, y], and this one has none")
+    if (count := sum(map(len, value))) > MOST_POINTS:
         raise Refused(f"the drawing has {count} points, {MOST_POINTS} at most: clear it and draw less", 413)
-    return strokes
+    return [[_point(point) for point in stroke] for stroke in value]
 
 
 def _point(value: Any) -> tuple[float, float]:

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -266,12 +266,16 @@ def print_records(records: Sequence[dict[str, Any]], file: Path | None) -> None:
 def warn_of_known_classes(records: Sequence[dict[str, Any]]) -> None:
     """Say on standard error which accuracies are not ones on new classes."""
     for found in records:
-        known, total = found.get("training_classes_in_test"), found.get("test_classes")
-        if known:
-            print(
-                f"warning: {known} of the {total} test classes were trained on: this accuracy is not one on "
-                "new classes",
-                file=sys.stderr,
-            )
-        if "overlap" in found:
-            print(f"warning: {found['overlap']}", file=sys.stderr)
+        for caution in cautions(found):
+            print(f"warning: {caution}", file=sys.stderr)
+
+
+def cautions(found: Mapping[str, Any]) -> list[str]:
+    """Why a record's accuracy is not one on new classes; nothing where it is."""
+    known, total = found.get("training_classes_in_test"), found.get("test_classes")
+    said = []
+    if known:
+        said.append(
+            f"{known} of the {total} test classes were trained on: this accuracy is not one on new classes"
+        )
+    return [*said, found["overlap"]] if found.get("overlap") else said

@@ -4,11 +4,13 @@ from pathlib import Path
 
 from episodes import EpisodesError
 from metafilm.backbones import LIBRARIES
-from metafilm.cli.eval import settings_for, test_config
+from metafilm.cli.eval import cautions, familiar, named, settings_for, test_config
 from metafilm.cli.text.output import require_counts
+from metafilm.config.classes import classes_of
 from metafilm.config.sources import evaluation_source
 from metafilm.engine.memory import keep_freed_memory
 from metafilm.errors import MetafilmError, first_line
+from metafilm.evaluation import overlap
 from metafilm.learner.build import load_learner
 from metafilm.report import Asked, Found, find, run_report, write
 
@@ -65,7 +67,8 @@ def tasks(
     dataset: str | None,
     data_root: Path | None,
 ) -> Asked | None:
-    """What is to be scored; None, with a word in `found.missing`, where the data or the weights fail."""
+    """What is to be scored; None, with a word in `found.missing`, where the data or the weights fail. Classes
+    that the weights know already are named there too."""
     try:
         learner = load_learner(found.name)
         config = learner.config or settings_for(found.name, learner, dataset)
@@ -84,4 +87,9 @@ def tasks(
             raise
         found.missing.append(f"No tasks were scored: {first_line(error)}.")
         return None
+    known = familiar(learner, classes_of(config, split, source.pools), data_root)
+    found.missing += [
+        f"{text[0].upper()}{text[1:]}."
+        for text in cautions({**known, "overlap": overlap(learner, named(config))})
+    ]
     return Asked(learner, config, source, split, episodes, seed)

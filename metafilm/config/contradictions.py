@@ -282,6 +282,13 @@ def of_freeze(outer: Outer, encoder: Encoder, inner: Inner) -> Iterator[Problem]
     if all(part in outer.freeze for part, is_there in there.items() if is_there):
         frozen = " ".join(outer.freeze)
         yield "outer.freeze", f"must leave the outer loop a part to learn, is {frozen}; take one out"
+    learns = [part for part, is_there in there.items() if is_there and part not in outer.freeze]
+    if learns == ["inner"] and inner.start and not outer.auxiliary:
+        yield (
+            "inner.start",
+            f"must be 0 where nothing but the inner loop learns ({flag('outer.freeze')}), is {inner.start}: "
+            "before it there would be nothing to learn",
+        )
 
 
 def of_outer(outer: Outer, episodes: Episodes, inner: Inner) -> Iterator[Problem]:

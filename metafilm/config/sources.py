@@ -176,7 +176,8 @@ def training_source(config: Config, root: str | Path | None = None) -> Source:
 
 def plain_source(config: Config, pools: tuple[ClassPool, ...], size: int | None = None) -> Source:
     """Batches of images of all training classes, each batch an episode of one task: as many classes as it has
-    room for with two images each, its images spread evenly over them.
+    room for with two images each, its images spread evenly over them: no more of a class than the smallest
+    has.
 
     Args:
         size: images in a batch; None: the settings' ``pretrain.batch``. Augmentation and style are those of
@@ -186,11 +187,12 @@ def plain_source(config: Config, pools: tuple[ClassPool, ...], size: int | None 
     size = size or settings.batch
     fewest = min(pool.num_classes for pool in pools)
     ways = max(min(size // 2, fewest), 2)
+    each = min(size // ways, *(int(pool.counts.min()) for pool in pools))
     sampler = EpisodeSampler(
         pools,
         ways,
         1,
-        max(size // ways - 1, 1),
+        max(each - 1, 1),
         config.seed,
         augment=augment.by_name(settings.augment),
         transform=style(settings.style),

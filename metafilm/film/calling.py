@@ -44,20 +44,24 @@ def call(
         weights: parameter name -> values in the place of the network's own, for all rows alike.
 
     Raises:
-        MetafilmError: a name is not one of the network's deviations or norms; shapes that don't fit; a part
-            of the network lies in a checkpoint, which would run it once more without what is given here.
+        MetafilmError: a name is not one of the network's deviations, norms or parameters; shapes that don't
+            fit; a part of the network lies in a checkpoint, which would run it once more without what is
+            given here.
     """
     counts: dict[int, str] = {}
     for name, value in film.items():
         _check(network, name, value)
         if value.dim() > 1 and len(value) != 1:
             counts.setdefault(len(value), name)
+    statistics = statistics or {}
+    for name, value in statistics.items():
+        if value.dim() == 3 and len(value) != 1:
+            counts.setdefault(len(value), f"the statistics of {name}")
     if len(counts) > 1:
         said = ", ".join(f"{count} of {name!r}" for count, name in counts.items())
         raise MetafilmError(
             f"deviations of different numbers of tasks: {said}; give all of them as many, or 1"
         )
-    statistics = statistics or {}
     if rows is not None:
         # from here on each row is a task of its own
         tables = {name: value for name, value in statistics.items() if value.dim() == 3}
@@ -66,6 +70,8 @@ def call(
         film = {name: value[rows] for name, value in film.items()}
         statistics = {**statistics, **{name: value[rows] for name, value in tables.items()}}
     given, others = _given(network, statistics), dict(weights or {})
+    for name, value in others.items():
+        _check_weight(network, name, value)
     # a single task needs no task axis: the plain kernels run, and norms take δ into their own affine
     single = {
         name: value.squeeze(0) if value.dim() == 2 and value.shape[0] == 1 else value
@@ -89,6 +95,20 @@ def _check(network: nn.Module, name: str, value: Tensor) -> None:
         raise MetafilmError(
             f"deviation {name!r} has shape {tuple(value.shape)}, expected ({layer.features},), or (tasks, "
             f"{layer.features}) and the sizes of a map behind that"
+        )
+
+
+def _check_weight(network: nn.Module, name: str, value: Tensor) -> None:
+    """Raise MetafilmError where the network has no parameter of this name and shape."""
+    try:
+        own = network.get_parameter(name)
+    except AttributeError:
+        raise MetafilmError(
+            f"this network has no parameter {name!r}; named_parameters() lists those it has"
+        ) from None
+    if own.shape != value.shape:
+        raise MetafilmError(
+            f"weight {name!r} has shape {tuple(value.shape)}, the network's own has {tuple(own.shape)}"
         )
 
 
@@ -130,14 +150,22 @@ def _given(network: nn.Module, statistics: Mapping[str, Tensor]) -> FilmDict:
     """Statistics as the norms' running averages, ``[T, C]`` each."""
     if not statistics:
         return {}
-    norms = [name for name, module in network.named_modules() if getattr(module, "applies_film", False)]
-    if unknown := statistics.keys() - set(norms):
+    norms = {
+        name: module for name, module in network.named_modules() if getattr(module, "applies_film", False)
+    }
+    if unknown := statistics.keys() - norms.keys():
         raise MetafilmError(
             f"statistics of {min(unknown)!r}, which is no metafilm norm of this network; its norms: "
             f"{', '.join(norms) or 'none'}"
         )
     averages = {}
     for name, value in statistics.items():
+        features = norms[name].num_features
+        if value.dim() not in (2, 3) or value.shape[-2:] != (2, features):
+            raise MetafilmError(
+                f"statistics of {name!r} have shape {tuple(value.shape)}, expected (tasks, 2, {features}) or "
+                f"(2, {features}): mean and variance"
+            )
         mean, var = (value if value.dim() == 3 else value.unsqueeze(0)).unbind(1)
         averages |= {f"{name}.running_mean": mean, f"{name}.running_var": var}
     return averages

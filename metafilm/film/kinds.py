@@ -81,8 +81,10 @@ def features_of(name: str, module: nn.Module) -> tuple[int, int]:
                 f"module {name!r} ({type(module).__name__}) normalises over {tuple(shape)}, from which "
                 "its features can't be told; name other sites, or give it a norm over the features alone"
             )
-        # torchvision's and timm's LayerNorm2d, RmsNorm2d ... normalise the channels of [B, C, H, W]
-        return shape[0], 1 if "2d" in _class_names(module) else -1
+        # torchvision's and timm's LayerNorm2d, RmsNorm2d ... normalise the channels of [B, C, H, W], those of
+        # ConvNeXt's own code and of transformers where they are told so
+        first = "2d" in _class_names(module) or getattr(module, "data_format", "") == "channels_first"
+        return shape[0], 1 if first else -1
     if _is_affine(module):
         return cast(Tensor, module.alpha).numel(), -1
     for attribute in ("num_features", "num_channels", "out_channels"):

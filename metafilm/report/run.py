@@ -102,6 +102,8 @@ def figures(scored: Scored) -> list[tuple[str, str, str]]:
         _, off = sections.calibrated(scored, last)
         shown.append(("Calibration error", f"{off:.1f} %", "expected, 15 bins"))
     films = torch.cat(scored.films)
+    if scored.whole and not films.any():
+        return shown
     size = float(films.square().mean().sqrt()) if films.numel() else 0.0
     shown.append(("Size of a task's δ", f"{size:.3f}", f"root mean square of {films.shape[1]}"))
     return shown
@@ -114,18 +116,18 @@ def mapped(asked: Asked, scored: Scored, names: Names) -> Section:
         kinds = [names.domains[pool] for pool in scored.pools]
         what = "criterion" if names.attributes is not None else "data set"
         said = [f"task {i}: {kind}" for i, kind in enumerate(kinds)]
-        return sections.task_map(torch.cat(scored.films), kinds, said, what)
+        return sections.task_map(torch.cat(scored.films), kinds, said, what, scored.whole)
     sampler = _grouped(asked)
     if sampler is not None:
         films, kinds = adapted_films(asked.learner, sampler, asked.episodes, names.kind)
         said = [f"task {i}: {kind}" for i, kind in enumerate(kinds)]
-        return sections.task_map(films, kinds, said, "the group of their classes")
+        return sections.task_map(films, kinds, said, "the group of their classes", scored.whole)
     said = [
         f"task {i}: {row[-1]:.4g}{'' if scored.regression else ' %'}" for i, row in enumerate(scored.rows)
     ]
     kinds = [_level(row[-1], scored) for row in scored.rows]
     what = "error" if scored.regression else "accuracy"
-    return sections.task_map(torch.cat(scored.films), kinds, said, what)
+    return sections.task_map(torch.cat(scored.films), kinds, said, what, scored.whole)
 
 
 def _level(value: float, scored: Scored) -> str:

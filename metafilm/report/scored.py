@@ -54,6 +54,7 @@ class Scored:
         group_pairs: how often a query of the first group was taken for the second, the right ones included.
         wrong_inside: how often a query was taken for another class of its own group.
         worst: tasks with the lowest score, the worst first.
+        whole: whether the inner steps move whole weights, which ``films`` don't have.
     """
 
     measure: str
@@ -68,6 +69,7 @@ class Scored:
     group_pairs: Counter[tuple[str, str]] = field(default_factory=Counter)
     wrong_inside: Counter[str] = field(default_factory=Counter)
     worst: list[Seen] = field(default_factory=list)
+    whole: bool = False
     seconds: float = 0.0
 
     @property
@@ -99,7 +101,7 @@ def score(
         NotFinite: weights or predictions are NaN or infinite.
     """
     require_finite_weights(learner)
-    found = Scored(learner.head.metric)
+    found = Scored(learner.head.metric, whole=learner.whole)
     begin = time.perf_counter()
     numbers = [range(start, min(start + TOGETHER, episodes)) for start in range(0, episodes, TOGETHER)]
     with learner.evaluating(), torch.no_grad(), Progress("scoring tasks", episodes, progress) as bar:

@@ -24,6 +24,7 @@ from metafilm.report.page.document import Section, note, table
 from metafilm.report.page.html import Html, tag
 from metafilm.report.scored import CALIBRATED, Scored
 
+WHOLE = "The inner steps of this learner move all weights of its network, which are not drawn here."
 MOST_GROUPS = 40  # of a field of confusion
 MOST_PAIRS = 12
 WORDS = {
@@ -93,7 +94,8 @@ def deviations(
     films = torch.cat(scored.films) if scored.films else torch.zeros(0, 0)
     title = "Deviations"
     if films.numel() == 0 or not bool(films.any()):
-        content: list[Any] = [note("Every deviation is 0: these tasks were not adapted.")]
+        none = "Every deviation is 0: these tasks were not adapted."
+        content: list[Any] = [note(WHOLE if scored.whole else none)]
         return Section(title, title, [*content, *over_training])
     charts = []
     for place, what in ((0, "gain δγ"), (1, "bias δβ")):
@@ -116,11 +118,14 @@ def deviations(
     return Section(title, title, content)
 
 
-def task_map(films: Tensor, kinds: Sequence[str], said: Sequence[str], what: str) -> Section:
+def task_map(
+    films: Tensor, kinds: Sequence[str], said: Sequence[str], what: str, whole: bool = False
+) -> Section:
     """Tasks where their deviations differ most, coloured by what they are of."""
     title, word = "Map of tasks", "Map"
     if films.numel() == 0 or not bool((films - films.mean(0)).abs().max() > 1e-7):
-        return Section(title, word, [note("All tasks have the same deviations: there is nothing to map.")])
+        none = "All tasks have the same deviations: there is nothing to map."
+        return Section(title, word, [note(WHOLE if whole else none)])
     places, parts = principal(films)
     common = [name for name, _ in Counter(kind for kind in kinds if kind).most_common(COLOURS)]
     points = [

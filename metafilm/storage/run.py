@@ -100,18 +100,21 @@ class RunDirectory:
             )
 
     def _match(self, config: Config) -> None:
-        checkpoints = (self.checkpoint_file, self.previous_file)
-        for file in (self.config_file, self.chunks_file, self.metrics_file, self.model_file, *checkpoints):
+        for file in (self.config_file, *self._made):
             remove_unfinished(file)
         self.resumed = self._require_same(config)
 
     def _require_same(self, config: Config) -> bool:
         """Whether the folder holds a run. Raises RunError when its settings are other ones, ConfigError when
-        there is none and none is begun with these."""
-        if not self.config_file.is_file():
+        there is none and none is begun with these.
+
+        Other settings alone are no run: one that was refused before its first step is begun with better ones.
+        """
+        there = self.config_file.is_file()
+        differences = resume_differences(Config.from_yaml(self.config_file), config) if there else []
+        if not there or (differences and not any(file.is_file() for file in self._made)):
             config.require_beginnable()
             return False
-        differences = resume_differences(Config.from_yaml(self.config_file), config)
         if differences:
             listed = "\n  ".join(differences)
             raise RunError(
@@ -119,6 +122,12 @@ class RunDirectory:
                 "choose another --run-dir, or delete this one to start anew"
             )
         return True
+
+    @property
+    def _made(self) -> tuple[Path, ...]:
+        """The files of a training that took a step."""
+        checkpoints = (self.checkpoint_file, self.previous_file)
+        return (self.chunks_file, self.metrics_file, self.model_file, self.results_file, *checkpoints)
 
     def lock(self) -> None:
         """Take the folder for this process. Raises RunError naming the process that has it."""

@@ -330,6 +330,10 @@ SMALL = make_pool([5, 3, 5], ["x", "x", "y"])
         ((SMALL, 0, 1, 1), {}, "ways=0"),
         ((SMALL, 2, (3, 1), 1), {}, r"shots=\(3, 1\)"),
         ((SMALL, 2, 1, -1), {}, "queries=-1"),
+        ((SMALL, 2, 1, 2.7), {}, "queries=2.7"),
+        ((SMALL, (2.5, 3.7), 1, 1), {}, "ways=.2.5, 3.7."),
+        ((SMALL, 2, None, 1), {}, "shots=None"),
+        ((SMALL, "23", 1, 1), {}, "ways='23'"),
         ((SMALL, 2, 1, 1), {"views": 2}, "give both"),
         ((SMALL, 2, 1, 1), {"rotation": "some"}, "'some': choose"),
     ],
@@ -342,9 +346,14 @@ def test_refusals(arguments, options, says):
 def test_batch_refuses_a_mixture_of_shapes_and_odd_numbers():
     with pytest.raises(EpisodesError, match="use `batches`"):
         EpisodeSampler(POOL, (2, 4), 1, 1).batch(range(20))
-    for indices in ([], [-1], [[1]]):
+    for indices in ([], [-1], [[1]], [1.9], ["1"], [None], [2**70], [True], [[1], [1, 2]]):
         with pytest.raises(EpisodesError, match="non-empty list of integers"):
             EpisodeSampler(POOL, 2, 1, 1).batch(indices)
+
+
+def test_numbers_of_numpy_s_are_numbers():
+    numpy_s = EpisodeSampler(POOL, np.int64(2), np.int8(1), np.int64(1)).batch(np.arange(3, dtype=np.uint8))
+    assert torch.equal(numpy_s.query_images, EpisodeSampler(POOL, 2, 1, 1).batch(range(3)).query_images)
 
 
 def test_a_cat_of_single_episodes_is_the_batch():

@@ -7,7 +7,7 @@ import { answer, element, sites, tell } from "/show.js";
 const classes = new Map(); // key -> {name, card, shots: [{content, picture, example}]}
 const byId = (id) => document.getElementById(id);
 let learner = null;
-let nextKey = 0;
+let nextKey = 0, number = 0; // a key is never used again; the number in a new name begins anew
 let question = null; // the strokes or the file that is asked about
 let asking = false, askAgain = false; // one question at a time, and the newest next
 let deviations = null; // by site, as shown
@@ -58,11 +58,12 @@ function addClass() {
   if (classes.size >= learner.limits.classes) return tell(`There are ${classes.size} classes, as many as there may be.`);
   const key = nextKey++;
   const card = byId("class-card").content.firstElementChild.cloneNode(true);
-  const kept = { name: `class ${key + 1}`, card, shots: [] };
+  const named = `class ${++number}`;
+  const kept = { name: named, card, shots: [] };
   classes.set(key, kept);
   const name = card.querySelector(".name");
   name.value = kept.name;
-  name.addEventListener("input", () => { kept.name = name.value.trim() || `class ${key + 1}`; askSoon(); });
+  name.addEventListener("input", () => { kept.name = name.value.trim() || named; askSoon(); });
   const add = guard(async () => {
     if (pad.empty) return tell("Draw an example first, or upload a picture.");
     const strokes = pad.strokes;
@@ -85,12 +86,19 @@ function addClass() {
   return key;
 }
 
+// Whether the class was still there when the picture had come.
 async function addShot(key, content) {
   const kept = classes.get(key);
+  if (kept === undefined) return false;
   if (kept.shots.length >= learner.limits.examples) throw new Failed(`A class takes ${learner.limits.examples} examples at most: take one away first.`);
   const found = await ask("example", content, { class: key });
+  if (!classes.has(key)) {
+    await ask("forget", [found.example]);
+    return false;
+  }
   kept.shots.push({ content, ...found });
   showShots(key);
+  return true;
 }
 
 // All the files that can be read, and one message about the others.
@@ -100,7 +108,7 @@ async function addFiles(key, files) {
   tell("");
   for (const file of files.slice(0, room)) {
     try {
-      await addShot(key, await checked(file));
+      if (!await addShot(key, await checked(file))) break;
     } catch (error) {
       if (!(error instanceof Failed) || error.status === 0) throw error;
       refused.push(`${file.name}: ${error.message}`);
@@ -230,7 +238,7 @@ async function startOver() {
   const all = [...classes.values()].flatMap((kept) => kept.shots);
   for (const kept of classes.values()) kept.card.remove();
   classes.clear();
-  nextKey = 0;
+  number = 0;
   for (let i = 0; i < 3; i++) addClass();
   await forget(all);
 }

@@ -72,7 +72,7 @@ def line_chart(title: str, curves: Sequence[Curve], x_label: str, y_label: str) 
             parts.append(tag("path", d=f"M {band} Z", class_=f"band {colour}"))
         points = " ".join(f"{x(a)},{y(b)}" for a, b in zip(curve.x, curve.y, strict=True))
         parts.append(tag("polyline", points=points, class_=f"line {colour}"))
-        last = f"{curve.name}: {short(round(curve.y[-1], 4))} at {short(curve.x[-1])}"
+        last = f"{curve.name}: {short(curve.y[-1])} at {short(curve.x[-1])}"
         parts.append(tag("circle", cx=x(curve.x[-1]), cy=y(curve.y[-1]), r=3, class_=f"dot {colour}"))
         parts[-1] = tag("g", tag("title", last), parts[-1])
     return figure(title, svg(title, parts), [curve.name for curve in curves] if len(curves) > 1 else [])

@@ -109,8 +109,8 @@ def test_the_stream_never_changes():
     [
         ({"kinds": 0}, "choose 1 to 5"),
         ({"kinds": 6}, "choose 1 to 5 of sine, line"),
-        ({"shots": 0}, "at least 1"),
-        ({"queries": -1}, "at least 0"),
+        ({"shots": 0}, "shots=0: give a whole number, 1 or more"),
+        ({"queries": -1}, "queries=-1: give a whole number, 0 or more"),
         ({"noise": -0.1}, "standard deviation"),
         ({"noise": math.nan}, "standard deviation"),
     ],

@@ -2,12 +2,15 @@
 
 import io
 import statistics
+import threading
+import time
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from metafilm import Task
+from metafilm.app.session import Session
 
 pytest.importorskip("selenium", reason="selenium is not installed (the extra `test`)")
 from selenium.webdriver.common.action_chains import ActionChains
@@ -117,6 +120,33 @@ def test_uploads_good_bad_and_many(page, files):
     page.upload(page.find(".ask"), place / "huge.png")
     page.wait(lambda: page.said() != "")
     assert page.message() == ""
+
+
+@pytest.mark.parametrize("button", [".remove", "#start-over"])
+def test_a_class_that_goes_while_its_pictures_come_takes_them_along(
+    page, omniglot_server, files, monkeypatch, button
+):
+    asked, go, added = threading.Event(), threading.Event(), []
+    add = Session.add
+
+    def slow(self, key, picture):
+        asked.set()
+        go.wait(20)
+        added.append(add(self, key, picture))
+        return added[-1]
+
+    monkeypatch.setattr(Session, "add", slow)
+    page.upload(page.cards[0], *files[0][:5])
+    page.wait(asked.is_set)
+    page.find(button).click()
+    go.set()
+    *_, session = omniglot_server.desk.sessions._known.values()
+    page.wait(lambda: added and not session.examples)
+    time.sleep(0.3)  # of the four others none comes after it
+    assert len(added) == 1 and not session.examples
+    assert sum(page.shots(card) for card in page.cards) == 0
+    names = [card.find_element(By.CSS_SELECTOR, ".name").get_attribute("value") for card in page.cards]
+    assert names == (["class 2", "class 3"] if button == ".remove" else ["class 1", "class 2", "class 3"])
 
 
 def test_a_page_that_was_forgotten_goes_on(page, omniglot_server):

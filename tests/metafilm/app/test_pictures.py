@@ -79,6 +79,7 @@ def test_what_cannot_be_read_is_refused_in_a_sentence(drawn):
         whole[: len(whole) // 2]: 415,
         b"": 415,
         as_file(np.full((40, 40), 200, np.uint8)): 400,  # nothing on it
+        as_file(np.zeros((9000, 9000), np.uint8)): 413,  # more than is opened
         as_file(np.zeros((5000, 6000), np.uint8)): 413,  # 30 million pixels
     }
     for content, status in cases.items():

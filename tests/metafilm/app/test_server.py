@@ -1,5 +1,6 @@
 """Other sites can't use it through the person's browser; nothing is read or held without bound."""
 
+import json
 import os
 import signal
 import socket
@@ -81,6 +82,14 @@ def test_bodies_are_bounded(client, monkeypatch):
     assert client.send("POST", "/api/session", Content_Length="ten")[0] == 411
     status, found, headers = client.send("POST", "/api/session", Content_Length="9" * 5000)
     assert status == 400 and "5000 digits" in found["error"] and headers["Connection"] == "close"
+
+
+def test_text_is_bounded_before_it_is_read(client, monkeypatch):
+    """A list of a million numbers takes a hundred times its bytes."""
+    read = json.loads
+    monkeypatch.setattr(json, "loads", lambda text: read(text) if len(text) < 1 << 20 else 1 / 0)
+    _, found = client.post("/api/example?class=0", [[[0.5, 0.5]] * 200_000])
+    assert found["status"] == 413 and "MB of text, 1 at most" in found["refused"]
 
 
 @pytest.mark.parametrize(("method", "path"), [("GET", "http://["), ("POST", "http://[/api/session")])

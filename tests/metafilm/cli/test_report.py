@@ -56,6 +56,13 @@ def test_weights_alone_are_scored_on_a_data_set_named(tmp_path, monkeypatch, cap
     assert "3 3-way 1-shot tasks" in (tmp_path / "omniglot-conv4-report.html").read_text()
 
 
+def test_classes_that_the_weights_know_are_told(run, place, capsys):
+    words = ["report", str(run), "--split", "train", "--episodes", "3", "--data-root", str(place / "root")]
+    assert main(words) == 0
+    said = "classes were trained on: this accuracy is not one on new classes."
+    assert said in capsys.readouterr().out and said in (run / "report.html").read_text()
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

@@ -212,6 +212,14 @@ def test_impossible_values_name_their_flag(section, name, value, expected):
             "--outer.freeze must leave the outer loop a part to learn, is head backbone encoder",
         ),
         (
+            {
+                "outer": {"freeze": ["backbone", "head"]},
+                "encoder": {"enabled": False},
+                "inner": {"steps": 1, "start": 0.5},
+            },
+            "--inner.start must be 0 where nothing but the inner loop learns (--outer.freeze), is 0.5",
+        ),
+        (
             {"outer": {"freeze": ["backbone", "encoder", "head", "inner"]}, "inner": {"steps": 1}},
             "--outer.freeze must leave the outer loop a part to learn",
         ),

@@ -6,6 +6,7 @@ import pytest
 import torch
 import torchvision
 from torch import nn
+from torch.nn import functional as F
 
 from metafilm import MetafilmError, film, norms
 from metafilm.backbones import MLP, Conv4, ResNet12
@@ -115,6 +116,34 @@ def test_modulate_against_loops(shape, dim) -> None:
     torch.testing.assert_close(film.modulate(x[:2], gain[0], shift[0], dim), expected[:2])
 
 
+class ConvNextLayerNorm(nn.Module):
+    """As facebookresearch/ConvNeXt and transformers have it."""
+
+    def __init__(self, features: int, data_format: str) -> None:
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(torch.ones(features)), nn.Parameter(torch.zeros(features))
+        self.normalized_shape, self.data_format = (features,), data_format
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        first = self.data_format == "channels_first"
+        y = x.movedim(1, -1) if first else x
+        y = F.layer_norm(y, self.normalized_shape, self.weight, self.bias)
+        return y.movedim(-1, 1) if first else y
+
+
+@pytest.mark.parametrize("layout", ["channels_first", "channels_last"])
+def test_a_layer_norm_may_be_told_where_its_channels_are(layout) -> None:
+    """Of maps as high and wide as there are channels, where nothing else would tell."""
+    network = film.insert(nn.Sequential(ConvNextLayerNorm(4, layout)).double())
+    deviations = {name: torch.randn(4).double() for name in film.parameters(network)}
+    x = torch.randn(2, 4, 4, 4).double()
+    plain, gain = network(x), 1 + deviations["0.film.delta_gamma"]
+    shape = (-1, 1, 1) if layout == "channels_first" else (-1,)
+    expected = plain * gain.view(shape) + deviations["0.film.delta_beta"].view(shape)
+    torch.testing.assert_close(film.call(network, deviations, x), expected)
+    torch.testing.assert_close(film.fold(network, deviations)(x), expected)
+
+
 def test_layer_norm_2d_holds_channels_second() -> None:
     """ConvNeXt's LayerNorm2d is an nn.LayerNorm whose output is [B, C, H, W]."""
     layer = torchvision.models.convnext.LayerNorm2d(4)
@@ -197,6 +226,23 @@ def test_rows_with_statistics_for_all_and_no_rows(mode, random_film, disturb) ->
     for statistics in (shared, shared.expand(3, 2, 4)):
         none = film.call(network, deviations, x[:0], rows[:0], {"1": statistics})
         assert none.shape == (0, 4, 4, 4)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"weights": {"0.wieght": torch.zeros(4, 1, 3, 3)}}, "no parameter '0.wieght'"),
+        ({"weights": {"0.weight": torch.zeros(4, 1, 5, 5)}}, r"the network's own has \(4, 1, 3, 3\)"),
+        ({"weights": {"1.running_mean": torch.zeros(4)}}, "no parameter"),
+        ({"statistics": {"1": torch.ones(3, 2, 5)}}, r"expected \(tasks, 2, 4\) or \(2, 4\)"),
+        ({"statistics": {"1": torch.ones(2, 2, 4)}}, "3 of '1.film.delta_gamma', 2 of 'the statistics of 1'"),
+        ({"statistics": {"0": torch.ones(2, 4)}}, "no metafilm norm"),
+    ],
+)
+def test_what_does_not_fit_is_named(random_film, given, said) -> None:
+    network = film.insert(nn.Sequential(nn.Conv2d(1, 4, 3), norms.Norm(4, "support"))).eval()
+    with pytest.raises(MetafilmError, match=said):
+        film.call(network, random_film(network, tasks=3), torch.rand(6, 1, 6, 6), **given)
 
 
 @pytest.mark.parametrize("shape", [(), (7,), (1,), (3, 7), (3, 1), (3, 7, 1, 1)])

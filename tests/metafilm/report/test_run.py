@@ -62,6 +62,15 @@ def metrics(iterations: int = 6) -> list[dict]:
     ]
 
 
+def test_steps_on_whole_weights_are_no_deviations_of_0(make_learner, asked) -> None:
+    asked.learner = make_learner(
+        dtype=torch.float32, encoder={"enabled": False}, inner={"steps": 1, "adapts": "all"}
+    ).eval()
+    text = run_report(Found("weights"), asked)
+    assert text.count("move all weights of its network") == 2
+    assert "were not adapted" not in text and "nothing to map" not in text and "Size of a task" not in text
+
+
 @pytest.fixture
 def run(tmp_path, tiny_config) -> RunDirectory:
     """A run half done: settings, metrics, nothing else."""

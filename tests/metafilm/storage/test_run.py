@@ -48,7 +48,8 @@ def test_opening_makes_then_resumes(tmp_path):
 
 
 def test_other_settings_are_all_named(tmp_path):
-    RunDirectory.open(tmp_path / "run", Config()).close()
+    with RunDirectory.open(tmp_path / "run", Config()) as run:
+        run.append_metrics({"iteration": 1})
     other = replace(Config(), seed=1, outer=replace(Config().outer, meta_batch=9))
     with pytest.raises(RunError) as caught:
         RunDirectory.open(tmp_path / "run", other)
@@ -56,6 +57,17 @@ def test_other_settings_are_all_named(tmp_path):
         assert part in str(caught.value)
     assert RunDirectory(tmp_path / "run").config() == Config()
     RunDirectory.open(tmp_path / "run", Config()).close()  # the refusal let go of the lock
+
+
+def test_what_was_refused_before_its_first_step_is_begun_with_better_settings(tmp_path):
+    RunDirectory.open(tmp_path / "run", Config()).close()
+    better = replace(Config(), outer=replace(Config().outer, meta_batch=9))
+    RunDirectory(tmp_path / "run").require_usable(better)
+    with RunDirectory.open(tmp_path / "run", better) as run:
+        assert not run.resumed and run.config() == better
+        run.write_chunks(1, 1)  # the first thing that a training leaves
+    with pytest.raises(RunError, match=r"--outer\.meta-batch is 4, was 9"):
+        RunDirectory.open(tmp_path / "run", Config())
 
 
 def test_settings_without_influence_on_the_weights_may_change(tmp_path):

@@ -11,8 +11,8 @@ from metafilm.training.compiled import CompiledGradient
 from metafilm.training.outer_gradient import accumulate
 from metafilm.training.outer_loop import OuterLoop
 
-CASES = {
-    "encoder, 2 steps": {"inner": {"steps": 2}},
+CASES = {  # second order where nothing else is said; the graphs of more steps are traced for longer
+    "encoder, 1 step": {"inner": {"steps": 1}},
     "2 steps, linear": {
         "encoder": {"enabled": False},
         "head": {"name": "linear"},
@@ -20,9 +20,9 @@ CASES = {
     },
     "first order": {"inner": {"steps": 2, "first_order": True}},
     "detached encoder": {"encoder": {"detach": True}},
-    "constant": {"encoder": {"kind": "constant"}, "inner": {"steps": 1}},
+    "constant": {"encoder": {"kind": "constant"}, "inner": {"steps": 1, "first_order": True}},
     "group": {"backbone": {"norm": "group"}, "inner": {"steps": 1}},
-    "resnet12": {"backbone": {"name": "resnet12"}, "inner": {"steps": 1}},
+    "resnet12": {"backbone": {"name": "resnet12"}, "inner": {"steps": 1, "first_order": True}},
 }
 
 

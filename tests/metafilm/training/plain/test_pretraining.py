@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from episodes import ClassPool
 from metafilm.config.sources import Source, plain_source
 from metafilm.errors import ConfigError, NotFinite
 from metafilm.learner.build import build_learner
@@ -88,6 +89,15 @@ def test_a_batch_holds_every_class_alike(config, pool) -> None:
     assert len(labels) == config.pretrain.batch
     counts = torch.bincount(episode.class_ids[0][labels], minlength=pool.num_classes)
     assert counts.max() - counts.min() <= 1 or pool.num_classes > config.pretrain.batch // 2
+
+
+def test_a_batch_is_as_large_as_the_smallest_class_allows(config) -> None:
+    """10 pictures a class, as the README asks for, and the default of 128 a batch."""
+    images = torch.zeros(61, 1, 8, 8, dtype=torch.uint8)
+    small = ClassPool(images, torch.tensor([0, 10, 21, 31, 41, 51, 61]), tuple("abcdef"))
+    default = replace(config, pretrain=replace(config.pretrain, batch=128))
+    episode = plain_source(default, (small,)).sampler.batch([0])
+    assert episode.ways == 6 and episode.support_images.shape[1] + episode.query_images.shape[1] == 60
 
 
 def test_the_rate_warms_up_and_ends_at_zero() -> None:
