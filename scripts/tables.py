@@ -325,7 +325,8 @@ def summary() -> str:
         "|---|---|---|",
         "| Omniglot, Conv-4 with two poolings, five looks at a picture; 5-way 1- / 5-shot, 20-way 1- / "
         f"5-shot, mean of {seeds} trainings | {four} % | ProtoNet 98.8 / 99.7 / 96.0 / 98.9 % |",
-        f"| miniImageNet, Conv-4, 5-way 5- / 1-shot | {two} % | ProtoNet 68.2 / 49.4 %, RFS 71.6 / 55.3 % |",
+        "| miniImageNet, Conv-4, ten and five looks at a picture; 5-way 5- / 1-shot | "
+        f"{two} % | ProtoNet 68.2 / 49.4 %, RFS 71.6 / 55.3 % |",
     ]
     lines += [
         f"| frozen ImageNet network on {what}, 5-way 5-shot: task encoder | {lite(name, 'encoder')} % | "
