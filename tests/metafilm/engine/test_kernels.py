@@ -32,6 +32,18 @@ def test_pool_and_moments(tasks: int, rows: int | None, side: int) -> None:
     assert torch.autograd.gradgradcheck(lambda y: kernels.moments(y, tasks, rows), (y,))
 
 
+def test_moments_of_faint_pictures_behind_a_padded_convolution() -> None:
+    """Whose corners lie far from everything else: what is subtracted against cancellation is no corner."""
+    torch.manual_seed(0)
+    x = 0.8 + 0.004 * torch.rand(4, 3, 84, 84)
+    y = F.conv2d(x, torch.randn(8, 3, 3, 3), padding=1)[..., 1:-1, 1:-1]
+    corner = F.conv2d(x, torch.randn(8, 3, 3, 3), padding=1)[..., :1, :1]
+    y = y.contiguous(memory_format=torch.channels_last).clone()
+    y[..., :1, :1] = corner
+    _, _, var = kernels.pool_and_moments(y, 1)
+    torch.testing.assert_close(var.double(), naive(y.double(), 1, None)[2], rtol=3e-6, atol=0)
+
+
 def test_moments_of_bfloat16_maps_are_not_rounded_to_it() -> None:
     torch.manual_seed(0)
     y = (torch.randn(6, 8, 14, 14) * 3 + 1).to(torch.bfloat16)
