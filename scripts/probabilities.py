@@ -57,7 +57,15 @@ def parsed(words: Sequence[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(words)
 
 
-def record(options: argparse.Namespace, command: str) -> dict[str, Any]:
+def command(options: argparse.Namespace) -> str:
+    """What makes the row again, wherever data and records lie."""
+    usual = vars(parsed([options.run]))
+    said = [name for name, value in vars(options).items() if value != usual[name] or name == "shots"]
+    words = [f"--{name} {getattr(options, name)}" for name in said if name not in ("out", "data_root")]
+    return " ".join(["python", "scripts/probabilities.py", options.run, *words])
+
+
+def record(options: argparse.Namespace) -> dict[str, Any]:
     """One row. Raises MetafilmError, EpisodesError."""
     keep_freed_memory()
     learner = load_learner(options.run)
@@ -119,7 +127,7 @@ def record(options: argparse.Namespace, command: str) -> dict[str, Any]:
         "unknown_caught": sum(caught) / len(caught),
         "protocol": learner.protocol,
         "wall_seconds": time.perf_counter() - begin,
-        "command": command,
+        "command": command(options),
         "hardware": hardware(),
         "commit": commit(),
     }
@@ -157,7 +165,7 @@ def write_page(rows: Sequence[dict[str, Any]]) -> None:
 
 if __name__ == "__main__":
     given = parsed()
-    row = record(given, " ".join(["python", "scripts/probabilities.py", *sys.argv[1:]]))
+    row = record(given)
     put(row, given.out)
     if given.out == OUT:
         write_page(json.loads(OUT.read_text()))

@@ -16,6 +16,7 @@ from scripts.adaptation import parsed, rows
 from scripts.adapting.arms import NETWORKS, RUNS, trained_by
 from scripts.mixtures import ARMS as MIXTURES
 from scripts.mixtures import STYLES
+from scripts.probabilities import command as probabilities_command
 from scripts.probabilities import parsed as probabilities_options
 from scripts.probabilities import put
 from scripts.probabilities import record as probabilities
@@ -150,6 +151,7 @@ def test_probabilities_are_complete_and_can_be_run_again(row):
     )
     assert set(row) >= keys and row["split"] == "test" and row["protocol"] == "inductive"
     assert len(row["commit"]) == 40 and row["episodes"] >= 600 and row["temperature"] > 0
+    assert row["command"] == probabilities_command(probabilities_options(row["command"].split()[2:]))
     assert row["calibrated_on"]["split"] != row["split"]
     known = row["episodes"] * row["ways"] * row["queries"]
     for when in ("before", "after"):
@@ -206,8 +208,8 @@ def test_probabilities_of_another_data_set_take_the_place_of_earlier_ones(tmp_pa
     words = ["omniglot-conv4", "--dataset", "strokes", "--ways", "2", "--shots", "2", "--queries", "3"]
     out = tmp_path / "probabilities.json"
     for episodes in (3, 4):
-        put(probabilities(probabilities_options([*words, "--episodes", str(episodes)]), "as above"), out)
-    put(probabilities(probabilities_options([*words, "--episodes", "3", "--shots", "1"]), "as above"), out)
+        put(probabilities(probabilities_options([*words, "--episodes", str(episodes)])), out)
+    put(probabilities(probabilities_options([*words, "--episodes", "3", "--shots", "1"])), out)
     one, two = json.loads(out.read_text())
     assert (one["shots"], one["episodes"], two["shots"], two["episodes"]) == (1, 3, 2, 4)
     assert two["dataset"] == "strokes" and 0.4 < two["auroc"] <= 1 and 0 <= two["false_alarm_measured"] <= 1
