@@ -12,7 +12,7 @@ from episodes.datasets.cache import cached_pool, fingerprint
 from episodes.datasets.splits import seeded_split
 from episodes.errors import EpisodesError
 from episodes.files.images import SUFFIXES, is_named_as_picture, read_image
-from episodes.files.root import data_root, printable
+from episodes.files.root import data_root, expanded, printable
 from episodes.pool import ClassPool
 from episodes.progress import track
 
@@ -42,7 +42,7 @@ def load_folder(
     warning and skipped. Raises EpisodesError when there is nothing to read, or when a class is in two split
     folders.
     """
-    base = Path(path).expanduser().absolute()
+    base = expanded(path).absolute()
     if not base.is_dir():
         raise EpisodesError(f"no folder {base}: give folder:PATH with a folder of pictures per class in PATH")
     if split not in SPLITS:
@@ -85,7 +85,7 @@ def read_class_folders(
     and of folders without pictures, which are all named in a warning too. Raises EpisodesError when there are
     no class folders or a class has no readable picture.
     """
-    base = Path(directory).expanduser()
+    base = expanded(directory)
     if not base.is_dir():
         raise EpisodesError(f"no folder {base}: give one that holds a folder of pictures per class")
     images, labels, names, paths, skipped = _read(_list(base), channels, size, invert)

@@ -142,16 +142,18 @@ def download_omniglot(root: Path, mirrors: Sequence[str] = MIRRORS) -> Path:
 
     mirrors: addresses with {part} in them. Raises EpisodesError when no mirror gives the released files.
     """
-    from episodes.files.download import fetch, unpack_zip
+    from episodes.files.download import fetch, only_one, unpack_zip
 
     base = root / "omniglot"
-    for part in PARTS:
-        if (base / part).is_dir():
-            continue
-        urls = [mirror.format(part=part) for mirror in mirrors]
-        archive = fetch(urls, base / f"{part}.zip", f"md5:{MD5[part]}", max_bytes=64 << 20)
-        unpack_zip(archive, part, base / part, max_bytes=256 << 20, max_members=40_000)
-        archive.unlink()
+    base.mkdir(parents=True, exist_ok=True)
+    with only_one(base / ".lock"):  # another process may be unpacking the same
+        for part in PARTS:
+            if (base / part).is_dir():
+                continue
+            urls = [mirror.format(part=part) for mirror in mirrors]
+            archive = fetch(urls, base / f"{part}.zip", f"md5:{MD5[part]}", max_bytes=64 << 20)
+            unpack_zip(archive, part, base / part, max_bytes=256 << 20, max_members=40_000)
+            archive.unlink()
     return base
 
 

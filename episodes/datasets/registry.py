@@ -8,9 +8,9 @@ import difflib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 from episodes.errors import EpisodesError
+from episodes.files.root import expanded
 from episodes.pool import ClassPool
 from episodes.sampling.prefetch import Sampler
 
@@ -201,7 +201,7 @@ def _folder(name: str) -> DataSet:
     def read(split: str = "train", *, download: bool = False, **options) -> ClassPool:
         return load_folder(path, split, **options)
 
-    present = split_folders(Path(path).expanduser())
+    present = split_folders(expanded(path))
     return DataSet(name, "a folder of pictures per class", present or SPLITS, read)
 
 

@@ -51,7 +51,7 @@ def fetch(
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.part")
-    with _only_one(path.with_name(f".{path.name}.lock")):
+    with only_one(path.with_name(f".{path.name}.lock")):
         if has_checksum(path, checksum):  # by whoever held the lock
             return path
         problems = []
@@ -168,7 +168,7 @@ def _receive(url: str, part: Path, max_bytes: int, timeout: float) -> None:
 
 
 @contextlib.contextmanager
-def _only_one(lock: Path) -> Iterator[None]:
+def only_one(lock: Path) -> Iterator[None]:
     """One process at a time; the system lets go of the lock when a process dies. Nothing where there is no
     flock."""
     try:

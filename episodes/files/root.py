@@ -16,7 +16,15 @@ def data_root(root: str | os.PathLike | None = None) -> Path:
         import platformdirs
 
         root = platformdirs.user_cache_dir("metafilm")
-    return Path(root).expanduser()
+    return expanded(root)
+
+
+def expanded(path: str | os.PathLike) -> Path:
+    """The path with the home folder in the place of its ~; as it is where nobody has that name."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)
 
 
 def printable(path: str | os.PathLike) -> str:

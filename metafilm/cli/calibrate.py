@@ -60,6 +60,8 @@ def measured(
     learner = load_learner(run)
     if learner.config is None:
         raise MetafilmError(f"{run} was saved without settings, which would name its validation tasks")
+    if learner.regression:
+        raise MetafilmError(f"{run} learned functions, whose values have no probabilities to calibrate")
     config, split = learner.config, learner.config.data.validation_split
     sources = [
         evaluation_source(

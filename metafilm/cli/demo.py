@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from metafilm.cli.eval import record
+from metafilm.cli.text.output import require_counts
 from metafilm.cli.text.table import stage_in_words
 from metafilm.config import load_config
 from metafilm.storage.run import RunDirectory
@@ -19,6 +20,7 @@ def demo(run_dir: Path, episodes: int = 200) -> int:
 
     Ctrl-C while it trains leaves a checkpoint from which the next demo goes on. Raises MetafilmError.
     """
+    require_counts(episodes=(episodes, 2))
     config = load_config("demo")
     ways, shots = config.evaluation.ways, config.evaluation.shots
     with RunDirectory.open(run_dir, config) as run:

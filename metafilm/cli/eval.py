@@ -86,6 +86,10 @@ def records(
         if dataset is not None and learner.regression != (dataset in REGRESSION_DATA):
             raise MetafilmError(f"--dataset {dataset} does not fit a learner with head {config.head.name}")
         config = test_config(config, learner, dataset, scheme, within_group)
+        require_meaning(
+            config, ways=ways, scheme=scheme, style=style, within_group=within_group or None,
+            rotated_classes=rotated_classes,
+        )  # fmt: skip
         if rotated_classes is not None:
             config = replace(config, data=replace(config.data, rotated_classes=rotated_classes == "yes"))
         configs.append(config)
@@ -131,6 +135,20 @@ def records(
         described |= {"checkpoint": str(model_path(run_or_name))}
         found.append(described | ({"overlap": seen[position]} if seen[position] else {}) | scores)
     return found
+
+
+def require_meaning(config: Config, **given: Any) -> None:
+    """Raise MetafilmError naming options that say nothing of the configuration's tasks."""
+    if config.data.name in REGRESSION_DATA:
+        none, tasks = set(given), "tasks of functions, which have neither images nor classes"
+    elif config.episodes.criteria != "none":
+        none = {"style", "within_group", "rotated_classes"}
+        tasks = "tasks sorted by a criterion, which it would change"
+    else:
+        return
+    said = [option(name) for name, value in given.items() if value is not None and name in none]
+    if said:
+        raise MetafilmError(f"{' '.join(said)} is not for {tasks}; leave it out")
 
 
 def judged_by(learner: MetaFiLM, run_or_name: str, data_root: Path | None, **overrides: Any) -> MetaFiLM:

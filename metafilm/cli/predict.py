@@ -14,7 +14,7 @@ from torch import Tensor
 
 from episodes.datasets.folder import read_class_folders
 from episodes.files.images import SUFFIXES, is_named_as_picture, read_image, read_images
-from episodes.files.root import printable
+from episodes.files.root import expanded, printable
 from metafilm.cli.text.output import require_counts, tell
 from metafilm.engine.device import DeviceName, device_named
 from metafilm.errors import MetafilmError
@@ -168,6 +168,7 @@ def read_pictures(
 ) -> tuple[list[Path], Tensor, list[tuple[Path, str]]]:
     """All pictures below `folder` but what is hidden (.name): (files, uint8 [N, channels, size, size],
     skipped (file, reason))."""
+    folder = expanded(folder)
     if not folder.is_dir():
         raise MetafilmError(f"no folder {folder}: give one that holds the pictures to classify")
     files, images, skipped = [], [], []

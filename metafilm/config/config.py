@@ -112,7 +112,9 @@ class Config:
 
     def require_beginnable(self) -> None:
         """Raise ConfigError for settings that a run can have and none is begun with any more."""
-        found = contradictions.of_beginning(self.data, self.episodes, self.pretrain, self.outer, self.head)
+        found = contradictions.of_beginning(
+            self.data, self.episodes, self.backbone, self.pretrain, self.outer, self.head
+        )
         if problems := [f"{flag(name)} {text}" for name, text in found]:
             raise ConfigError(problems, "configuration")
 

@@ -25,7 +25,7 @@ Problem = tuple[str, str]
 
 
 def of_beginning(
-    data: Data, episodes: Episodes, pretrain: Pretrain, outer: Outer, head: Head
+    data: Data, episodes: Episodes, backbone: Backbone, pretrain: Pretrain, outer: Outer, head: Head
 ) -> Iterator[Problem]:
     """What no run is begun with, though older ones have it, or weights that are judged in another way."""
     if data.rotated_classes and episodes.rotation == "per-class":
@@ -43,6 +43,10 @@ def of_beginning(
         )
     if data.name in REGRESSION_DATA:
         yield from _of_images(data, episodes)
+        if backbone.name != "mlp":
+            yield "backbone.name", f"must be mlp for functions, which are no images, is {backbone.name}"
+    elif backbone.name == "mlp":
+        yield "backbone.name", f"mlp is for functions, not for images ({flag('data.name')}); take conv4"
 
 
 def _of_images(data: Data, episodes: Episodes) -> Iterator[Problem]:

@@ -229,7 +229,10 @@ def evaluation_source(
     pools = load_pools(config, split, root, channels) if pools is None else pools
     if not pools:
         # the splits of a family of functions differ by seed alone
-        offset = {"train": 0, "val": 1, "test": 2}.get(split, 3)
+        splits = ("train", "val", "test")
+        if split not in splits:
+            raise MetafilmError(f"split {split!r} of {config.data.name}: choose one of {', '.join(splits)}")
+        offset = splits.index(split)
         return Source(_functions(config, queries, 1_000_003 * (seed + 1) + offset, shots), ())
     if config.episodes.criteria != "none":
         shape = (ways, shots, queries)

@@ -13,6 +13,7 @@ from typing import Any, TypeVar, dataclass_transform
 import pydantic.dataclasses
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from episodes.files.root import printable
 from metafilm.config.messages import describe, did_you_mean, flag, joined, shown
 from metafilm.errors import ConfigError
 
@@ -96,6 +97,8 @@ def tidied(cls: type, mapping: Mapping[Any, Any], problems: list[str], prefix: s
         name = str(key).replace("-", "_")
         if name in found:
             problems.append(f"{flag(prefix, name)} is set twice")
+        elif isinstance(value, str):
+            found[name] = printable(value)  # pydantic takes no bytes of a name that are no text
         elif not is_dataclass(kind := types_of(cls).get(name)):
             found[name] = value
         elif isinstance(value, Mapping):

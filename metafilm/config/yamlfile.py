@@ -35,7 +35,7 @@ def read_yaml(path: str | Path) -> object:
         raise ConfigError([f"is larger than {MAX_BYTES // 1024} KiB: no file of settings is"], str(path))
     try:
         return yaml.load(text, Loader=StrictLoader)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, OverflowError) as error:  # the latter of escaped characters
         raise ConfigError([f"is not valid YAML: {in_one_line(error)}"], str(path)) from error
 
 
@@ -44,7 +44,7 @@ def to_yaml(settings: dict[str, Any]) -> str:
     return yaml.dump(settings, Dumper=StrictDumper, sort_keys=False, allow_unicode=True)
 
 
-def in_one_line(error: yaml.YAMLError) -> str:
+def in_one_line(error: Exception) -> str:
     if not isinstance(error, yaml.MarkedYAMLError) or error.problem is None:
         return first_line(error)
     mark = error.problem_mark or error.context_mark

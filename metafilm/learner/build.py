@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -55,6 +55,7 @@ def build_learner(
     train_classes: int = 0,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
+    gate: Mapping[str, Any] | None = None,
 ) -> MetaFiLM:
     """A learner with fresh weights, a function of ``config.seed`` alone (the global random state is left as
     it was).
@@ -64,6 +65,8 @@ def build_learner(
         image_shape: ``(C, H, W)``; ``(1,)`` for functions of one number.
         train_classes: classes of the auxiliary classifier, used where ``outer.auxiliary`` is not 0.
         mean, std: per-channel statistics of the training images in [0, 1]; None: 0 and 1.
+        gate: settings of the gate (:meth:`metafilm.Gate.to_dict`) where ``inner.gate`` asks for one; None:
+            the usual ones.
     """
     shape = tuple(int(size) for size in image_shape)
     with torch.random.fork_rng(devices=[]):
@@ -136,7 +139,7 @@ def build_learner(
             copies=config.evaluation.copies,
             copy_augment=config.evaluation.copy_augment,
             query_copies=config.evaluation.query_copies,
-            gate=Gate() if config.inner.gate else None,
+            gate=_gate(gate) if config.inner.gate else None,
             stage=parts.ADAPT.get(config.evaluation.adapt),
             auxiliary_classes=train_classes if config.outer.auxiliary else 0,
         )
@@ -147,6 +150,14 @@ def build_learner(
             module.requires_grad_(False)
     learner.config = config
     return learner
+
+
+def _gate(settings: Mapping[str, Any] | None) -> Gate:
+    return Gate() if settings is None else Gate.from_dict(settings)
+
+
+# Settings of a network that no shape of its weights tells.
+UNTOLD: dict[type[nn.Module], tuple[str, ...]] = {Conv4: ("pools", "last_relu"), MLP: ("activation",)}
 
 
 def begin_with(learner: MetaFiLM, weights: str | Path) -> None:
@@ -179,11 +190,13 @@ def begin_with(learner: MetaFiLM, weights: str | Path) -> None:
         wrong.append("the channels of its images")
     if _modes(other.backbone) != _modes(learner.backbone):
         wrong.append("the norms' statistics (--backbone.norm)")
-    if isinstance(other.backbone, Conv4) and isinstance(learner.backbone, Conv4):
-        for name in ("pools", "last_relu"):  # which no shape of a weight tells
-            theirs, ours = other.backbone.arguments[name], learner.backbone.arguments[name]
-            if theirs != ours:
-                wrong.append(f"{flag(f'backbone.{name}')}, there {theirs}, here {ours}")
+    if type(other.backbone) is type(learner.backbone):
+        there, here = (cast(dict[str, Any], one.backbone.arguments) for one in (other, learner))
+        wrong += [
+            f"{flag(f'backbone.{name}')}, there {there[name]}, here {here[name]}"
+            for name in UNTOLD.get(type(other.backbone), ())
+            if there[name] != here[name]
+        ]
     if wrong:
         raise CheckpointError(
             f"the network of {weights} is another than the section backbone asks for, it differs in "
@@ -273,7 +286,9 @@ def load_learner(
             bare = replace(config, backbone=replace(config.backbone, weights=None))
             learner = build_learner(bare, **build)
             learner.config = config
-        except TypeError as error:
+        except MetafilmError:
+            raise
+        except (TypeError, ValueError, IndexError) as error:
             raise CheckpointError(
                 f"{path} has damaged metadata ({error}); train or download it again"
             ) from error

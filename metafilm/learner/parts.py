@@ -44,6 +44,22 @@ def settled(config: Config, stage: str | None) -> Config:
     return replace(config, evaluation=replace(config.evaluation, adapt=adapt))
 
 
+def as_set(learner: Any) -> Config:
+    """The learner's settings, with what somebody has set on the learner itself since it was built (``steps``
+    of its training apart, by which its step sizes are shaped; a gate's own settings are no settings)."""
+    config: Config = learner.config
+    inner, evaluation = config.inner, config.evaluation
+    if learner.stage != ADAPT.get(evaluation.adapt):
+        evaluation = settled(config, learner.stage).evaluation
+    steps = inner.steps if inner.evaluation_steps is None else inner.evaluation_steps
+    if learner.evaluation_steps != steps:
+        inner = replace(inner, evaluation_steps=learner.evaluation_steps)
+    given = {name: getattr(learner, name) for name in ("views", "view_augment", "batch")}
+    judged = {name: getattr(learner, name) for name in ("copies", "copy_augment", "query_copies")}
+    inner = replace(inner, gate=learner.gate is not None, **given)
+    return replace(config, inner=inner, evaluation=replace(evaluation, **judged))
+
+
 def save(path: str | Path, learner: Any) -> None:
     """Write a :class:`metafilm.MetaFiLM`. See :meth:`metafilm.MetaFiLM.save`."""
     mean, std = learner.mean.flatten().tolist(), learner.std.flatten().tolist()
@@ -56,10 +72,9 @@ def save(path: str | Path, learner: Any) -> None:
             "mean": mean,
             "std": std,
         }
-        config = learner.config
-        if learner.stage != ADAPT.get(config.evaluation.adapt):
-            config = settled(config, learner.stage)
-        save_model(path, learner.state_dict(), config, build, learner.trained_on, calibration)
+        if learner.gate not in (None, Gate()):
+            build["gate"] = learner.gate.to_dict()
+        save_model(path, learner.state_dict(), as_set(learner), build, learner.trained_on, calibration)
         return
     described: dict[str, Any] = {
         "backbone": _described(learner.backbone),

@@ -14,6 +14,7 @@ from metafilm.errors import MetafilmError
 
 # What a resampling filter may overshoot by; pixels in 0 ... 255 and normalised ones are far outside.
 LOWEST, HIGHEST = -0.25, 1.25
+NUMBERS = "fiub"  # NumPy's kinds
 
 
 def as_pictures(images: Any, shape: tuple[int, ...]) -> Tensor:
@@ -61,7 +62,9 @@ def _check_range(values: Tensor, vectors: bool) -> None:
 def _stacked(images: Any, shape: tuple[int, ...]) -> Tensor:
     """An array, or a sequence of arrays, tensors and PIL pictures, as one tensor with channels first."""
     if isinstance(images, np.ndarray):
-        return torch.from_numpy(np.ascontiguousarray(_channels_first(images, shape, first=1)))
+        if images.dtype.kind not in NUMBERS:
+            raise MetafilmError(f"images are an array of {images.dtype}; give one of floats, or of uint8")
+        return _tensor(_channels_first(images, shape, first=1))
     if isinstance(images, str | bytes) or not hasattr(images, "__iter__"):
         raise MetafilmError(
             f"images are a {type(images).__name__}; give a tensor, an array, or a list of pictures"
@@ -93,12 +96,17 @@ def _one(image: Any, shape: tuple[int, ...], position: int) -> Tensor:
         array = np.asarray(image)
     except (ValueError, TypeError):
         array = np.asarray(None)  # rows of different lengths, or of things that are no numbers
-    if array.dtype.kind not in "fiub":
+    if array.dtype.kind not in NUMBERS:
         raise MetafilmError(
             f"image {position} is a {type(image).__name__}; give PIL pictures, arrays or tensors, all of "
             "one kind"
         )
-    return torch.from_numpy(np.ascontiguousarray(_channels_first(array, shape, first=0)))
+    return _tensor(_channels_first(array, shape, first=0))
+
+
+def _tensor(array: np.ndarray) -> Tensor:
+    """Of numbers in whatever order of their bytes."""
+    return torch.from_numpy(np.ascontiguousarray(array, array.dtype.newbyteorder("=")))
 
 
 def _channels_first(array: np.ndarray, shape: tuple[int, ...], first: int) -> np.ndarray:

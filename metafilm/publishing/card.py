@@ -65,6 +65,11 @@ def _measure(record: Mapping[str, Any]) -> str:
     return "mse" if "mse" in record else "accuracy"
 
 
+def _task(record: Mapping[str, Any]) -> str:
+    ways, shots = record["ways"], record["shots"]
+    return f"{ways}-way {shots}-shot" if ways else f"{shots} points"
+
+
 def _header(network: Any, title: str, records: Sequence[Mapping[str, Any]], license: str | None) -> str:
     said: dict[str, Any] = {} if license is None else {"license": license}
     said |= {
@@ -77,7 +82,7 @@ def _header(network: Any, title: str, records: Sequence[Mapping[str, Any]], lice
         kind = "tabular-regression" if network.regression else "image-classification"
         results = [
             {
-                "task": {"type": kind, "name": f"{r['ways']}-way {r['shots']}-shot"},
+                "task": {"type": kind, "name": _task(r)},
                 "dataset": {"type": str(r["dataset"]), "name": str(r["dataset"]), "split": r["split"]},
                 "metrics": [{"type": _measure(r), "value": round(float(r[f"{_measure(r)}_by_step"][-1]), 4)}],
             }
@@ -157,7 +162,9 @@ def _count(number: Any, what: str) -> str:
 def _results(records: Sequence[Mapping[str, Any]]) -> str:
     if not records:
         return "None recorded. `metafilm eval --json` measures them."
-    lines = ["95 % intervals over episodes; accuracy in %, of every stage of adaptation.", ""]
+    squared = any(_measure(record) == "mse" for record in records)
+    what = "mean squared error" if squared else "accuracy in %"
+    lines = [f"95 % intervals over episodes; {what}, of every stage of adaptation.", ""]
     lines += ["| data | task | episodes | protocol | by stage |", "|---|---|---|---|---|"]
     for record in records:
         digits = 4 if _measure(record) == "mse" else 2
@@ -165,7 +172,7 @@ def _results(records: Sequence[Mapping[str, Any]]) -> str:
             record["stages"], record[f"{_measure(record)}_by_step"], record["ci95_by_step"], strict=True
         )
         by_stage = ", ".join(f"{stage} {value:.{digits}f} ± {ci:.{digits}f}" for stage, value, ci in stages)
-        task = f"{record['ways']}-way {record['shots']}-shot"
+        task = _task(record)
         if (support := record.get("encoder_support", "own")) != "own":
             task += f", the encoder given {support} support"  # a control, to be told from the result
         data = f"{record['dataset']}, {record['split']} classes"

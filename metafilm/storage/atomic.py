@@ -3,6 +3,7 @@
 import math
 import os
 import secrets
+import stat
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -27,6 +28,8 @@ def atomic_write(path: str | Path, content: bytes | Callable[[BinaryIO], Any]) -
                     content(file)
                 file.flush()
                 os.fsync(file.fileno())
+                with suppress(OSError, AttributeError):  # a private file stays one
+                    os.fchmod(file.fileno(), stat.S_IMODE(path.stat().st_mode))
             os.replace(beside, path)
         except BaseException:
             with suppress(OSError):  # the first error says what is wrong

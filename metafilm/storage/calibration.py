@@ -139,7 +139,7 @@ def read_calibration(path: str | Path) -> Calibration | None:
         return None
     try:
         return Calibration.from_json(text)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"{path} has a damaged calibration ({error}); calibrate it again") from error
 
 

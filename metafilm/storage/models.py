@@ -68,7 +68,7 @@ def read_model(path: str | Path) -> tuple[dict[str, Tensor], Config, dict[str, A
         )
     try:
         settings, build = json.loads(metadata["config"]), json.loads(metadata["build"])
-    except (KeyError, ValueError) as error:
+    except (KeyError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} has damaged metadata ({error}); train or download it again") from error
     return tensors, Config.from_dict(settings, source=f"{path} (the config inside)"), build
 
@@ -77,7 +77,7 @@ def adapts(path: str | Path) -> str | None:
     """How far a model's learner adapts, its ``evaluation.adapt``; None where there is no file that says."""
     try:
         return json.loads(tensorfile.read_metadata(path)["config"])["evaluation"]["adapt"]
-    except (CheckpointError, KeyError, TypeError, ValueError):
+    except (CheckpointError, KeyError, TypeError, ValueError, RecursionError):
         return None
 
 
@@ -89,7 +89,7 @@ def read_classes(path: str | Path) -> tuple[Classes, ...] | None:
     try:
         parts = [Classes(**part) for part in json.loads(listed)]
         return tuple(replace(part, names=tuple(map(str, part.names))) for part in parts)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, AttributeError, RecursionError) as error:
         raise CheckpointError(
             f"{path} has a damaged list of classes ({error}); train or download it again"
         ) from error

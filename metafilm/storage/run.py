@@ -100,7 +100,7 @@ class RunDirectory:
             )
 
     def _match(self, config: Config) -> None:
-        for file in (self.config_file, *self._made):
+        for file in (self.config_file, *self.made):
             remove_unfinished(file)
         self.resumed = self._require_same(config)
 
@@ -110,11 +110,20 @@ class RunDirectory:
 
         Other settings alone are no run: one that was refused before its first step is begun with better ones.
         """
-        there = self.config_file.is_file()
-        differences = resume_differences(Config.from_yaml(self.config_file), config) if there else []
-        if not there or (differences and not any(file.is_file() for file in self._made)):
+        if not self.config_file.is_file():
             config.require_beginnable()
             return False
+        found = Config.from_yaml(self.config_file)
+        differences = resume_differences(found, config)
+        if not any(file.is_file() for file in self.made):
+            if self.config_file.read_text() != found.to_yaml():
+                raise RunError(
+                    f"{self.config_file} is a configuration, not one that a run has left, and would be "
+                    "overwritten; choose another --run-dir"
+                )
+            if differences:
+                config.require_beginnable()
+                return False
         if differences:
             listed = "\n  ".join(differences)
             raise RunError(
@@ -124,7 +133,7 @@ class RunDirectory:
         return True
 
     @property
-    def _made(self) -> tuple[Path, ...]:
+    def made(self) -> tuple[Path, ...]:
         """The files of a training that took a step."""
         checkpoints = (self.checkpoint_file, self.previous_file)
         return (self.chunks_file, self.metrics_file, self.model_file, self.results_file, *checkpoints)

@@ -71,7 +71,7 @@ def require_kept(read: Sequence[str | None], *written: Path | None) -> None:
     kept: list[Path] = []
     for path in (Path(name) for name in read if name is not None):
         run = RunDirectory(path)
-        kept += [path, run.model_file, run.checkpoint_file, run.config_file]
+        kept += [path, run.config_file, *run.made]
     for file in (file for file in written if file is not None and not to_standard_output(file)):
         if file.is_file() and any(other.is_file() and file.samefile(other) for other in kept):
             raise MetafilmError(f"can't write {file}: it is what is read here; name another file")

@@ -8,6 +8,8 @@ import torch
 
 from metafilm import MetaFiLM
 from metafilm.cli import calibrate, main
+from metafilm.config import Config
+from metafilm.learner import build_learner
 from metafilm.storage.calibration import read_calibration
 from metafilm.storage.run import RunDirectory
 
@@ -101,6 +103,14 @@ def test_weights_that_a_training_may_replace_are_left_alone(place, tmp_path, cap
 def test_impossible_tasks(words, message, place, capsys) -> None:
     assert main(["calibrate", str(place / "run"), *words, "--data-root", str(place / "root")]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_values_of_functions_have_no_probabilities(tmp_path, capsys) -> None:
+    settings = {"data": {"name": "sinusoids"}, "head": {"name": "regression"}, "backbone": {"name": "mlp"}}
+    file = tmp_path / "curves.safetensors"
+    build_learner(Config.from_dict(settings), (1,)).save(file)
+    assert main(["calibrate", str(file)]) == 2
+    assert "learned functions, whose values have no probabilities" in capsys.readouterr().err
 
 
 def test_a_name_is_nothing_to_write_to(capsys) -> None:

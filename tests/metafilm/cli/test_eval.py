@@ -202,6 +202,28 @@ def test_other_domain_among_the_data_sets_named(two, tmp_path, capsys):
     assert capsys.readouterr().out.count("read a support of another data set") == 2
 
 
+FUNCTIONS = {"data": {"name": "sinusoids"}, "head": {"name": "regression"}, "backbone": {"name": "mlp"}}
+SORTED = {"data": {"name": "strokes", "image_size": 16}, "episodes": {"criteria": "all", "ways": 2}}
+
+
+@pytest.mark.parametrize(
+    ("settings", "shape", "words", "said"),
+    [
+        (FUNCTIONS, (1,), ["--split", "tset"], "split 'tset' of sinusoids: choose one of train, val, test"),
+        (FUNCTIONS, (1,), ["--scheme", "lake"], "--scheme is not for tasks of functions"),
+        (FUNCTIONS, (1,), ["--ways", "3", "--within-group"], "--ways --within-group is not for"),
+        (SORTED, (1, 16, 16), ["--style", "negative"], "--style is not for tasks sorted by a criterion"),
+        (SORTED, (1, 16, 16), ["--rotated-classes", "yes"], "--rotated-classes is not for tasks sorted"),
+    ],
+)
+def test_what_says_nothing_of_the_tasks_is_refused(settings, shape, words, said, tmp_path, capsys):
+    """Nothing is written into a record that was not done."""
+    file = tmp_path / "mine.safetensors"
+    build_learner(Config.from_dict(settings), shape).save(file)
+    assert main(["eval", str(file), "--episodes", "2", *words]) == 2
+    assert said in capsys.readouterr().err
+
+
 def test_another_head_at_test_and_how_the_record_names_it(place, common, tmp_path, capsys):
     settings = yaml.safe_load((place / "tiny.yaml").read_text())
     settings["backbone"] |= {"pools": 3, "pooling": "mean"}

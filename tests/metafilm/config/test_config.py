@@ -245,12 +245,21 @@ def test_settings_that_contradict_each_other(settings, expected):
 def test_functions_are_not_begun_with_settings_of_images(name, value, expected):
     section, setting = name.split(".")
     usual = {"data": {"name": "sinusoids"}, "head": {"name": "regression"}, "episodes": {}}
+    usual["backbone"] = {"name": "mlp"}
     Config.from_dict(usual).require_beginnable()
     usual[section][setting] = value
     with pytest.raises(ConfigError) as caught:
         Config.from_dict(usual).require_beginnable()
     (problem,) = caught.value.problems
     assert problem.startswith(f"--{name.replace('_', '-')} {expected}")
+
+
+@pytest.mark.parametrize(("data", "head"), [("sinusoids", "regression"), ("strokes", "cosine")])
+def test_a_network_of_the_other_kind_is_not_begun_with(data, head):
+    name = "conv4" if data == "sinusoids" else "mlp"
+    config = Config.from_dict({"data": {"name": data}, "head": {"name": head}, "backbone": {"name": name}})
+    with pytest.raises(ConfigError, match=r"--backbone\.name"):
+        config.require_beginnable()
 
 
 def test_what_older_runs_have_can_be_read_but_not_begun_with(tmp_path):

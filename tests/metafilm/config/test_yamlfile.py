@@ -45,6 +45,7 @@ def bomb(levels: int) -> str:
         ("seed: 1\nseed: 2", "'seed' is set twice (line 2, column 1)"),
         ("outer: {meta_batch: 1, meta_batch: 2}", "'meta_batch' is set twice"),
         ("seed: [1", "is not valid YAML"),
+        ('name: "\\U00110000"', "is not valid YAML"),
         ("seed: 1\n---\nseed: 2", "is not valid YAML"),
         ("seed: !!python/object/apply:os.getcwd []", "is not valid YAML"),
         ("? [1, 2]\n: 3", "a key must be a word"),

@@ -177,6 +177,17 @@ def test_a_network_of_another_shape_is_none_to_begin_with(tmp_path, sections, sh
         build(shape, backbone=sections | {"weights": str(file)})
 
 
+def test_a_perceptron_of_another_activation_is_none_to_begin_with(tmp_path) -> None:
+    file = tmp_path / "begun.safetensors"
+    functions = {"data": {"name": "sinusoids"}, "head": {"name": "regression"}}
+    curves = {"name": "mlp", "hidden": [4], "activation": "tanh"}
+    build((1,), backbone=curves, **functions).save(file)
+    begun = curves | {"weights": str(file)}
+    build((1,), backbone=begun, **functions)
+    with pytest.raises(CheckpointError, match=r"--backbone\.activation, there tanh, here relu"):
+        build((1,), backbone=begun | {"activation": "relu"}, **functions)
+
+
 def test_a_network_of_a_library_is_none_to_begin_with(tmp_path) -> None:
     pytest.importorskip("timm")
     file = tmp_path / "begun.safetensors"

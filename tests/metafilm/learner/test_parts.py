@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from metafilm import CheckpointError, MetaFiLM, MetafilmError, film, heads, norms
+from metafilm import CheckpointError, Gate, MetaFiLM, MetafilmError, film, heads, norms
 from metafilm.backbones import Conv4, Pretrained
 from metafilm.learner import load_learner
 from metafilm.storage import tensorfile
@@ -59,6 +59,22 @@ def test_parts_of_a_network_too(again) -> None:
     learner.head.requires_grad_(False)
     found = again(learner, somebodys())
     assert list(found.outer_parameters()) == ["backbone.1.weight", "backbone.1.bias"]
+
+
+@pytest.mark.parametrize("gate", [None, Gate(), Gate(steps=(1, 3), margin=2.0)])
+def test_what_was_set_on_a_learner_of_settings_is_saved(make_learner, make_episode, tmp_path, gate) -> None:
+    learner = make_learner(inner={"steps": 1, "first_order": True}).eval()
+    learner.evaluation_steps, learner.views, learner.view_augment, learner.batch = 3, 2, "none", 2
+    learner.copies, learner.query_copies, learner.copy_augment, learner.gate = 2, 1, "affine", gate
+    learner.save(tmp_path / "mine.safetensors")
+    again = load_learner(tmp_path / "mine.safetensors").double()
+    for name in ("evaluation_steps", "views", "view_augment", "batch", "copies", "query_copies", "gate"):
+        assert getattr(again, name) == getattr(learner, name), name
+    episode = make_episode(tasks=1, ways=3, shots=3)
+    torch.testing.assert_close(again(episode).predictions[-1], learner(episode).predictions[-1])
+    plain = make_learner().eval()
+    plain.save(tmp_path / "plain.safetensors")
+    assert load_learner(tmp_path / "plain.safetensors").config == plain.config
 
 
 def test_a_damaged_list_of_frozen_parameters(tmp_path) -> None:

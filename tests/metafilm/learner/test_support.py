@@ -21,6 +21,7 @@ def kinds() -> dict[str, object]:
         "floats": FLOATS,
         "array": array,
         "float array": FLOATS.numpy(),
+        "the other order of bytes": FLOATS.numpy().astype(">f4"),
         "channels last": last,
         "list of tensors": list(BYTES),
         "list of arrays": list(array),
@@ -67,6 +68,8 @@ REFUSED = {
     "a name": ("a.png", "images are a str"),
     "objects": ([object()], "image 0 is a object"),
     "a number": (3, "images are a int"),
+    "text": (np.full((2, 3, 6, 5), "a"), "images are an array of <U1"),
+    "an array of objects": (np.full((2, 3, 6, 5), None), "images are an array of object"),
 }
 
 

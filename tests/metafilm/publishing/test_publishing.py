@@ -101,11 +101,13 @@ def test_the_card_says_what_it_is_and_its_header_is_valid(learner, tmp_path) -> 
 
 def test_a_learner_of_functions_and_one_without_settings(tmp_path) -> None:
     network = MetaFiLM(film.insert(MLP(1, (8,), "tanh")), RegressionHead(8), image_shape=(1,)).eval()
-    record = {"dataset": "sinusoids", "split": "test", "ways": 1, "shots": 10, "episodes": 5, "mse": 0.5}
+    record = {"dataset": "sinusoids", "split": "test", "ways": 0, "shots": 10, "episodes": 5, "mse": 0.5}
     record |= {"protocol": "inductive", "stages": ["identity"], "mse_by_step": [0.5], "ci95_by_step": [0.1]}
     text = (network.save_pretrained(tmp_path / "curves", results=[record]) / "README.md").read_text()
     assert "identity 0.5000 ± 0.1000" in text and "task.predict(more)" in text
     assert header(text)["model-index"][0]["results"][0]["metrics"] == [{"type": "mse", "value": 0.5}]
+    assert header(text)["model-index"][0]["results"][0]["task"]["name"] == "10 points"
+    assert "mean squared error, of every stage" in text and "accuracy" not in text
     assert "pipeline_tag" not in header(text)
     assert MetaFiLM.from_pretrained(tmp_path / "curves").fingerprint() == network.fingerprint()
 

@@ -54,6 +54,15 @@ def test_what_killed_processes_left_is_removed_and_nothing_else(tmp_path):
     assert sorted(os.listdir(tmp_path)) == [".other.17.tmp", "file"]
 
 
+@pytest.mark.parametrize("mode", [0o600, 0o640])
+def test_what_others_may_do_with_a_file_stays(tmp_path, mode):
+    file = tmp_path / "weights"
+    atomic_write(file, b"old")
+    file.chmod(mode)
+    atomic_write(file, b"new")
+    assert file.read_bytes() == b"new" and file.stat().st_mode & 0o777 == mode
+
+
 def test_a_link_stays_and_what_it_leads_to_is_written(tmp_path):
     (tmp_path / "there").mkdir()
     target, link = tmp_path / "there" / "file", tmp_path / "link"

@@ -83,7 +83,14 @@ def test_an_older_file_has_one_level_for_all() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["{}", "nonsense", '{"temperature": -1, "familiarity": [0, 1], "weights": "", "tasks": {}}']
+    "text",
+    [
+        "{}",
+        "[]",
+        "[" * 100_000,
+        "nonsense",
+        '{"temperature": -1, "familiarity": [0, 1], "weights": "", "tasks": {}}',
+    ],
 )
 def test_a_damaged_calibration_is_named(text, learner, tmp_path) -> None:
     path = tmp_path / "tiny.safetensors"

@@ -70,6 +70,15 @@ def test_what_was_refused_before_its_first_step_is_begun_with_better_settings(tm
         RunDirectory.open(tmp_path / "run", Config())
 
 
+def test_a_configuration_of_somebody_s_own_is_not_overwritten(tmp_path):
+    file = tmp_path / "config.yaml"
+    file.write_text("# my notes\nseed: 3\n")
+    for config in (Config.from_yaml(file), replace(Config(), seed=5)):
+        with pytest.raises(RunError, match="is a configuration, not one that a run has left"):
+            RunDirectory.open(tmp_path, config)
+    assert file.read_text() == "# my notes\nseed: 3\n"
+
+
 def test_settings_without_influence_on_the_weights_may_change(tmp_path):
     RunDirectory.open(tmp_path / "run", Config()).close()
     free = replace(Config(), tracking=replace(Config().tracking, wandb="offline"))

@@ -79,6 +79,11 @@ def test_what_is_read_is_not_written_over(no_work, words, option, tmp_path, monk
             assert main([words[0], str(read), *words[1:], option, written]) == 2
             assert f"can't write {written}: it is what is read here; name another" in capsys.readouterr().err
     assert weights.read_bytes() == b"weights"
+    for name in ("results.json", "metrics.jsonl", "chunks.json", "checkpoint.previous.pt", "config.yaml"):
+        (run / name).write_text("kept")
+        assert main([words[0], str(run), *words[1:], option, str(run / name)]) == 2, name
+        said = capsys.readouterr().err
+        assert "it is what is read here" in said or "a task is written as a .safetensors file" in said
     other = ["adapt", "timm:x", "--support", "x", "--weights", str(weights), "--out", str(weights)]
     assert main(other) == 2 and "it is what is read here" in capsys.readouterr().err
 
