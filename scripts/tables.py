@@ -202,6 +202,32 @@ def drawings(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def mixture(rows: list[dict[str, Any]]) -> str:
+    """Trainings on a mixture of styles, a row for each kind of styles: plain prototypes, and what the others
+    have over them in pairs; of the full method also what encoder and step have over its own δ = 0."""
+    kinds = {"known-filters": "of the training", "unseen-filters": "others"}
+    arms = ("prototypes", "support-statistics", "full")
+    found = {(row["style"], row["setting"]["arm"]): row for row in rows}
+    lines = [
+        "| filters | plain prototypes | normalised by the support | over plain | full method | **over plain** "
+        "| of it encoder, and encoder + step |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for style, words in kinds.items():
+        cells = []
+        for arm in arms:
+            row = found[style, arm]
+            cells.append(f"{row['accuracy']:.2f} ± {row['ci95']:.2f}")
+            if "gain" in row:
+                cells.append(f"{row['gain']:+.2f} ± {row['gain_ci95']:.2f}")
+        cells[-1] = f"**{cells[-1]}**"
+        full = found[style, "full"]
+        gains = list(zip(full["gain_by_step"], full["gain_ci95_by_step"], strict=True))[1:]
+        cells.append(", ".join(f"{gain:+.2f} ± {ci:.2f}" for gain, ci in gains))
+        lines.append(f"| {words} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def conditioned(rows: list[dict[str, Any]]) -> str:
     """A row per arm of a system that something else than a support set conditions, a column per metric. Where
     an arm has records of several settings, what differs stands behind its name. Those that saw fewer scenes
@@ -374,6 +400,7 @@ TABLES: dict[str, Callable[[list[dict[str, Any]]], str]] = {
     **dict.fromkeys((name for name in ARMS if name.endswith("-arms")), over_identity),
     "adaptation": adaptation,
     "drawings": drawings,
+    "styles": mixture,
     "functions-floor": floors,
     "laboratory": laboratory.table,
     "sweeps": laboratory.sweeps,

@@ -17,6 +17,31 @@ def test_trainings_of_several_seeds_stand_beside_their_mean():
     ]
 
 
+def test_trainings_on_a_mixture_of_styles_are_held_against_plain_prototypes():
+    def row(arm: str, style: str, accuracy: float, gain: float | None = None) -> dict:
+        found = scored(5, 5, accuracy) | {"style": style, "setting": {"arm": arm}}
+        found |= {"gain_by_step": [0.0, 1.5, 1.25], "gain_ci95_by_step": [0.0, 0.5, 0.75]}
+        return found if gain is None else found | {"gain": gain, "gain_ci95": 0.125}
+
+    rows = [
+        row(*of)
+        for of in (
+            ("full", "unseen-filters", 46.0, 3.0),
+            ("prototypes", "unseen-filters", 43.0),
+            ("support-statistics", "unseen-filters", 45.0, 2.0),
+            ("support-statistics", "known-filters", 50.0, 2.5),
+            ("full", "known-filters", 50.0, 2.5),
+            ("prototypes", "known-filters", 47.5),
+        )
+    ]
+    first, second = tables.mixture(rows).splitlines()[2:]
+    assert first == (
+        "| of the training | 47.50 ± 0.25 | 50.00 ± 0.25 | +2.50 ± 0.12 | 50.00 ± 0.25 | **+2.50 ± 0.12** "
+        "| +1.50 ± 0.50, +1.25 ± 0.75 |"
+    )
+    assert second.startswith("| others | 43.00 ± 0.25 | 45.00 ± 0.25 | +2.00 ± 0.12 | 46.00 ± 0.25 | **+3.00")
+
+
 def adapted(arm: str, ways: int, stages: list[str], gains: list[float]) -> dict:
     return scored(ways, 1, 90.0 + gains[-1]) | {
         "setting": {"arm": arm},
