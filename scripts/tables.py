@@ -209,8 +209,8 @@ def mixture(rows: list[dict[str, Any]]) -> str:
     arms = ("prototypes", "support-statistics", "full")
     found = {(row["style"], row["setting"]["arm"]): row for row in rows}
     lines = [
-        "| filters | plain prototypes | normalised by the support | over plain | full method | **over plain** "
-        "| of it encoder, and encoder + step |",
+        "| filters | plain prototypes | normalised by the support | over plain | full method "
+        "| **over plain** | of it encoder, and encoder + step |",
         "|---|---|---|---|---|---|---|",
     ]
     for style, words in kinds.items():
