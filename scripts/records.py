@@ -90,6 +90,11 @@ def trained_by(run: Path) -> dict[str, Any]:
     }
 
 
+def read(name: str) -> list[dict[str, Any]]:
+    """The committed records of that name."""
+    return json.loads((ROOT / "results" / f"{name}.json").read_text())
+
+
 def write(path: Path, rows: Sequence[Any]) -> None:
     """Records, as the files under results/ have them."""
     atomic_write(path, (json.dumps(finite(list(rows)), indent=2, ensure_ascii=False) + "\n").encode())

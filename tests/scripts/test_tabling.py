@@ -1,6 +1,6 @@
 """Tables of records that several trainings made."""
 
-from scripts import tables
+from scripts.tabling import evaluations
 
 
 def scored(ways: int, shots: int, accuracy: float, **more) -> dict:
@@ -9,7 +9,7 @@ def scored(ways: int, shots: int, accuracy: float, **more) -> dict:
 
 def test_trainings_of_several_seeds_stand_beside_their_mean():
     rows = [scored(5, 1, 98.0), scored(5, 1, 99.0), scored(20, 1, 90.0), scored(20, 1, 93.0)]
-    assert tables.by_seed(rows).splitlines() == [
+    assert evaluations.by_seed(rows).splitlines() == [
         "| task | training 1 | training 2 | **mean** |",
         "|---|---|---|---|",
         "| 5-way 1-shot | 98.00 ± 0.25 | 99.00 ± 0.25 | **98.50** |",
@@ -34,7 +34,7 @@ def test_trainings_on_a_mixture_of_styles_are_held_against_plain_prototypes():
             ("prototypes", "known-filters", 47.5),
         )
     ]
-    first, second = tables.mixture(rows).splitlines()[2:]
+    first, second = evaluations.mixture(rows).splitlines()[2:]
     assert first == (
         "| of the training | 47.50 ± 0.25 | 50.00 ± 0.25 | +2.50 ± 0.12 | 50.00 ± 0.25 | **+2.50 ± 0.12** "
         "| +1.50 ± 0.50, +1.25 ± 0.75 |"
@@ -59,7 +59,7 @@ def test_methods_over_one_network_are_shown_by_their_gains_and_the_gate_apart():
         adapted("encoder", 20, ["identity", "encoder"], [0.0, -0.5]),
         adapted("encoder+steps", 5, ["identity", "encoder", "step 1", "gate"], [0.0, 0.2, -1.0, 0.125]),
     ]
-    assert tables.over_identity(rows).splitlines() == [
+    assert evaluations.over_identity(rows).splitlines() == [
         "| | 5-way 1-shot | 20-way 1-shot |",
         "|---|---|---|",
         "| δ = 0 | 90.00 ± 0.50 | 90.00 ± 0.50 |",
