@@ -29,6 +29,7 @@ UNREAD = (
     *(".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf", ".raw"),
 )
 _MOST_PIXELS = 1 << 26  # decoded at once; a file of some kilobytes can announce any number
+JPEG = b"\xff\xd8\xff"  # how its files begin
 _STEPS = {"LAB": "RGB", "La": "LA"}  # modes that Pillow does not bring to grey by itself
 _LONGEST = 8  # times the shorter side: what lies further out is cropped away in the end, so it isn't resized
 
@@ -145,7 +146,7 @@ def open_picture(path: Path) -> "ImageFile":
     TooLarge for that, OSError for what is no picture or named as one of UNREAD, and for devices and pipes,
     which would be waited on for ever.
     """
-    from PIL import Image
+    from PIL import Image, JpegImagePlugin
 
     if path.suffix.lower() in UNREAD:
         raise OSError(f"{path.suffix.lower()} pictures are not read: convert it to PNG or JPEG")
@@ -155,7 +156,11 @@ def open_picture(path: Path) -> "ImageFile":
     try:
         opened = Image.open(path, formats=FORMATS)
     except Image.DecompressionBombError as error:
-        raise TooLarge(str(error)) from error
+        with path.open("rb") as file:
+            begins = file.read(len(JPEG))
+        if begins != JPEG:
+            raise TooLarge(str(error)) from error
+        opened = JpegImagePlugin.JpegImageFile(path)  # which knows no limit: ours follows
     width, height = opened.size
     if width * height > _MOST_PIXELS:
         opened.draft(opened.mode, (width // 2, height // 2))  # does nothing to what isn't JPEG
