@@ -39,8 +39,8 @@ def load_folder(
     otherwise PATH/<class>/, and the classes are divided 64/16/20 % by seed. image_size: 84 by default; see
     `read_image` for how pictures are brought to it. scheme: "split:SEED" chooses another division than seed
     0's, "all" gives every class of PATH/<class>/ whatever the split. Unreadable pictures are named in a
-    warning and skipped. Raises EpisodesError when there is nothing to read, or when a class is in two split
-    folders.
+    warning and skipped; a later load from the cache says how many there were. Raises EpisodesError when there
+    is nothing to read, or when a class is in two split folders.
     """
     base = expanded(path).absolute()
     if not base.is_dir():
@@ -68,11 +68,21 @@ def load_folder(
         "fingerprint": fingerprint(files, home),
     }
 
+    read_now = []
+
     def build() -> ClassPool:
-        images, labels, names, _, _ = _read(listed, channels, size, invert)
+        images, labels, names, _, _ = _read(listed, channels, size, invert)  # which names what it skips
+        read_now.append(True)
         return ClassPool.from_arrays(images, labels, names, None, base.name, split)
 
-    return cached_pool(data_root(root), key, build, in_memory)
+    pool = cached_pool(data_root(root), key, build, in_memory)
+    if not read_now and (skipped := len(files) - len(pool.images)):
+        warnings.warn(
+            f"{skipped} of {len(files)} pictures of {base.name} {split} could not be read and are left out; "
+            "they were named when the others were read first: mend them, or take them away",
+            stacklevel=2,
+        )
+    return pool
 
 
 def read_class_folders(

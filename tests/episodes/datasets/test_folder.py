@@ -203,6 +203,19 @@ def test_links_pipes_and_devices_are_named_and_skipped(tmp_path):
         assert load_folder(tmp_path / "in", root=tmp_path, image_size=8).counts.tolist() == [5, 3]
 
 
+def test_a_load_from_the_cache_tells_that_pictures_are_missing(tmp_path):
+    fill(tmp_path / "in" / "train", ["dog", "cat"])
+    (tmp_path / "in" / "train" / "cat" / "torn.jpg").write_bytes(b"\xff\xd8\xff\xe0 torn")
+    with pytest.warns(UserWarning, match=r"1 unreadable .*\n.*torn\.jpg") as said:
+        load_folder(tmp_path / "in", "train", root=tmp_path / "root", image_size=8)
+    assert len(said) == 1
+    with pytest.warns(UserWarning, match="1 of 7 pictures of in train could not be read and are left out"):
+        load_folder(tmp_path / "in", "train", root=tmp_path / "root", image_size=8)
+    (tmp_path / "in" / "train" / "cat" / "torn.jpg").unlink()
+    for _ in range(2):
+        load_folder(tmp_path / "in", "train", root=tmp_path / "root", image_size=8)
+
+
 def test_unreadable_names_can_be_printed(tmp_path):
     fill(tmp_path / "in", ["a"])
     (tmp_path / "in" / "a" / NOT_UTF8).write_bytes(b"torn")
