@@ -244,6 +244,7 @@ def test_a_trial_that_cannot_be_trained_stops_no_other(tiny, tmp_path, monkeypat
     folder.study.enqueue_trial({"episodes.ways": 3, "outer.penalty": 0.5})
     left = folder.claim(4)
     assert left is not None and left.number == 0
+    left.run.append_metrics({"iteration": 1})
     left.run.close()
     left.run.config_file.write_text(replace(left.config, seed=7).to_yaml())
 
