@@ -36,7 +36,7 @@ from metafilm.config import load_config  # noqa: E402
 from metafilm.storage.run import RunDirectory  # noqa: E402
 from metafilm.training.run import train  # noqa: E402
 from metafilm.training.tracking import Tracker  # noqa: E402
-from scripts.records import commit, hardware, made, options, print_row, trained_by, write  # noqa: E402
+from scripts.records import commit, hardware, made, options, print_row, read, trained_by, write  # noqa: E402
 from scripts.rows import ARMS, IMAGE_ROWS, SCORING, SHIPPED_ROWS, SINUSOID_ROWS  # noqa: E402
 
 
@@ -103,7 +103,7 @@ def shipped_rows(name: str, run: Path | None, out: Path, data_root: Path | None)
     training = ("config", "train_command", "training_seconds", "training_threads")
     before = json.loads(out.read_text()) if out.is_file() else []
     kept = {row["command"]: row for row in before}
-    first = json.loads((ROOT / "results" / "omniglot.json").read_text())[0]
+    first = read("omniglot")[0]
     made_by = {"omniglot-conv4": {key: first[key] for key in training}}
     if run is not None:
         made_by[f"{name}-conv4"] = trained_by(run)

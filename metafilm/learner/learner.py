@@ -168,9 +168,8 @@ class MetaFiLM(UsableNetwork):
             gate=(Gate() if gate else None) if isinstance(gate, bool) else gate,
             **options,
         )
-        if (
-            weights is not None and options.keys() <= taskfile.OPTIONS.keys()
-        ):  # random ones can't be had again
+        # random weights can't be had again
+        if weights is not None and options.keys() <= taskfile.OPTIONS.keys():
             learner.source = {
                 "name": name,
                 "image_shape": list(network.image_shape),
