@@ -105,3 +105,8 @@ class Episode:
                 )
             joined[name] = torch.cat(parts)
         return replace(episodes[0], **joined)
+
+
+def shape_in_words(ways: int, shots: int) -> str:
+    """What tasks of so many ways and shots are called: ``5-way 1-shot``, and of functions ``10-point``."""
+    return f"{ways}-way {shots}-shot" if ways else f"{shots}-point"

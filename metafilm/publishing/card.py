@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from episodes.episode import shape_in_words
 from metafilm import film
 from metafilm.errors import MetafilmError
 
@@ -66,8 +67,7 @@ def _measure(record: Mapping[str, Any]) -> str:
 
 
 def _task(record: Mapping[str, Any]) -> str:
-    ways, shots = record["ways"], record["shots"]
-    return f"{ways}-way {shots}-shot" if ways else f"{shots} points"
+    return shape_in_words(record["ways"], record["shots"])
 
 
 def _header(network: Any, title: str, records: Sequence[Mapping[str, Any]], license: str | None) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from episodes import Episode, EpisodesError
+from episodes.episode import shape_in_words
 from metafilm.config.config import Config
 from metafilm.config.sources import Source, evaluation_source
 from metafilm.errors import MetafilmError
@@ -82,7 +83,7 @@ def subtitle(found: Found, asked: Asked | None) -> str:
     if asked is None:
         return said
     one = asked.source.sampler.batch([0])
-    shape = f"{one.ways}-way {one.shots}-shot" if one.ways else f"{one.support_labels.shape[1]}-point"
+    shape = shape_in_words(one.ways, one.shots)
     return f"{said}. {asked.episodes} {shape} tasks of the {asked.split} split were scored for this page."
 
 

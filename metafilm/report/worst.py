@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from episodes import Episode
+from episodes.episode import shape_in_words
 from metafilm.report.naming import Names
 from metafilm.report.page.axes import across, frame, horizontal, svg, vertical
 from metafilm.report.page.charts import figure
@@ -38,7 +39,7 @@ def worst(scored: Scored, names: Names) -> Section:
 
 def _episode(seen: Seen, names: Names) -> Html:
     task, called = seen.episode, names.of(seen.episode)
-    shape = f"{task.ways}-way {task.shots}-shot"
+    shape = shape_in_words(task.ways, task.shots)
     kind = names.kind(task)
     title = f"Episode {int(task.index[0])}: {seen.score:.0f} % right"
     labels = task.support_labels[0].tolist()

@@ -3,11 +3,13 @@
 from collections.abc import Sequence
 from typing import Any
 
+from episodes.episode import shape_in_words
+
 
 def print_table(found: dict[str, Any]) -> None:
     """Shape, a line per stage, what the encoder was worth, and the same of each domain of a mixture."""
     name = found["dataset"] if isinstance(found["dataset"], str) else " + ".join(found["dataset"])
-    shape = f"{found['ways']}-way {found['shots']}-shot" if found["ways"] else f"{found['shots']} points"
+    shape = shape_in_words(found["ways"], found["shots"])
     print(f"{name} {found['split']}, {shape}, {found['episodes']} episodes, {found['protocol']}")
     print_scores(found, found["stages"], found["encoder_support"], "  ")
     for domain, part in found.get("by_domain", {}).items():

@@ -106,7 +106,7 @@ def test_a_learner_of_functions_and_one_without_settings(tmp_path) -> None:
     text = (network.save_pretrained(tmp_path / "curves", results=[record]) / "README.md").read_text()
     assert "identity 0.5000 ± 0.1000" in text and "task.predict(more)" in text
     assert header(text)["model-index"][0]["results"][0]["metrics"] == [{"type": "mse", "value": 0.5}]
-    assert header(text)["model-index"][0]["results"][0]["task"]["name"] == "10 points"
+    assert header(text)["model-index"][0]["results"][0]["task"]["name"] == "10-point"
     assert "mean squared error, of every stage" in text and "accuracy" not in text
     assert "pipeline_tag" not in header(text)
     assert MetaFiLM.from_pretrained(tmp_path / "curves").fingerprint() == network.fingerprint()
