@@ -30,7 +30,8 @@ from metafilm.laboratory.space import values_of  # noqa: E402
 from scripts.records import put  # noqa: E402
 
 ABLATIONS, SWEEPS = "results/laboratory.json", "results/sweeps.json"
-SAME = ("dataset", "split", "measure", "ways", "shots", "episodes", "protocol", "changes", "encoder_support")
+SAME = ("dataset", "split", "measure", "ways", "shots", "episodes", "protocol", "precision", "changes")
+SAME += ("encoder_support",)
 OF_SEED = ("seed", "gain", "training_seconds", "wall_seconds", "best_iteration", "failed", "command")
 OF_SEED += ("train_command", "hardware", "commit")
 SETTINGS = ("data", "episodes", "outer", "evaluation", "seed")

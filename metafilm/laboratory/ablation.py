@@ -188,6 +188,7 @@ class Ablation:
                 source.sampler,
                 self.episodes,
                 encoder_support=job.arm.support,
+                precision=config.evaluation.precision,
                 progress=progress,
                 per_task=each.setdefault(split, []),
             )
@@ -209,6 +210,7 @@ class Ablation:
             "gap": known[measure] - new[measure],
             "gap_ci95": (known["ci95"] ** 2 + new["ci95"] ** 2) ** 0.5,
             "protocol": new["protocol"],
+            "precision": new["precision"],
             "scores": scores,
             "training_classes_scores": known_scores,
         }

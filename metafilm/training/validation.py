@@ -39,6 +39,7 @@ def validate(
         centre(learner, seen.sampler)
         count = config.evaluation.episodes
         shared: dict[str, Any] = {"progress": False, "group": loop.group}
+        shared["precision"] = config.evaluation.precision
         measure, each = learner.head.metric, []
         found = evaluate(learner, validation.sampler, count, per_stage=each, **shared)
         stages = found["stages"]
@@ -106,6 +107,7 @@ def plainly(
         by_stage=False,
         progress=False,
         group=group,
+        precision=config.evaluation.precision,
         gate=False,
     )
     measure = learner.head.metric

@@ -140,8 +140,8 @@ class Outer:
     compile: Switch = False
     """Run each task through torch.compile: one or two minutes at the start, needs a C++ compiler."""
     precision: Literal["float32", "bfloat16"] = "float32"
-    """Arithmetic of the backbone in training, and of a cosine classifier of all training classes; validation
-    is always float32."""
+    """Arithmetic of the backbone in training, and of a cosine classifier of all training classes;
+    validation has one of its own."""
 
 
 @section("evaluation")
@@ -158,6 +158,8 @@ class Evaluation:
     """Support images per class; empty: as in training (the low end of a range)."""
     queries: Annotated[Whole | None, at_least(1)] = None
     """Query images per class; empty: as in training."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Arithmetic of the backbone in validation; metafilm eval is told by itself."""
     copies: Annotated[Whole, at_least(0)] = 0
     """Augmented copies of each support image that the head is fitted to as well, in every evaluation."""
     copy_augment: Annotated[Text, OneOf(augment.BY_NAME)] = "shift"

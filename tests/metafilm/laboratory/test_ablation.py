@@ -153,6 +153,7 @@ def test_the_command_trains_scores_and_draws(base, tmp_path, monkeypatch, capsys
             assert record["encoder_difference_ci95"] == pytest.approx(record["gain_ci95"], abs=1e-3)
         assert record["gap"] == pytest.approx(record["training_classes_accuracy"] - record["accuracy"])
         assert record["split"] == "val" and record["episodes"] == 4 and record["protocol"] == "inductive"
+        assert record["precision"] == "float32"
         assert record["hardware"] and record["wall_seconds"] > 0 and "validation_accuracy" in record["last"]
         assert record["settings"]["outer"]["iterations"] == 2
         assert record["settings"]["data"]["classes"] == record["classes"]
