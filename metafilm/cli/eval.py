@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from episodes import dataset as find_data_set
+from metafilm import norms
 from metafilm.cli.text.output import require_counts, tell, to_standard_output
 from metafilm.cli.text.table import print_table
 from metafilm.config import Config
@@ -64,7 +65,8 @@ def records(
     Returns for each what `metafilm.evaluation.evaluate` does (accuracy in percent, ci95, accuracy_by_step,
     gain_by_step, protocol, ...) and dataset, split, scheme, style, rotated_classes (whether turned copies are
     classes of their own), ways, shots, queries, seed, checkpoint, weights (a fingerprint of them as trained);
-    head, transform, blend, blend_weight, pooling, copies, copy_augment, query_copies: how tasks were judged.
+    head, transform, blend, blend_weight, pooling, norm, copies, copy_augment, query_copies: how tasks were
+    judged.
     Of pictures also `test_classes`, how many classes there are, and `training_classes_in_test`, how many of
     them the weights were trained on (None: not known); turned classes count as one. `overlap` says why the
     backbone's first weights are known to have seen the classes, where they have and `allow_overlap` is given.
@@ -191,6 +193,7 @@ def judging(learner: MetaFiLM) -> dict[str, Any]:
         "blend": blend,
         "blend_weight": weight,
         "pooling": getattr(learner.backbone, "pooling", None),
+        "norm": norms.mode_of(learner.backbone),
         "copies": learner.copies,
         "copy_augment": learner.copy_augment if learner.copies or learner.query_copies else None,
         "query_copies": learner.query_copies,

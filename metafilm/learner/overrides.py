@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from metafilm import heads
+from metafilm import heads, norms
 from metafilm.backbones import flattens
 from metafilm.conditioning import TaskEncoder
 from metafilm.config.config import Config
@@ -19,6 +19,8 @@ from metafilm.learner.learner import MetaFiLM
 
 OWN = ("steps", "evaluation_steps", "views", "view_augment", "batch", "gate", "stage")
 """What somebody may have set on the learner itself."""
+OF_TASKS = ("support", "transductive")
+"""Norm modes that take nothing from the weights but their gains and biases."""
 
 
 def overridden(
@@ -30,6 +32,7 @@ def overridden(
     blend: str | None = None,
     blend_weight: float | None = None,
     pooling: str | None = None,
+    norm: str | None = None,
     copies: int | None = None,
     copy_augment: str | None = None,
     query_copies: int | None = None,
@@ -42,9 +45,9 @@ def overridden(
 
     Args:
         learner: built from settings; left as it is.
-        head, scale, transform, blend, blend_weight, pooling, copies, copy_augment, query_copies: as the
+        head, scale, transform, blend, blend_weight, pooling, norm, copies, copy_augment, query_copies: as the
             settings ``head.name``, ``head.scale``, ``head.transform``, ``head.blend``,
-            ``head.blend_weight``, ``backbone.pooling``, ``evaluation.copies``,
+            ``head.blend_weight``, ``backbone.pooling``, ``backbone.norm``, ``evaluation.copies``,
             ``evaluation.copy_augment`` and ``evaluation.query_copies``. A head of cells takes ``flatten`` by
             itself where the network was trained with a mean over the map.
 
@@ -53,7 +56,8 @@ def overridden(
 
     Raises:
         MetafilmError: a learner without settings, a head that would have to be trained, a task encoder whose
-            features would change, or maps that were not averaged where a blend needs their mean.
+            features would change, maps that were not averaged where a blend needs their mean, or statistics
+            that the weights were not trained for.
         ConfigError: settings that contradict each other.
     """
     old = learner.config
@@ -83,6 +87,9 @@ def overridden(
         pooling = "flatten"
     if pooling is not None:
         config = replace(config, backbone=replace(config.backbone, pooling=pooling))
+    if norm is not None and norm != old.backbone.norm:
+        _require_statistics(learner, old.backbone.norm, norm)
+        config = replace(config, backbone=replace(config.backbone, norm=norm))
     config.validate("other settings for the same weights")
     if cells and trained == "max" and not all(heads.HEADS[name].local for name in used):
         raise MetafilmError(
@@ -95,6 +102,20 @@ def overridden(
     made.load_state_dict(_state(learner, made))
     made.source, made.trained_on = learner.source, learner.trained_on
     return made.to(learner.mean.device, learner.mean.dtype).eval()
+
+
+def _require_statistics(learner: MetaFiLM, was: str, norm: str) -> None:
+    """Raises MetafilmError: the weights can't be used with norms of this mode."""
+    if norm in norms.MODES and (norm not in OF_TASKS or was == "group"):
+        raise MetafilmError(
+            f"the weights were trained with norms of mode {was}, and have nothing that mode {norm} could go "
+            f"by; use {' or '.join(OF_TASKS if was != 'group' else [was])}"
+        )
+    if isinstance(learner.encoder, TaskEncoder):
+        raise MetafilmError(
+            f"the task encoder was trained on features under norms of mode {was}, which mode {norm} changes; "
+            "leave the norms as they are"
+        )
 
 
 def _given(**settings: Any) -> dict[str, Any]:

@@ -113,6 +113,9 @@ class Eval:
     """Its weight, from 0 to 1 (head.blend_weight); default: a half."""
     pooling: str | None = None
     """How the last maps become features (backbone.pooling), for example flatten2x2 for heads of cells."""
+    norm: str | None = None
+    """Where normalisation statistics come from (backbone.norm): support, each task's own support images,
+    where its pictures look unlike those of the training; or transductive, which the record then says."""
     copies: int | None = None
     """Augmented copies of each support image that the head is fitted to as well (evaluation.copies)."""
     copy_augment: str | None = None
@@ -166,6 +169,7 @@ class Eval:
             blend=self.blend,
             blend_weight=self.blend_weight,
             pooling=self.pooling,
+            norm=self.norm,
             copies=self.copies,
             copy_augment=self.copy_augment,
             query_copies=self.query_copies,

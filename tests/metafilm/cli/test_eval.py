@@ -250,6 +250,9 @@ def test_another_head_at_test_and_how_the_record_names_it(place, common, tmp_pat
     found = scored("--head", "descriptors", "--pooling", "flatten2x2", "--head-scale", "3")
     assert [found[name] for name in names] == ["descriptors", [], None, None, "flatten2x2", 0, None, 0]
     assert scored("--transform", "none")["transform"] == []
+    whole = scored("--norm", "transductive")
+    assert (plain["norm"], plain["protocol"]) == ("running", "inductive")
+    assert (whole["norm"], whole["protocol"]) == ("transductive", "transductive")
     shown = capsys.readouterr()
     assert "cosine + 0.4 reconstruction" in shown.out and "2 copies, of a query 1, by crop-flip" in shown.out
     assert main([*words, "--head", "median"]) == 2

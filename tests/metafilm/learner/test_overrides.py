@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from metafilm import MetaFiLM, MetafilmError, TaskBank, film
+from metafilm import MetaFiLM, MetafilmError, Task, TaskBank, film
 from metafilm.backbones import Conv4
 from metafilm.errors import ConfigError
 from metafilm.evaluation import centre
@@ -125,6 +125,41 @@ def test_the_mean_to_centre_by_is_that_of_whole_images(trained, sampler, make_le
     images = torch.cat((episodes.support_images, episodes.query_images), 1)
     mean = maps(learner, images).mean((-1, -2)).mean((0, 1))
     torch.testing.assert_close(one.head.transform.mean, mean)
+
+
+def test_norms_that_read_each_support_set(trained, make_learner, make_episode, tmp_path) -> None:
+    """The weights as they are in a network that normalises so from the start; queries see one another only
+    where that is asked for."""
+    for norm, protocol in (("support", "inductive"), ("transductive", "transductive")):
+        learner = overridden(trained, norm=norm)
+        settings = PLAIN | {"backbone": {**PLAIN["backbone"], "norm": norm}}
+        expected = make_learner(shape=SHAPE, **settings).eval()
+        expected.load_state_dict(trained.state_dict())
+        episode = make_episode(shape=SHAPE)
+        with torch.no_grad():
+            found = learner(episode).predictions[-1]
+            assert torch.equal(found, expected(episode).predictions[-1])
+            assert not torch.allclose(found, trained(episode).predictions[-1])
+        assert learner.protocol == protocol and learner.config.backbone.norm == norm
+        assert trained.config.backbone.norm == "running"
+    # and back, for its averages are not there
+    with pytest.raises(MetafilmError, match=r"mode transductive.*use support or transductive"):
+        overridden(learner, norm="running")
+    with pytest.raises(ConfigError, match=r"backbone\.norm.*grup"):
+        overridden(trained, norm="grup")
+    grouped = make_learner(shape=SHAPE, **PLAIN | {"backbone": {"norm": "group"}})
+    with pytest.raises(MetafilmError, match="trained with norms of mode group"):
+        overridden(grouped, norm="support")
+    encoded = make_learner(shape=SHAPE, **PLAIN | {"encoder": {"enabled": True}})
+    with pytest.raises(MetafilmError, match="task encoder was trained on features under norms"):
+        overridden(encoded, norm="support")
+    # a task of the one kind is none of the other
+    pair = trained.float(), overridden(trained.float(), norm="support")
+    images, labels = episode.support_images[0].float(), episode.support_labels[0].tolist()
+    for one, other in (pair, pair[::-1]):
+        one.adapt(images, labels).save(tmp_path / "task.safetensors")
+        with pytest.raises(MetafilmError, match=f"this learner's norm mode is {other.config.backbone.norm}"):
+            Task.load(tmp_path / "task.safetensors", other)
 
 
 def test_what_can_not_be_overridden(trained, make_learner) -> None:
