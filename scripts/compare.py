@@ -194,12 +194,24 @@ def command(row: Row, arguments: argparse.Namespace, budget: float) -> str:
     by_trying = row.budget == "target" and arguments.seconds is None
     words = ["python", "scripts/compare.py", "score", "--work", row.work, "--budget", row.budget]
     words += ["--system", row.system]
-    if not by_trying and budget != (work.images if images else work.seconds):
+    if not by_trying and (row.budget == "target" or budget != (work.images if images else work.seconds)):
         words += ["--images", str(int(budget))] if images else ["--seconds", repr(budget)]
     if arguments.tasks is not None:
         words += ["--tasks", str(arguments.tasks)]
     words += ["--threads", str(arguments.threads), "--split", arguments.split]
     return shlex.join([*words, "--folder", arguments.folder.as_posix()])
+
+
+def require_tried(row: Row, arguments: argparse.Namespace) -> None:
+    """Raises RunError: minutes to a target that were asked for within one budget were measured by others."""
+    if row.budget != "target" or arguments.seconds is None:
+        return
+    tried = json.loads(row.file(arguments).read_bytes())["tried_seconds"]
+    if tried != [arguments.seconds]:
+        raise RunError(
+            f"{row.file(arguments)} is of budgets of {', '.join(f'{one:g}' for one in tried)} s; delete it "
+            "to have others tried, or leave --seconds out"
+        )
 
 
 def minutes_to(target: float, curve: list[tuple[float, float]]) -> float | None:
@@ -259,6 +271,7 @@ def made(row: Row, arguments: argparse.Namespace) -> bool:
             holder.lock()
             todo = trainings(row, arguments)
             if scored(row, arguments):
+                require_tried(row, arguments)
                 return True
             found = score(row, arguments, todo)
             atomic_write(row.file(arguments), (json.dumps(finite(found)) + "\n").encode())

@@ -89,7 +89,7 @@ def of_sweep(found: dict[str, Any], folder: Path) -> dict[str, Any]:
     row |= {key: config[key] for key in SETTINGS}
     row["as_it_stands"] = values_of(Config.from_dict(config), found["search"])
     row["trials"] = [{key: trial.get(key) for key in OF_TRIAL} for trial in trials]
-    row["wall_seconds"] = sum(trial.get("wall_seconds") or 0 for trial in trials)
+    row["training_seconds"] = sum(trial.get("training_seconds") or 0 for trial in trials)
     return row | {key: _each([one.get(key) for one in made]) for key in ("hardware", "commit")}
 
 
@@ -121,12 +121,14 @@ def sweeps(rows: Sequence[dict[str, Any]]) -> str:
             sum(trial["state"] == state for trial in trials) for state in ("done", "given up", "failed")
         ]
         done = [trial for trial in trials if trial["state"] == "done"]
-        best = min(done, key=lambda trial: trial["validation"] * (1 if row["measure"] == "mse" else -1))
-        settings = ", ".join(f"{key} {_short(value)}" for key, value in best["settings"].items())
+        sign = 1 if row["measure"] == "mse" else -1
+        best = min(done, key=lambda trial: sign * trial["validation"], default=None)
+        chosen = best["settings"] if best else {}
+        settings = ", ".join(f"{key} {_short(value)}" for key, value in chosen.items())
         first = [trial for trial in trials if trial["settings"] == row["as_it_stands"]]
         cells = [f"{row['name']}, {row['sampler']}", ", ".join(map(str, counts))]
-        cells += [_score(first[0]) if first else "–", _score(best)]
-        cells += [f"{row['wall_seconds'] / 60:.0f}", settings]
+        cells += [_score(first[0]) if first else "–", _score(best) if best else "–"]
+        cells += [f"{row['training_seconds'] / 60:.0f}", settings or "–"]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 

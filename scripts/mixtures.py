@@ -7,8 +7,8 @@
 Functions: MMAML's mixtures of 2, 3 and 5 kinds (configs/functions.yaml), 5 support and 5 query points, both
 with noise, with both halves of the method and with either. Styles: miniImageNet, each task through one filter
 (configs/styles.yaml), the full method, prototypes of a network that likewise normalises each task by its own
-support set, and plain prototypes, all of the same training, on test classes in the filters of the training
-and in others; differences are paired.
+support set, plain prototypes, all of the same training, and the last one's weights normalised by the support
+in the test alone, on test classes in the filters of the training and in others; differences are paired.
 
 A run that is there is not trained again, and one that was stopped goes on; rows of these very trainings are
 kept. Rows have the keys of scripts/results.py.
@@ -45,6 +45,15 @@ ARMS: dict[str, dict[str, str]] = {
         "prototypes": "--backbone.norm running --encoder.enabled False --inner.steps 0",
     },
 }
+BY_SUPPORT = "prototypes-by-support"
+SCORED: dict[str, tuple[str, dict[str, str]]] = {
+    "full": ("full", {}),
+    "support-statistics": ("support-statistics", {}),
+    BY_SUPPORT: ("prototypes", {"norm": "support"}),
+    "prototypes": ("prototypes", {}),
+}
+"""What is scored of styles: of which arm's training, and how judged; the later ones are what the others are
+held against."""
 STYLES = ("known-filters", "unseen-filters")
 EPISODES = {"functions": 10_000, "styles": 2000}
 
@@ -95,9 +104,10 @@ def function_rows(arguments: argparse.Namespace, kept: dict[str, Any]) -> Iterat
 
 
 def style_rows(arguments: argparse.Namespace, kept: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Of all but plain prototypes also ``gain``, in points over those on the same tasks, and ``gain_ci95``.
+    """Each also with ``over``: what it has over those after it in ``SCORED``, by their names, in points on
+    the same tasks, and the half width of its interval.
 
-    All arms are scored anew, since the difference needs the score of each task.
+    All are scored anew, since the differences need the score of each task.
     """
     commands = {
         arm: trained("styles", f"--name {arm} {changes}".strip(), arguments.folder / arm)
@@ -106,17 +116,18 @@ def style_rows(arguments: argparse.Namespace, kept: dict[str, Any]) -> Iterator[
     for style in STYLES:
         scores: dict[str, list[float]] = {}
         made_here = {}
-        for arm in reversed(ARMS["styles"]):  # plain prototypes first
-            train_command, results = commands[arm]
+        for arm, (training, judged) in reversed(SCORED.items()):  # plain prototypes first
+            train_command, results = commands[training]
             flags = {"ways": 5, "shots": arguments.shots, "queries": 15, "episodes": arguments.episodes}
-            flags |= {"style": style, "seed": 0, "split": arguments.split}
-            command, found, scores[arm] = scored(arguments.folder / arm, flags)
+            flags |= {"style": style, "seed": 0, "split": arguments.split, **judged}
+            command, found, each = scored(arguments.folder / training, flags)
             row = made({"arm": arm}, found, "styles", train_command, command, results)
-            if arm != "prototypes":
-                gains = [a - b for a, b in zip(scores[arm], scores["prototypes"], strict=True)]
-                row |= {"gain": sum(gains) / len(gains), "gain_ci95": interval(gains)}
-            made_here[arm] = row
-        yield from (made_here[arm] for arm in ARMS["styles"])
+            row["over"] = {}
+            for other in reversed(scores):
+                gains = [a - b for a, b in zip(each, scores[other], strict=True)]
+                row["over"][other] = [sum(gains) / len(gains), interval(gains)]
+            scores[arm], made_here[arm] = each, row
+        yield from (made_here[arm] for arm in SCORED)
 
 
 def merged(before: list[dict[str, Any]], rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -137,9 +148,15 @@ def parsed(words: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--shots", type=int, default=5, help="of styles")
     parser.add_argument("--episodes", type=int, default=None)
-    parser.add_argument("--split", default="test", help="val while something is still to be chosen")
+    parser.add_argument(
+        "--split", default="test", help="val while something is still to be chosen, with an --out"
+    )
     parser.add_argument("--out", type=Path, default=None, help="file to write; default: results/NAME.json")
     arguments = parser.parse_args(words)
+    if arguments.out is None and (arguments.split, arguments.shots, arguments.episodes) != ("test", 5, None):
+        parser.error(
+            f"results/{arguments.name}.json is of the usual tasks of the test split; give others an --out"
+        )
     arguments.episodes = arguments.episodes or EPISODES[arguments.name]
     arguments.out = arguments.out or ROOT / "results" / f"{arguments.name}.json"
     return arguments

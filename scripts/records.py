@@ -69,8 +69,7 @@ def made(
         "config": f"configs/{config}.yaml",
         "train_command": train_command,
         "command": command,
-        "training_seconds": trained["training_seconds"],
-        "training_threads": trained["threads"],
+        **of_training(trained),
         "hardware": hardware(),
         "commit": commit(),
     }
@@ -85,8 +84,17 @@ def trained_by(run: Path) -> dict[str, Any]:
         "config": f"configs/{config.name}.yaml",
         "train_command": f"metafilm train configs/{config.name}.yaml{seed} --run-dir {run.as_posix()}",
         "training_seed": config.seed,
+        **of_training(trained),
+    }
+
+
+def of_training(trained: dict[str, Any]) -> dict[str, Any]:
+    """What a row takes from a run's own results; `training_commit`: of the code that the training ended with,
+    which is seldom that of the scores (None: not kept)."""
+    return {
         "training_seconds": trained["training_seconds"],
         "training_threads": trained["threads"],
+        "training_commit": trained.get("environment", {}).get("commit"),
     }
 
 

@@ -105,18 +105,24 @@ def chance(records: Iterable[Record]) -> dict[tuple[str, int | None], float]:
 
 def _alike(records: Iterable[Record]) -> dict[tuple[Any, ...], list[Record]]:
     """Of each group the trainings that differ from the configuration by next to nothing, and itself."""
+    own = [record for record in records if scored(record) and record["encoder_support"] == "own"]
+    itself = {group(record): record for record in own if not record["changes"]}
     found: dict[tuple[Any, ...], list[Record]] = {}
-    for record in records:
-        if scored(record) and record["encoder_support"] == "own" and _decays_little(record):
+    for record in own:
+        base = itself.get(group(record))
+        if base is not None and _decays_alike(record, base):
             found.setdefault(group(record), []).append(record)
     return found
 
 
-def _decays_little(record: Record) -> bool:
-    """Whether nothing but decays is changed, and AdamW takes next to nothing of a weight by them."""
-    outer = record["settings"].get("outer")
-    if outer is None or outer["optimiser"] != "adamw" or not set(record["changes"]) <= DECAYS:
+def _decays_alike(record: Record, base: Record) -> bool:
+    """Whether nothing but decays is changed, and AdamW takes next to the same of a weight by them."""
+    outer, of_base = record["settings"].get("outer"), base["settings"].get("outer")
+    if outer is None or of_base is None or outer["optimiser"] != "adamw":
+        return False
+    if not set(record["changes"]) <= DECAYS:
         return False
     # of learning rates that warm up and follow a cosine, about the half of as many of the highest
     rates = outer["learning_rate"] * outer["iterations"] / 2
-    return all(rates * outer[name.removeprefix("outer.")] <= LITTLE for name in DECAYS)
+    names = [name.removeprefix("outer.") for name in DECAYS]
+    return all(rates * abs(outer[name] - of_base[name]) <= LITTLE for name in names)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import multiprocessing
 import os
 import sys
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -120,7 +119,6 @@ def _train(
     folder: StudyFolder, claimed: Claimed, data_root: str | Path | None, progress: bool | None
 ) -> str | None:
     """A trial from its start or its checkpoint to its end, and into the study; the reason if it failed."""
-    begin = time.perf_counter()
     measure = folder.plan.measure
     given_up = False
 
@@ -144,7 +142,7 @@ def _train(
         folder.finish(claimed.id, claimed.number, "FAIL", reason=reason)
         print(f"trial {claimed.number}: failed: {reason}", flush=True)
         return reason
-    facts = _facts(claimed.run, results, measure) | {"wall_seconds": time.perf_counter() - begin}
+    facts = _facts(claimed.run, results, measure)
     if given_up:
         folder.finish(claimed.id, claimed.number, "PRUNED", **facts)
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 import warnings
 from collections.abc import Iterator
@@ -59,13 +60,13 @@ def validate(
                 classes = tuple(dict.fromkeys((*here, *(learner.trained_on or ()))))
                 kept = settled(config, stage) if chooses else config
                 save_model(run.model_file, learner.state_dict(), kept, build, classes)
-    gap, ci95 = known_value - value, found["ci95_by_step"][at]
+    gap, ci95 = known_value - value, _interval_over_domains(found, at)
     # beyond what the two intervals explain, so that few validation tasks give no false alarm
-    if not learner.regression and gap - ci95 - known["ci95"] > GAP_WARNING:
+    if not learner.regression and gap - ci95 - _interval_over_domains(known) > GAP_WARNING:
         warnings.warn(
             f"iteration {loop.iteration}: training classes score {known_value:.1f} %, validation classes "
-            f"{value:.1f} %: the learner overfits its training classes; raise --outer.penalty or "
-            "--outer.weight-decay, or augment",
+            f"{value:.1f} %: the learner overfits its training classes; more classes help most, then "
+            "--episodes.augment, and for drawings --episodes.warp True",
             stacklevel=2,
         )
     return {
@@ -113,7 +114,7 @@ def plainly(
     measure = learner.head.metric
     return {
         f"validation_{measure}": _mean_over_domains(found, measure),
-        "validation_ci95": found["ci95"],
+        "validation_ci95": _interval_over_domains(found),
         "validation_seconds": time.perf_counter() - begin,
     }
 
@@ -123,6 +124,15 @@ def _mean_over_domains(found: dict[str, Any], measure: str, at: int = -1) -> flo
     of the tasks are of it."""
     scores = [domain[f"{measure}_by_step"][at] for domain in found.get("by_domain", {}).values()]
     return sum(scores) / len(scores) if scores else found[f"{measure}_by_step"][at]
+
+
+def _interval_over_domains(found: dict[str, Any], at: int = -1) -> float:
+    """The half width of :func:`_mean_over_domains`'s interval: the domains' tasks are independent. Where a
+    domain has one task, which has none, that of all tasks together, which is wider."""
+    widths = [domain["ci95_by_step"][at] for domain in found.get("by_domain", {}).values()]
+    if not widths or not all(map(math.isfinite, widths)):
+        return found["ci95_by_step"][at]
+    return sum(width**2 for width in widths) ** 0.5 / len(widths)
 
 
 def _by_domain(found: dict[str, Any], measure: str, at: int) -> dict[str, Any]:

@@ -232,6 +232,7 @@ def trained(
         "images": before * per_step[0] + iterations * per_step[1],
         "training_seconds": curve[-1][0],
         "threads": results["threads"],
+        "training_commit": plan.commit or results["environment"].get("commit"),
         "curve": curve,
         "protocol": "inductive",
         "note": system.note,

@@ -176,18 +176,27 @@ def trained(
     work: Work, name: str, budget: str, amount: float, folder: Path, root: Path | None, validations: int
 ) -> dict[str, Any]:
     """Train, or go on; what to report of the training."""
-    plans.kept(folder, amount, lambda: planned(work, name, budget, amount, root))
+    settings = settings_of(work, name, validations)
+    plan = plans.kept(folder, amount, lambda: planned(work, name, budget, amount, root), settings)
     training = restored(work, name, folder, root)
     training.run(folder, work.evaluation("val", root), validations)
     return {
         "iterations": [0, training.iterations],
         "images": training.iterations * training.work.images_per_step,
         "training_seconds": training.seconds,
-        "threads": torch.get_num_threads(),
+        "threads": plan.threads,
+        "training_commit": plan.commit,
         "curve": training.curve,
         "protocol": SYSTEMS[name].protocol,
         "note": SYSTEMS[name].note,
     }
+
+
+def settings_of(work: Work, name: str, validations: int) -> dict[str, Any]:
+    """All that decides what is learned and kept, for a training is gone on with under no other."""
+    peer = SYSTEMS[name]
+    shaped = work.shaped(peer.wide)
+    return shaped.settings() | {"maml_step": shaped.maml_step, "peer": name, "validations": validations}
 
 
 def restored(work: Work, name: str, folder: Path, root: Path | None) -> Training:

@@ -1,4 +1,4 @@
-"""How many steps a budget allows: measured once, and kept in a row's folder."""
+"""How many steps a budget allows, measured once, and under which settings: kept in a row's folder."""
 
 from __future__ import annotations
 
@@ -6,14 +6,18 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import count
 from pathlib import Path
+from typing import Any
+
+import torch
 
 from episodes import Episode
 from metafilm.errors import RunError
 from metafilm.storage.atomic import atomic_write
 from metafilm.training.plain import Pretraining
+from scripts.records import commit
 
 FIRST = 4  # steps that are not measured: the first are slower, and have batches that were built before
 PROBE = 16  # steps that a rate is measured on
@@ -21,11 +25,20 @@ PROBE = 16  # steps that a rate is measured on
 
 @dataclass(frozen=True)
 class Plan:
-    """``amount``: of the budget, images or seconds; ``steps``: of the classification stage, and of the outer
-    loop."""
+    """What a training was begun with.
+
+    Attributes:
+        amount: of the budget, images or seconds.
+        steps: of the classification stage, and of the outer loop.
+        threads, commit: of the process that began it; None: of a version that did not keep them.
+        settings: that nothing else in the folder would tell; None likewise, or there are none.
+    """
 
     amount: float
     steps: tuple[int, int]
+    threads: int | None = None
+    commit: str | None = None
+    settings: dict[str, Any] | None = None
 
     @classmethod
     def read(cls, folder: Path) -> Plan | None:
@@ -37,7 +50,8 @@ class Plan:
             found = json.loads(file.read_bytes())
             if not isinstance(found, list):
                 before, after = map(int, found["steps"])
-                return cls(float(found["amount"]), (before, after))
+                kept = {name: found.get(name) for name in ("threads", "commit", "settings")}
+                return cls(float(found["amount"]), (before, after), **kept)
         except (ValueError, KeyError, TypeError) as error:
             raise RunError(f"{file} is damaged; delete {folder} to have the row made anew") from error
         raise RunError(
@@ -50,12 +64,35 @@ class Plan:
         atomic_write(folder / "plan.json", (json.dumps(asdict(self)) + "\n").encode())
 
 
-def kept(folder: Path, amount: float, steps: Callable[[], tuple[int, int]]) -> Plan:
-    """The folder's plan, or one of so many steps: another measurement would give another."""
+def kept(
+    folder: Path,
+    amount: float,
+    steps: Callable[[], tuple[int, int]],
+    settings: dict[str, Any] | None = None,
+) -> Plan:
+    """The folder's plan, or one of so many steps: another measurement would give another.
+
+    Raises:
+        RunError: it was begun with other settings, or on another number of threads.
+    """
+    now = Plan(amount, (0, 0), torch.get_num_threads(), commit(), json.loads(json.dumps(settings)))
     plan = Plan.read(folder)
     if plan is None:
-        plan = Plan(amount, steps())
+        plan = replace(now, steps=steps())
         plan.write(folder)
+    if plan.threads not in (None, now.threads):
+        raise RunError(
+            f"{folder} was begun on {plan.threads} threads, not {now.threads}; give --threads "
+            f"{plan.threads}, or choose another --folder"
+        )
+    if plan.settings is not None and plan.settings != now.settings:
+        asked = now.settings or {}
+        names = sorted(plan.settings.keys() | asked.keys())
+        differing = [name for name in names if plan.settings.get(name) != asked.get(name)]
+        raise RunError(
+            f"{folder} was begun with other settings ({', '.join(differing)}); delete it to have the row "
+            "made anew, or choose another --folder"
+        )
     return plan
 
 

@@ -84,7 +84,7 @@ def sweep(
             "validation": 1.0 if value is None else value,
             "ci95": 0.5,
             "settings": {"outer.penalty": 0.1 * (number + 1), "encoder.decoder": "gru"},
-            "wall_seconds": 30.0,
+            "training_seconds": 30.0,
             "environment": {"hardware": "a", "commit": "b"},
         }
         for number, value in enumerate(validations)
@@ -125,6 +125,8 @@ def test_sweeps_stand_side_by_side(tmp_path) -> None:
     *before, other = json.loads((tmp_path / laboratory.SWEEPS).read_text())
     assert before == rows and (other["protocol"], rows[0]["protocol"]) == ("transductive", "inductive")
     assert "| 1, 0, 0 | – | 50.00 ± 0.50 |" in laboratory.sweeps([other])
+    other["trials"][0]["state"] = "failed"
+    assert laboratory.sweeps([other]).endswith("| 0, 0, 1 | – | – | 0 | – |"), "of which none is done"
     (tmp_path / laboratory.ABLATIONS).write_text(json.dumps(laboratory.of_ablation(RECORDS)))
     (tmp_path / "docs").mkdir()
     laboratory.main(["draw"], tmp_path)

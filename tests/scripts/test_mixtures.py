@@ -69,21 +69,33 @@ def test_styles(small, monkeypatch) -> None:
 
     def noted(path, *, per_task, **options):
         found = record(path, per_task=per_task, **options)
-        scores[path.rsplit("/")[-1], options["style"]] = per_task[0]
+        name = path.rsplit("/")[-1] + ("-by-support" if options.get("norm") else "")
+        scores[name, options["style"]] = per_task[0]
         return found
 
     monkeypatch.setattr(mixtures, "record", noted)
     rows = run(small, "styles", "--episodes", "6", "--shots", "1")
+    names = list(mixtures.SCORED)
+    assert names[-1] == "prototypes" and {row["norm"] for row in rows} == {"running", "support"}
     assert [(row["setting"]["arm"], row["style"]) for row in rows] == [
-        (arm, style) for style in mixtures.STYLES for arm in mixtures.ARMS["styles"]
+        (arm, style) for style in mixtures.STYLES for arm in names
     ]
     for row in rows:
-        own = scores[row["setting"]["arm"], row["style"]]
+        arm = row["setting"]["arm"]
+        own = scores[arm, row["style"]]
         assert len(own) == 6 and row["accuracy"] == pytest.approx(sum(own) / 6)
-        assert ("gain" in row) is (row["setting"]["arm"] != "prototypes")
-        if "gain" in row:
-            plain = scores["prototypes", row["style"]]
-            gains = [a - b for a, b in zip(own, plain, strict=True)]
-            assert row["gain"] == pytest.approx(sum(gains) / 6) and row["gain_ci95"] == interval(gains)
+        assert list(row["over"]) == names[names.index(arm) + 1 :]
+        for other, (gain, half) in row["over"].items():
+            gains = [a - b for a, b in zip(own, scores[other, row["style"]], strict=True)]
+            assert gain == pytest.approx(sum(gains) / 6) and half == interval(gains)
         # the network of the plain ones alone takes the statistics of its training
-        assert ("--backbone.norm running" in row["train_command"]) is (row["setting"]["arm"] == "prototypes")
+        assert ("--backbone.norm running" in row["train_command"]) is arm.startswith("prototypes")
+        assert ("--norm support" in row["command"]) is (arm == "prototypes-by-support")
+        assert row["norm"] == ("running" if arm == "prototypes" else "support")
+
+
+def test_only_the_usual_tasks_are_committed(capsys) -> None:
+    for words in (["--split", "val"], ["--shots", "1"], ["--episodes", "9"]):
+        with pytest.raises(SystemExit):
+            mixtures.main(["styles", "runs/styles", *words])
+        assert "give others an --out" in capsys.readouterr().err

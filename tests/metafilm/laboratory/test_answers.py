@@ -90,6 +90,20 @@ def test_what_chance_does_is_told_by_decays_of_next_to_nothing() -> None:
     assert "chance" not in answers(records[1:])["tiny"]["penalty"]["none"][8], "three are too few"
 
 
+def test_trainings_are_alike_that_decay_as_the_configuration_does() -> None:
+    """With a decay that counts, those of next to none are others: nothing is held against them."""
+    records = []
+    for decay, score in ((0.3, 98.0), (0.0, 95.0), (1e-4, 95.0), (1e-3, 95.0), (1e-2, 95.0)):
+        outer = {"optimiser": "adamw", "learning_rate": 0.002, "iterations": 1000}
+        outer |= {"weight_decay": decay, "encoder_weight_decay": 0.0}
+        changes = {} if decay == 0.3 else {"outer.weight_decay": decay}
+        settings = {"name": "tiny", "outer": outer}
+        records.append(one(0, [score - 5, score, score + 5], changes, settings=settings))
+    base, *others = with_gains(records)
+    assert base["gain"] is None, "the configuration over itself"
+    assert all(other["gain"] == pytest.approx(-3) for other in others)
+
+
 def test_a_figure_shows_gains_gaps_and_what_chance_does() -> None:
     """The configuration gains 0; without a score of it nothing is known to gain."""
     none = {"outer.penalty": 0.0}

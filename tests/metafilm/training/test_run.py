@@ -60,6 +60,7 @@ def test_a_mixture_is_judged_by_the_mean_over_its_domains(
     assert record["validation_accuracy_by_domain"] == {"easy": 90.0, "hard": 20.0}
     assert record["validation_accuracy_by_step_by_domain"] == {"easy": [85.0, 90.0], "hard": [15.0, 20.0]}
     assert record["validation_ci95_by_domain"] == {"easy": 1.0, "hard": 1.0}
+    assert record["validation_ci95"] == pytest.approx(0.5**0.5), "of the mean of two that are independent"
     assert record["training_classes_accuracy"] == 45.0 and record["gap"] == -10.0
 
 

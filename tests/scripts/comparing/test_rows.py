@@ -4,8 +4,10 @@ import json
 from dataclasses import replace
 
 import pytest
+import torch
 
 from episodes.errors import EpisodesError
+from metafilm.errors import RunError
 from metafilm.evaluation import interval
 from metafilm.storage.run import RunDirectory
 from metafilm.training.outer_gradient import Diverged
@@ -96,7 +98,7 @@ def test_a_row_keeps_the_budget_it_was_begun_with(run, tmp_path, monkeypatch, ca
     words = ["score", "--budget", "images", "--system", "protonet", "--tasks"]
     run(*words, "2", "--images", "90")
     run(*words, "3")
-    assert begun == [plans.Plan(90, (0, 7))] * 2
+    assert begun[0] == begun[1] and (begun[0].amount, begun[0].steps, begun[0].threads) == (90, (0, 7), 1)
     row = json.loads((tmp_path / "tiny" / "images" / "protonet-val-3.json").read_text())
     again = compare.parsed(row["command"].split()[2:])
     assert (again.images, again.tasks, again.folder) == (90, 3, tmp_path)
@@ -114,6 +116,39 @@ def test_a_records_command_has_the_budget_to_the_last_digit(tmp_path, budget, am
     words = compare.command(row, compare.parsed(asked), float(amount)).split()
     again = compare.parsed(words[2:])
     assert (again.images if budget == "images" else again.seconds) == amount
+
+
+def test_a_training_goes_on_as_it_was_begun(tmp_path) -> None:
+    """On as many threads, and with the settings that nothing else in its folder has; what an older plan does
+    not say is not compared."""
+    settings = {"outer": {"learning_rate": 0.001}, "maml_step": 0.5}
+    torch.set_num_threads(1)
+    first = plans.kept(tmp_path, 90, lambda: (0, 7), settings)
+    assert plans.kept(tmp_path, 90, lambda: (0, 8), settings) == first and first.commit
+    with pytest.raises(RunError, match=r"begun with other settings \(maml_step\)"):
+        plans.kept(tmp_path, 90, lambda: (0, 7), settings | {"maml_step": 0.1})
+    torch.set_num_threads(2)
+    with pytest.raises(RunError, match="begun on 1 threads, not 2; give --threads 1"):
+        plans.kept(tmp_path, 90, lambda: (0, 7), settings)
+    (tmp_path / "plan.json").write_text('{"amount": 90.0, "steps": [0, 7]}')
+    older = plans.kept(tmp_path, 90, lambda: (0, 8), settings)
+    assert older == plans.Plan(90.0, (0, 7))
+
+
+def test_a_target_measured_by_other_budgets_is_said(run, tmp_path, monkeypatch, capsys) -> None:
+    def trained(*_):
+        return {"curve": [(1.0, 5.0)], "training_seconds": 1.0, "images": 1, "note": "one"}
+
+    monkeypatch.setattr(ours, "trained", trained)
+    monkeypatch.setattr(ours, "scores", lambda folder, source, tasks: [50.0] * tasks)
+    words = ["score", "--budget", "target", "--system", "metafilm-wide"]
+    run(*words, "--seconds", "5")  # which is the work's own budget of time
+    row = json.loads((tmp_path / "tiny" / "target" / "metafilm-wide-val-4.json").read_text())
+    assert row["tried_seconds"] == [5.0] and "--seconds 5.0" in row["command"]
+    run(*words, "--seconds", "5")
+    run(*words)
+    run(*words, "--seconds", "9", ends=1)
+    assert "is of budgets of 5 s; delete it" in capsys.readouterr().out
 
 
 def test_what_an_older_version_left_is_said(run, tmp_path, capsys) -> None:
