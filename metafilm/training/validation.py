@@ -65,8 +65,8 @@ def validate(
     if not learner.regression and gap - ci95 - _interval_over_domains(known) > GAP_WARNING:
         warnings.warn(
             f"iteration {loop.iteration}: training classes score {known_value:.1f} %, validation classes "
-            f"{value:.1f} %: the learner overfits its training classes; more classes help most, then "
-            "--episodes.augment, and for drawings --episodes.warp True",
+            f"{value:.1f} %: the learner overfits its training classes; more classes help most, for "
+            "drawings --episodes.warp True and --episodes.augment affine",
             stacklevel=2,
         )
     return {
