@@ -12,9 +12,9 @@ warm-up and a cosine, and keep the weights (their moving average) that are best 
 so many `images` drawn; so many seconds (`time`; validation does not count), planned from a short measurement,
 so that a record says by how much a training missed them; `target`: minutes to a validation accuracy, for the
 systems of that question, of a training that is as short as it may be: budgets of time are tried from a short
-one on, each twice the one before, until a training reaches it. Systems called `-wide` and `-cells` train on
-tasks of many ways, one a step, and the latter's network has the same convolutions with fewer poolings, as
-that of `metafilm-mean` has.
+one on, each half as long again as the one before or twice, until a training reaches it. Systems called
+`-wide` and `-cells` train on tasks of many ways, one a step, and the latter's network has the same
+convolutions with fewer poolings, as those of `metafilm-mean` and `metafilm-pretrained` have.
 --images and --seconds are for rows not begun yet.
 
 One row at a time, each resumed exactly where it was cut; nothing is trained or scored twice, and a row that
@@ -51,7 +51,7 @@ SYSTEMS = (*ours.SYSTEMS, *frozen.NOTES, *peers.SYSTEMS)
 TARGET = (
     FULL,
     "metafilm-plain",
-    "metafilm-mean",
+    "metafilm-pretrained",
     "metafilm-wide",
     "metafilm-cells",
     "learn2learn-protonet",

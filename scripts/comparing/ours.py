@@ -125,6 +125,12 @@ SYSTEMS: dict[str, System] = {
         0.8,
         mean=True,
     ),
+    "metafilm-pretrained": System(
+        NO_ENCODER | {"head": {"name": "cosine"}, "outer": {"average": 0.999}},
+        "the classification stage alone, of metafilm-mean's network; neither task encoder nor inner steps",
+        1.0,
+        mean=True,
+    ),
     "metafilm-wide": System(
         NO_ENCODER | {"head": {"name": "cosine"}, "outer": {"average": 0.999}},
         "tasks of many ways; neither task encoder nor inner steps",

@@ -26,6 +26,18 @@ def test_minutes_to_a_target_begin_with_the_first_step_of_the_classification_sta
 
 
 @pytest.mark.slow
+def test_the_classification_stage_alone(run, tmp_path) -> None:
+    run("score", "--budget", "target", "--system", "metafilm-pretrained", "--seconds", "1")
+    row = json.loads((tmp_path / "tiny" / "target" / "metafilm-pretrained-val-4.json").read_text())
+    before, after = row["iterations"]
+    assert before > 1 and after == 1 and len(row["curve"]) == 2 and row["curve"][0][0] > 0
+    config = Config.from_yaml(
+        tmp_path / "tiny" / "target" / "metafilm-pretrained" / "1" / "run" / "config.yaml"
+    )
+    assert (config.backbone.pools, config.backbone.pooling, config.pretrain.iterations) == (3, "mean", before)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(("target", "tried"), [(1.0, [0.25]), (101.0, [0.25, 0.5])])
 def test_time_to_a_target_is_of_the_shortest_training_that_reaches_it(
     tiny, run, tmp_path, monkeypatch, target, tried
