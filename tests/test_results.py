@@ -14,8 +14,7 @@ from metafilm.learner.build import load_learner
 from scripts import cards, reuse
 from scripts.adaptation import parsed, rows
 from scripts.adapting.arms import NETWORKS, RUNS, trained_by
-from scripts.mixtures import ARMS as MIXTURES
-from scripts.mixtures import STYLES
+from scripts.mixtures import SCORED, STYLES
 from scripts.probabilities import command as probabilities_command
 from scripts.probabilities import parsed as probabilities_options
 from scripts.probabilities import put
@@ -67,7 +66,7 @@ def test_record_is_complete_and_consistent(name, row):
     if name == "functions.json":
         assert set(row["setting"]) == {"kinds", "encoder", "inner_steps"} and row["queries"] == 5
     if name == "styles.json":
-        assert row["setting"]["arm"] in MIXTURES["styles"] and row["style"] in STYLES
+        assert row["setting"]["arm"] in SCORED and row["style"] in STYLES
     if name == "criteria.json":
         assert len(row["by_domain"]) > 1
     stem = name.removesuffix(".json")

@@ -156,26 +156,35 @@ def drawings(rows: list[dict[str, Any]]) -> str:
 
 
 def mixture(rows: list[dict[str, Any]]) -> str:
-    """Trainings on a mixture of styles, a row for each kind of styles: plain prototypes, and what the others
-    have over them in pairs; of the full method also what encoder and step have over its own δ = 0."""
-    kinds = {"known-filters": "of the training", "unseen-filters": "others"}
-    arms = ("prototypes", "support-statistics", "full")
+    """Trainings on a mixture of styles: plain prototypes, and what the others have over them in pairs; of the
+    full method also what it has over the same without encoder and step, and these over its own δ = 0."""
+    arms = {
+        "prototypes": "plain prototypes",
+        "prototypes-by-support": "the same weights, normalised by each task's support in the test",
+        "support-statistics": "trained so, too",
+        "full": "full method, normalised so",
+    }
+    kinds = ("known-filters", "unseen-filters")
     found = {(row["style"], row["setting"]["arm"]): row for row in rows}
     lines = [
-        "| filters | plain prototypes | normalised by the support | over plain | full method "
-        "| **over plain** | of it encoder, and encoder + step |",
-        "|---|---|---|---|---|---|---|",
+        "| | filters of the training | over plain | other filters | over plain |",
+        "|---|---|---|---|---|",
     ]
-    for style, words in kinds.items():
+    for arm, words in arms.items():
         cells = []
-        for arm in arms:
+        for style in kinds:
             row = found[style, arm]
             cells.append(f"{row['accuracy']:.2f} ± {row['ci95']:.2f}")
-            if "gain" in row:
-                cells.append(f"{row['gain']:+.2f} ± {row['gain_ci95']:.2f}")
-        cells[-1] = f"**{cells[-1]}**"
-        full = found[style, "full"]
-        gains = list(zip(full["gain_by_step"], full["gain_ci95_by_step"], strict=True))[1:]
-        cells.append(", ".join(f"{gain:+.2f} ± {ci:.2f}" for gain, ci in gains))
+            cells.append(_gain(*row["over"]["prototypes"]) if row["over"] else "–")
         lines.append(f"| {words} | {' | '.join(cells)} |")
+    full = [found[style, "full"] for style in kinds]
+    beside = (_gain(*row["over"]["support-statistics"]) for row in full)
+    lines.append(f"| over the network trained so, without encoder and step | | {' | | '.join(beside)} |")
+    for position, words in ((1, "its encoder, over its δ = 0"), (2, "encoder and step, over its δ = 0")):
+        gains = [_gain(row["gain_by_step"][position], row["gain_ci95_by_step"][position]) for row in full]
+        lines.append(f"| {words} | | {' | | '.join(gains)} |")
     return "\n".join(lines)
+
+
+def _gain(value: float, half: float) -> str:
+    return f"{value:+.2f} ± {half:.2f}"
