@@ -45,11 +45,10 @@ ARMS: dict[str, dict[str, str]] = {
         "prototypes": "--backbone.norm running --encoder.enabled False --inner.steps 0",
     },
 }
-BY_SUPPORT = "prototypes-by-support"
 SCORED: dict[str, tuple[str, dict[str, str]]] = {
     "full": ("full", {}),
     "support-statistics": ("support-statistics", {}),
-    BY_SUPPORT: ("prototypes", {"norm": "support"}),
+    "prototypes-by-support": ("prototypes", {"norm": "support"}),
     "prototypes": ("prototypes", {}),
 }
 """What is scored of styles: of which arm's training, and how judged; the later ones are what the others are
