@@ -18,6 +18,7 @@ import matplotlib.pyplot as plt
 import torch
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
+from episodes.episode import shape_in_words
 from metafilm import MetaFiLM, film
 from metafilm.config.sources import evaluation_source
 from metafilm.laboratory import write_svg
@@ -196,7 +197,9 @@ def reliability() -> None:
             axis.plot(sure, right, color=colour, lw=1)
             label = f"T = {temperature:.3g}: {row[f'ece_{when}']:.2f} %"
             axis.scatter(sure, right, sizes, color=colour, alpha=0.7, lw=0, label=label)
-        axis.set(title=f"{row['dataset']}, {row['ways']}-way {row['shots']}-shot", xlabel="probability given")
+        axis.set(
+            title=f"{row['dataset']}, {shape_in_words(row['ways'], row['shots'])}", xlabel="probability given"
+        )
         axis.title.set_fontsize(9)
         axis.legend(frameon=False, fontsize=8, loc="upper left", title="calibration error", title_fontsize=8)
     panels[0][0].set_ylabel("share that is right")

@@ -97,9 +97,14 @@ def _each(values: Iterable[str | None]) -> str:
     return "; ".join(dict.fromkeys(value for value in values if value))
 
 
+def _sign(row: dict[str, Any]) -> int:
+    """Of a sweep's validations, for the least to be the best."""
+    return 1 if row["measure"] == "mse" else -1
+
+
 def reached(row: dict[str, Any]) -> list[float]:
     """The best validation after each trial of a sweep, of those that were done until then."""
-    sign = 1 if row["measure"] == "mse" else -1
+    sign = _sign(row)
     best: list[float] = []
     for trial in row["trials"]:
         if trial["state"] == "done":
@@ -121,8 +126,7 @@ def sweeps(rows: Sequence[dict[str, Any]]) -> str:
             sum(trial["state"] == state for trial in trials) for state in ("done", "given up", "failed")
         ]
         done = [trial for trial in trials if trial["state"] == "done"]
-        sign = 1 if row["measure"] == "mse" else -1
-        best = min(done, key=lambda trial: sign * trial["validation"], default=None)
+        best = min(done, key=lambda trial: trial["validation"] * _sign(row), default=None)
         chosen = best["settings"] if best else {}
         settings = ", ".join(f"{key} {_short(value)}" for key, value in chosen.items())
         first = [trial for trial in trials if trial["settings"] == row["as_it_stands"]]

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from episodes import Episode
 from metafilm.config import Config, resume_differences
 from metafilm.config.sources import Source, evaluation_source
 from metafilm.errors import ConfigError, RunError
@@ -181,25 +182,23 @@ class Ablation:
     ) -> dict[str, Any]:
         """The kept weights on validation classes and on training classes, and the gap between the two."""
         config, learner = job.config, load_learner(place)
-        found: list[dict[str, Any]] = []
-        each: list[list[float]] = []
-        for split in (config.data.validation_split, config.data.train_split):
-            each.append([])
+
+        def on(split: str) -> tuple[dict[str, Any], list[float], Episode]:
             source: Source = evaluation_source(config, split, data_root, seed=SEED)
-            found.append(
-                evaluate(
-                    learner,
-                    source.sampler,
-                    self.episodes,
-                    encoder_support=job.arm.support,
-                    precision=config.evaluation.precision,
-                    progress=progress,
-                    per_task=each[-1],
-                )
+            each: list[float] = []
+            found = evaluate(
+                learner,
+                source.sampler,
+                self.episodes,
+                encoder_support=job.arm.support,
+                precision=config.evaluation.precision,
+                progress=progress,
+                per_task=each,
             )
-            one = source.sampler.batch([0])
-        new, known = found
-        scores, known_scores = ([float(f"{value:.6g}") for value in values] for values in each)
+            return found, [float(f"{value:.6g}") for value in each], source.sampler.batch([0])
+
+        new, scores, one = on(config.data.validation_split)
+        known, known_scores, _ = on(config.data.train_split)
         measure = learner.head.metric
         return {
             "ways": one.ways,

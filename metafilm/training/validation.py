@@ -39,8 +39,8 @@ def validate(
     with loop.averaged() as learner:
         centre(learner, seen.sampler)
         count = config.evaluation.episodes
-        shared: dict[str, Any] = {"progress": False, "group": loop.group}
-        shared["precision"] = config.evaluation.precision
+        precision = config.evaluation.precision
+        shared: dict[str, Any] = {"progress": False, "group": loop.group, "precision": precision}
         measure, each = learner.head.metric, []
         found = evaluate(learner, validation.sampler, count, per_stage=each, **shared)
         stages = found["stages"]

@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -75,18 +75,19 @@ def kept(
     Raises:
         RunError: it was begun with other settings, or on another number of threads.
     """
-    now = Plan(amount, (0, 0), torch.get_num_threads(), commit(), json.loads(json.dumps(settings)))
+    threads, asked = torch.get_num_threads(), json.loads(json.dumps(settings))
     plan = Plan.read(folder)
     if plan is None:
-        plan = replace(now, steps=steps())
+        plan = Plan(amount, steps(), threads, commit(), asked)
         plan.write(folder)
-    if plan.threads not in (None, now.threads):
+        return plan
+    if plan.threads not in (None, threads):
         raise RunError(
-            f"{folder} was begun on {plan.threads} threads, not {now.threads}; give --threads "
+            f"{folder} was begun on {plan.threads} threads, not {threads}; give --threads "
             f"{plan.threads}, or choose another --folder"
         )
-    if plan.settings is not None and plan.settings != now.settings:
-        asked = now.settings or {}
+    if plan.settings is not None and plan.settings != asked:
+        asked = asked or {}
         names = sorted(plan.settings.keys() | asked.keys())
         differing = [name for name in names if plan.settings.get(name) != asked.get(name)]
         raise RunError(

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from episodes.episode import shape_in_words
 from metafilm.cli.text.table import judging_in_words
 from metafilm.evaluation import farthest
 
@@ -33,7 +34,7 @@ def stages(rows: list[dict[str, Any]]) -> str:
             if "kinds" in row["setting"]:
                 name = f"{row['setting']['kinds']} kinds, {name}"
         else:
-            name = f"{row['ways']}-way {row['shots']}-shot"
+            name = shape_in_words(row["ways"], row["shots"])
             reads = {"shuffled": "another task", "other-domain": "another data set"}.get(
                 row["encoder_support"]
             )
@@ -52,14 +53,15 @@ def by_seed(rows: list[dict[str, Any]]) -> str:
     tasks: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
         words = judging_in_words(row)
-        tasks.setdefault(f"{row['ways']}-way {row['shots']}-shot{words and f', {words}'}", []).append(row)
+        task = shape_in_words(row["ways"], row["shots"]) + (words and f", {words}")
+        tasks.setdefault(task, []).append(row)
     count = max(map(len, tasks.values()))
     lines = [
         f"| task | {' | '.join(f'training {number + 1}' for number in range(count))} | **mean** |",
         "|---|" + "---|" * (count + 1),
     ]
     for task, found in tasks.items():
-        each = [f"{row['accuracy']:.2f} ± {row['ci95']:.2f}" for row in found]
+        each = [_accuracy(row) for row in found]
         mean = sum(row["accuracy"] for row in found) / len(found)
         lines.append(f"| {task} | {' | '.join(each)} | **{mean:.2f}** |")
     return "\n".join(lines)
@@ -73,7 +75,7 @@ def over_identity(rows: list[dict[str, Any]]) -> str:
     for row in rows:
         shape = row["ways"], row["shots"]
         found = {
-            stage: f"{gain:+.2f} ± {ci:.2f}"
+            stage: _gain(gain, ci)
             for stage, gain, ci in zip(
                 row["stages"], row["gain_by_step"], row["gain_ci95_by_step"], strict=True
             )
@@ -85,7 +87,7 @@ def over_identity(rows: list[dict[str, Any]]) -> str:
         table.setdefault(arm, {})[shape] = found[last]
         if "gate" in found:
             table.setdefault(f"{arm}, under the gate", {})[shape] = found["gate"]
-    lines = [f"| | {' | '.join(f'{ways}-way {shots}-shot' for ways, shots in shapes)} |"]
+    lines = [f"| | {' | '.join(shape_in_words(*shape) for shape in shapes)} |"]
     lines.append("|---|" + "---|" * len(shapes))
     for arm, cells in table.items():
         lines.append(f"| {arm} | {' | '.join(cells.get(shape, '–') for shape in shapes)} |")
@@ -150,7 +152,7 @@ def drawings(rows: list[dict[str, Any]]) -> str:
     lines = [f"| characters | 5-way | {' | '.join(weights)} |", "|---|---|---|---|"]
     for dataset, style, shots in dict.fromkeys(key[:3] for key in found):
         cells = [found[dataset, style, shots, name] for name in weights]
-        values = [f"{row['accuracy']:.2f} ± {row['ci95']:.2f}" for row in cells]
+        values = [_accuracy(row) for row in cells]
         lines.append(f"| {dataset}, {names[style]} | {shots}-shot | {' | '.join(values)} |")
     return "\n".join(lines)
 
@@ -174,7 +176,7 @@ def mixture(rows: list[dict[str, Any]]) -> str:
         cells = []
         for style in kinds:
             row = found[style, arm]
-            cells.append(f"{row['accuracy']:.2f} ± {row['ci95']:.2f}")
+            cells.append(_accuracy(row))
             cells.append(_gain(*row["over"]["prototypes"]) if row["over"] else "–")
         lines.append(f"| {words} | {' | '.join(cells)} |")
     full = [found[style, "full"] for style in kinds]
@@ -184,6 +186,10 @@ def mixture(rows: list[dict[str, Any]]) -> str:
         gains = [_gain(row["gain_by_step"][position], row["gain_ci95_by_step"][position]) for row in full]
         lines.append(f"| {words} | | {' | | '.join(gains)} |")
     return "\n".join(lines)
+
+
+def _accuracy(row: dict[str, Any]) -> str:
+    return f"{row['accuracy']:.2f} ± {row['ci95']:.2f}"
 
 
 def _gain(value: float, half: float) -> str:
